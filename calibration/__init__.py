@@ -1,0 +1,1 @@
+"""Arrays in, frozen models out: radiometry, lens, lights, photometric stereo, surface."""

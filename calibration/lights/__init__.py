@@ -1,0 +1,1 @@
+"""Lights: models of distant and near sources, and their fit from spheres."""

@@ -1,0 +1,125 @@
+"""The protocols a rig is made of, the limits known before any hardware moves, and the few ways devices fail."""
+
+from collections.abc import Generator, Mapping, Sequence
+from types import TracebackType
+from typing import Protocol, Self, runtime_checkable
+
+from pydantic import Field
+
+from capture.frame import Frame
+from capture.plan import Record
+
+
+class DeviceError(Exception):
+    """A device did not do what was asked. ``device`` is its name in the rig file."""
+
+    def __init__(self, device: str, message: str) -> None:
+        super().__init__(f"{device}: {message}")
+        self.device = device
+
+
+class FrameLost(DeviceError):
+    """The frame did not come, came late, or came incomplete; the next one may be well."""
+
+
+class SettingRefused(DeviceError):
+    """The device did not apply the setting asked for."""
+
+
+class DeviceLost(DeviceError):
+    """The device is gone; only opening it anew can help."""
+
+
+class CameraLimits(Record):
+    """What a camera can do, as far as its configuration tells without opening it."""
+
+    exposure_min_s: float = Field(gt=0)
+    exposure_max_s: float = Field(gt=0)
+    gain_min_db: float = 0.0
+    gain_max_db: float = 0.0
+    width: int = Field(gt=0)
+    height: int = Field(gt=0)
+    pixel_format: str = "Mono12"
+    readout_s: float = Field(default=0.05, ge=0)
+
+
+class LightLimits(Record):
+    """What a light can do: settle time, and the duty it survives at full level."""
+
+    settle_s: float = Field(default=0.005, ge=0)
+    max_duty: float = Field(default=1.0, gt=0, le=1)
+    max_on_s: float | None = Field(default=None, gt=0)
+
+
+@runtime_checkable
+class Camera(Protocol):
+    """One camera. Opened by its configuration; closed by leaving its context."""
+
+    name: str
+    limits: CameraLimits
+
+    def expose(self, exposure_s: float, gain_db: float, deadline_s: float) -> Frame:
+        """Take one frame with these settings; raise FrameLost when it has not come after ``deadline_s``."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+@runtime_checkable
+class TriggeredCamera(Camera, Protocol):
+    """A camera that takes a hardware-timed sequence."""
+
+    def burst(self, settings: Sequence[tuple[float, float]], deadline_s: float) -> Generator[Frame]:
+        """Yield one frame for each ``(exposure_s, gain_db)``; ``deadline_s`` holds for each frame."""
+        ...
+
+
+@runtime_checkable
+class Light(Protocol):
+    """One light source; dark on leaving its context, however that comes about."""
+
+    name: str
+    limits: LightLimits
+
+    def set(self, level: float) -> None:
+        """Burn at ``level`` (0 dark, 1 full); return once settled."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+@runtime_checkable
+class Operator(Protocol):
+    """Whoever changes what is in view: a person, or the twin."""
+
+    def show(self, pose: str, message: str) -> None:
+        """Bring ``pose`` about and return when it is so."""
+        ...
+
+
+class Devices(Protocol):
+    """The open devices of a rig, by name."""
+
+    @property
+    def cameras(self) -> Mapping[str, Camera]: ...
+
+    @property
+    def lights(self) -> Mapping[str, Light]: ...
+
+    @property
+    def operator(self) -> Operator: ...
+
+
+class RigLimits(Record):
+    """The limits of every device of a rig: what ``check`` needs, with nothing opened."""
+
+    cameras: dict[str, CameraLimits]
+    lights: dict[str, LightLimits]

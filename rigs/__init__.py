@@ -1,0 +1,1 @@
+"""Names put together: rig files, the simulated twin, workflows, interchange, report, command line."""
