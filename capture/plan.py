@@ -97,10 +97,13 @@ class Shot(Record):
 
 
 class Block(Record):
-    """Shots of one pose: the product of its axes, the last named in ``order`` varying fastest."""
+    """Shots of one or several poses, each the product of the axes; the last named in ``order`` varies fastest.
+
+    ``pose`` takes a name, a list, or a range such as ``board-01..board-20``.
+    """
 
     kinds: Kinds
-    pose: str
+    pose: Names = Field(min_length=1)
     prompt: str | None = None
     cameras: Names = Field(min_length=1)
     lights: LightSequence | None = None
@@ -125,13 +128,14 @@ class Block(Record):
             "light": lights,
             "camera": self.cameras,
         }
-        for offset, combination in enumerate(product(*(values[axis] for axis in self.order))):
+        axes = product(self.pose, *(values[axis] for axis in self.order))
+        for offset, (pose, *combination) in enumerate(axes):
             at = dict(zip(self.order, combination, strict=True))
             level = self.lights.level if self.lights is not None else 0.0
             yield Shot(
                 index=first_index + offset,
                 kinds=self.kinds,
-                pose=self.pose,
+                pose=pose,
                 camera=at["camera"],
                 lights={} if at["light"] is None else {at["light"]: level},
                 exposure_s=at["exposure"],
@@ -156,8 +160,8 @@ class CapturePlan(Record):
     def prompt(self, pose: str) -> str:
         """Return what the operator is asked to do to bring ``pose`` about."""
         for block in self.blocks:
-            if block.pose == pose and block.prompt is not None:
-                return block.prompt
+            if pose in block.pose and block.prompt is not None:
+                return block.prompt.replace("{pose}", pose)
         return f"put {pose!r} in view"
 
     @property
