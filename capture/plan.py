@@ -35,8 +35,11 @@ def _unique(value: tuple[object, ...]) -> tuple[object, ...]:
     return value
 
 
-def _expand_ranges(value: object) -> object:
-    """``led01..led24`` stands for the 24 names, zero-padded as the first is."""
+def expand_ranges(value: Any) -> Any:
+    """Names with each range such as ``led01..led24`` replaced by the 24 names, zero-padded as the first is.
+
+    One string becomes a tuple; what is neither string, list nor tuple is given back for the validator to refuse.
+    """
     if isinstance(value, str):
         value = (value,)
     if not isinstance(value, list | tuple):
@@ -55,7 +58,7 @@ def _expand_ranges(value: object) -> object:
 
 
 Kinds = Annotated[tuple[Kind, ...], BeforeValidator(_as_tuple), AfterValidator(_unique), Field(min_length=1)]
-Names = Annotated[tuple[str, ...], BeforeValidator(_expand_ranges), AfterValidator(_unique)]
+Names = Annotated[tuple[str, ...], BeforeValidator(expand_ranges), AfterValidator(_unique)]
 PositiveSeconds = Annotated[float, Field(gt=0)]
 
 

@@ -1,0 +1,153 @@
+"""rig.yaml and its neighbours: YAML in, validated frozen configuration out, errors with their path."""
+
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError, field_validator
+
+from calibration.targets.boards import Board
+from capture.devices import RigLimits
+from capture.drivers import CameraConfig, LightConfig
+from capture.plan import CapturePlan, Record, expand_ranges
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class ConfigError(Exception):
+    """A configuration file cannot be used; the message names file, key and what is wrong."""
+
+
+class SphereTarget(Record):
+    """The calibration spheres of a rig: equal mirror balls."""
+
+    count: int = Field(ge=1)
+    diameter_mm: float = Field(gt=0)
+
+
+class Targets(Record):
+    """What the operator puts in view to calibrate.
+
+    ``board_reflectance`` is the diffuse reflectance of the board's white; it sets the albedo scale.
+    """
+
+    board: Board | None = None
+    board_reflectance: float = Field(default=0.9, gt=0, le=1)
+    spheres: SphereTarget | None = None
+
+
+class Pin(Record):
+    """One calibration in use: the model file, relative to rig.yaml, and its digest."""
+
+    path: str
+    digest: str | None = None
+
+
+class Calibrations(Record):
+    """The models in use for one camera."""
+
+    sensor: Pin | None = None
+    lens: Pin | None = None
+    lights: Pin | None = None
+
+
+class RigConfig(Record):
+    """A rig: its devices by name, its targets, its pinned calibrations.
+
+    Keys of ``lights`` may be ranges: ``led01..led24`` gives each of them the same configuration.
+    """
+
+    name: str
+    cameras: dict[str, CameraConfig] = Field(min_length=1)
+    lights: dict[str, LightConfig] = {}
+    operator: Literal["terminal"] = "terminal"
+    targets: Targets = Targets()
+    calibrations: dict[str, Calibrations] = {}
+
+    @field_validator("lights", mode="before")
+    @classmethod
+    def _expand(cls, value: object) -> object:
+        if not isinstance(value, dict):
+            return value
+        out: dict[object, object] = {}
+        for key, config in value.items():
+            for name in expand_ranges((key,)):
+                if name in out:
+                    raise ValueError(f"{name} is named twice")
+                out[name] = config
+        return out
+
+    @property
+    def limits(self) -> RigLimits:
+        """Limits of every device, with nothing opened."""
+        return RigLimits(
+            cameras={name: config.limits for name, config in self.cameras.items()},
+            lights={name: config.limits for name, config in self.lights.items()},
+        )
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that refuses a key given twice: YAML would silently keep the last."""
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+    seen: set[Hashable] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+        if key in seen:
+            raise ConfigError(f"line {key_node.start_mark.line + 1}: key {key!r} is given twice")
+        seen.add(key)
+    return yaml.SafeLoader.construct_mapping(loader, node, deep)
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def read_yaml(path: Path | str, kind: type[M]) -> M:
+    """Read one YAML file as a ``kind``.
+
+    Raises
+    ------
+    ConfigError
+        One line a fault: file, key path (``lights.north.channel``) and reason.
+    """
+    path = Path(path)
+    try:
+        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506, TID251 - a SafeLoader
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    return validate(raw, kind, str(path))
+
+
+def validate(raw: object, kind: type[M], source: str) -> M:
+    """Validate parsed YAML or JSON as ``kind``; ``source`` opens each line of the error."""
+    if raw is None:
+        raise ConfigError(f"{source}: is empty")
+    try:
+        return TypeAdapter(kind).validate_python(raw)
+    except ValidationError as error:
+        lines = []
+        for fault in error.errors():
+            where = ".".join(str(part) for part in fault["loc"])
+            message = fault["msg"].removeprefix("Value error, ")
+            if fault["type"] == "extra_forbidden":
+                message = "unknown key"
+            lines.append(f"{source}: {where or 'top level'}: {message}")
+        raise ConfigError("\n".join(lines)) from None
+
+
+def load_rig(path: Path | str) -> RigConfig:
+    """Read a rig.yaml."""
+    return read_yaml(path, RigConfig)
+
+
+def load_plan(path: Path | str) -> CapturePlan:
+    """Read a plan.yaml."""
+    return read_yaml(path, CapturePlan)
