@@ -1,0 +1,43 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Each makes its own .venv and installs what it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint bench real clean
+
+demo: $(VENV)/demo.stamp
+	$(BIN)/gnomon demo --out out/demo
+
+test: $(VENV)/test.stamp
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/lint.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/test.stamp
+	$(BIN)/python tests/benchmarks/run.py
+
+real: $(VENV)/demo.stamp
+	$(BIN)/python tests/benchmarks/accuracy/real.py
+
+clean:
+	rm -rf $(VENV) out
+
+$(VENV)/python.stamp:
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/demo.stamp: pyproject.toml $(VENV)/python.stamp
+	$(BIN)/python -m pip install -q -e .
+	touch $@
+
+$(VENV)/test.stamp: pyproject.toml $(VENV)/python.stamp
+	$(BIN)/python -m pip install -q -e '.[test]'
+	touch $@
+
+$(VENV)/lint.stamp: pyproject.toml $(VENV)/python.stamp
+	$(BIN)/python -m pip install -q -e '.[test,lint]'
+	touch $@
