@@ -112,6 +112,7 @@ class Block(Record):
     lights: LightSequence | None = None
     bracket: ExposureBracket
     repeats: int = Field(default=1, ge=1)
+    first_repeat: int = Field(default=0, ge=0)
     order: tuple[Axis, ...] = ("repeat", "light", "exposure", "camera")
 
     @model_validator(mode="after")
@@ -126,7 +127,7 @@ class Block(Record):
         """Expand into shots numbered from ``first_index``."""
         lights: tuple[str | None, ...] = (None,) if self.lights is None else self.lights.names
         values: dict[str, tuple[Any, ...]] = {
-            "repeat": tuple(range(self.repeats)),
+            "repeat": tuple(range(self.first_repeat, self.first_repeat + self.repeats)),
             "exposure": self.bracket.exposures_s,
             "light": lights,
             "camera": self.cameras,
