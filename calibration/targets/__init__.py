@@ -1,0 +1,1 @@
+"""Calibration targets: flat boards (``boards``) and spheres (``spheres``), drawn and found in images."""
