@@ -5,6 +5,7 @@ Board frame: x right and y down along the printed pattern, z into the board (awa
 ``camera_from_board`` with rotation identity. It is the frame of OpenCV's ``CharucoBoard``.
 """
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import cv2
@@ -14,6 +15,7 @@ from pydantic import Field, field_validator, model_validator
 
 from calibration.geometry import Float
 from calibration.provenance import Model
+from calibration.targets.corners import refine_corners
 
 MIN_CORNERS = 6
 
@@ -186,36 +188,171 @@ def _coverage(edges: Float, pixels: int) -> Float:
 def detect_board(image: NDArray[Any], board: Checkerboard | Charuco) -> BoardView | None:
     """Find the board's corners, or None where there is no plausible board.
 
+    The grey values are stretched robustly to find the board (brightened where it is dim); the positions
+    come from a fit to the grey values themselves (``refine_corners``). Corners that do not lie where
+    their neighbours say are dropped; fewer than six, all on a line, or a mirrored board is no view.
+
+    A ChArUco corner is known by its markers. A checkerboard is taken as the pattern with the black
+    square at its top left; where it looks the same after a turn, the turn with its x axis most to the
+    right is taken. Of a checkerboard that is partly out of view, the part found is
+    counted from the top-left corner: good for ``fit_lens``, not to follow the board's origin.
+
     Parameters
     ----------
     image : ndarray (h, w)
-        Any real type; float radiance may hold NaN.
+        Any real type, preferably linear; NaN and infinities are pixels to ignore.
     board : Checkerboard or Charuco
         What to look for.
+
+    Returns
+    -------
+    BoardView or None
+        Corners in the order of their ids.
+
+    Raises
+    ------
+    ValueError
+        The image is not a grey one.
     """
-    grey = _to_8_bit(image)
-    if isinstance(board, Charuco):
-        layout = cv2.aruco.CharucoBoard(
-            (board.columns, board.rows), board.square_mm, board.marker_mm, _dictionary(board)
-        )
-        layout.setLegacyPattern(board.legacy)
-        found, ids, _, _ = cv2.aruco.CharucoDetector(layout).detectBoard(grey)
-        if ids is None or len(ids) < MIN_CORNERS:
-            return None
-        ids, pixels = np.asarray(ids, np.int64).ravel(), np.asarray(found, np.float64).reshape(-1, 2)
-    else:
-        ok, found = cv2.findChessboardCornersSB(
-            grey, (board.columns, board.rows), flags=cv2.CALIB_CB_ACCURACY
-        )
-        if not ok:
-            return None
-        pixels = np.asarray(found, np.float64).reshape(-1, 2)
-        ids = np.arange(len(pixels), dtype=np.int64)
-    return BoardView(ids, corners_mm(board)[ids], pixels, 0.1)
+    values = np.asarray(image)
+    if values.ndim != 2 or values.dtype.kind not in "buif":
+        raise ValueError(f"want a grey image (h, w) of real numbers, not {values.dtype} {values.shape}")
+    values = values.astype(np.float32)
+    values = np.where(np.isfinite(values), values, np.float32(np.nan))
+    best: BoardView | None = None
+    for grey in _renditions(values):
+        found = _find_charuco(grey, board) if isinstance(board, Charuco) else _find_checkerboard(grey, board)
+        view = None if found is None else _refined_view(values, board, *found)
+        if view is not None and (best is None or len(view.ids) > len(best.ids)):
+            best = view
+        if best is not None and 2 * len(best.ids) >= len(corners_mm(board)):
+            break
+    return best
 
 
-def _to_8_bit(image: NDArray[Any]) -> NDArray[np.uint8]:
-    values = np.asarray(image, np.float32)
-    low, high = np.nanpercentile(values, (0.5, 99.5))
-    scaled = (np.nan_to_num(values, nan=high) - low) / max(float(high - low), 1e-12)
-    return np.asarray(np.rint(255 * np.clip(scaled, 0, 1)), np.uint8)
+def _renditions(values: NDArray[np.float32]) -> Iterator[NDArray[np.uint8]]:
+    """8-bit pictures to search, the plain one first, then ones that lift the shadows."""
+    valid = np.isfinite(values)
+    if not valid.any():
+        return
+    low, high = (float(q) for q in np.percentile(values[valid], (0.5, 99.5)))
+    if not high > low:
+        return
+    scaled = np.clip((np.where(valid, values, high) - low) / (high - low), 0, 1)
+    if not valid.all():
+        # A defect takes its neighbours' grey; the middle of a large hole is saturated, hence white.
+        weight = cv2.blur(valid.astype(np.float32), (5, 5))
+        near = cv2.blur(np.where(valid, scaled, 0).astype(np.float32), (5, 5)) / np.maximum(weight, 1e-6)
+        scaled = np.where(valid | (weight < 1e-3), scaled, near)
+    plain = np.asarray(np.rint(255 * scaled), np.uint8)
+    yield plain
+    yield np.asarray(np.rint(255 * scaled**0.4), np.uint8)
+    yield np.asarray(cv2.createCLAHE(clipLimit=4.0, tileGridSize=(8, 8)).apply(plain), np.uint8)
+
+
+Found = tuple[NDArray[np.int64], Float]
+
+
+def _find_charuco(grey: NDArray[np.uint8], board: Charuco) -> Found | None:
+    layout = cv2.aruco.CharucoBoard(
+        (board.columns, board.rows), board.square_mm, board.marker_mm, _dictionary(board)
+    )
+    layout.setLegacyPattern(board.legacy)
+    pixels, ids, _, _ = cv2.aruco.CharucoDetector(layout).detectBoard(grey)
+    if ids is None or len(ids) < MIN_CORNERS:
+        return None
+    return np.asarray(ids, np.int64).ravel(), np.asarray(pixels, np.float64).reshape(-1, 2)
+
+
+def _find_checkerboard(grey: NDArray[np.uint8], board: Checkerboard) -> Found | None:
+    flags = cv2.CALIB_CB_ACCURACY | cv2.CALIB_CB_NORMALIZE_IMAGE
+    ok, pixels = cv2.findChessboardCornersSB(grey, (board.columns, board.rows), flags=flags)
+    if ok:
+        grid = np.asarray(pixels, np.float64).reshape(board.rows, board.columns, 2)
+        return _numbered(grey, grid, board)
+    flags |= cv2.CALIB_CB_EXHAUSTIVE | cv2.CALIB_CB_LARGER
+    ok, pixels, meta = cv2.findChessboardCornersSBWithMeta(grey, (3, 3), flags=flags)
+    if not ok or meta is None:
+        return None
+    return _numbered(grey, np.asarray(pixels, np.float64).reshape(*np.shape(meta)[:2], 2), board)
+
+
+def _numbered(grey: NDArray[np.uint8], grid: Float, board: Checkerboard) -> Found | None:
+    """Ids of a grid of corners (rows, columns, 2), turned so that the top-left square is black."""
+    along, down = grid[:, -1] - grid[:, 0], grid[-1] - grid[0]
+    if np.linalg.det(np.stack([along.mean(axis=0), down.mean(axis=0)])) < 0:
+        grid = grid[:, ::-1]
+    best: tuple[tuple[bool, float], Found] | None = None
+    for turned in (np.rot90(grid, k) for k in range(4)):
+        rows, columns = turned.shape[:2]
+        if rows > board.rows or columns > board.columns:
+            continue
+        centres = (turned[:-1, :-1] + turned[1:, :-1] + turned[:-1, 1:] + turned[1:, 1:]) / 4
+        at = np.clip(np.rint(centres).astype(int), 0, [grey.shape[1] - 1, grey.shape[0] - 1])
+        i, j = np.indices(centres.shape[:2])
+        contrast = float(np.sum(grey[at[..., 1], at[..., 0]] * np.where((i + j) % 2, 1.0, -1.0)))
+        x_axis = np.mean(turned[:, -1] - turned[:, 0], axis=0)
+        right = float(x_axis[0] / np.linalg.norm(x_axis))
+        # A part of the board may start one square further, which swaps the colours.
+        shift_x, shift_y = 0, 0
+        if contrast < 0:
+            shift_x, shift_y = (1, 0) if columns < board.columns else (0, int(rows < board.rows))
+        fits = contrast > 0 or shift_x + shift_y > 0
+        gi, gj = np.indices((rows, columns))
+        ids = ((gi + shift_y) * board.columns + gj + shift_x).ravel().astype(np.int64)
+        if best is None or (fits, right) > best[0]:
+            best = (fits, right), (ids, turned.reshape(-1, 2))
+    return None if best is None else best[1]
+
+
+def _refined_view(
+    values: NDArray[np.float32], board: Checkerboard | Charuco, ids: NDArray[np.int64], pixels: Float
+) -> BoardView | None:
+    points = corners_mm(board)[ids]
+    keep = _plausible(points, pixels, board.square_mm)
+    if keep is None:
+        return None
+    ids, points, pixels = ids[keep], points[keep], pixels[keep]
+    predicted_axes, _ = _neighbourhood(points, pixels, board.square_mm)
+    clear = 1.0 if isinstance(board, Checkerboard) else (1 - board.marker_mm / board.square_mm) / 2
+    refined = refine_corners(values, pixels, predicted_axes, clear)
+    ids, points, pixels = ids[refined.good], points[refined.good], refined.pixels[refined.good]
+    keep = _plausible(points, pixels, board.square_mm)
+    if keep is None:
+        return None
+    order = np.flatnonzero(keep)[np.argsort(ids[keep])]
+    sigma = float(np.sqrt(np.mean(refined.sigma_px[refined.good][order] ** 2)))
+    return BoardView(ids[order], points[order], pixels[order], max(sigma, 1e-3))
+
+
+def _plausible(points: Float, pixels: Float, square_mm: float) -> NDArray[np.bool_] | None:
+    """Which corners agree with their neighbours; None where the rest is no board."""
+    keep = np.ones(len(points), dtype=bool)
+    for _ in range(5):
+        if keep.sum() < MIN_CORNERS:
+            return None
+        spread = np.linalg.svd(points[keep, :2] - points[keep, :2].mean(axis=0), compute_uv=False)
+        if spread[1] < 0.5 * square_mm:
+            return None
+        axes, error = _neighbourhood(points[keep], pixels[keep], square_mm)
+        turning = np.linalg.det(axes)
+        bad = (error > 0.2 * np.sqrt(np.abs(turning))) | (turning <= 0)
+        if not bad.any():
+            return keep
+        # The worst ones go first: a wrong corner also spoils what its neighbours are told.
+        bad &= (error >= 0.5 * error.max()) | (turning <= 0)
+        keep[np.flatnonzero(keep)[bad]] = False
+    return None
+
+
+def _neighbourhood(points: Float, pixels: Float, square_mm: float) -> tuple[Float, Float]:
+    """Image of a square's sides at each corner (n, 2, 2) and how far the neighbours miss the corner, px."""
+    p = points[:, :2] / square_mm
+    difference = p[:, None] - p
+    weight = np.exp(-np.sum(difference**2, axis=2) / (2 * 1.2**2))
+    weight += 1e-6  # ties a lone corner to the whole board
+    np.fill_diagonal(weight, 0)
+    design = np.concatenate([-difference, np.ones((*weight.shape, 1))], axis=2)
+    normal = np.einsum("ij,ija,ijb->iab", weight, design, design)
+    solution = np.linalg.solve(normal, np.einsum("ij,ija,jc->iac", weight, design, pixels))
+    return np.swapaxes(solution[:, :2], 1, 2), np.linalg.norm(solution[:, 2] - pixels, axis=1)

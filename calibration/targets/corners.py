@@ -1,0 +1,163 @@
+"""Sub-pixel position of checkerboard corners, as a least-squares fit of the blurred corner to the pixels."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import erf
+
+from calibration.geometry import Float
+
+_REACH_PX = 9  # beyond it lens distortion bends the edges, and little is gained
+_STEPS = 12
+_MAX_SHIFT_PX = 2.5
+_BLUR_PX = (0.2, 4.0)
+
+
+class Refined(NamedTuple):
+    """Corners after the fit: (n, 2) px, their sigma (n,) px, and which fits are to be believed (n,)."""
+
+    pixels: Float
+    sigma_px: Float
+    good: NDArray[np.bool_]
+
+
+def refine_corners(image: NDArray[np.float32], pixels: Float, axes_px: Float, clear: float) -> Refined:
+    """Fit the blurred crossing of two edges around each corner.
+
+    The model is ``(m + b erf(n1.d / s) erf(n2.d / s)) (1 + g.d)``: two straight edges under free angles, a
+    Gaussian blur, and a shading that is linear over the window. It is symmetric about the corner, so
+    what it leaves out (the exact blur of a skew crossing, a clipped white) does not move the centre.
+
+    Parameters
+    ----------
+    image : ndarray (h, w), float32
+        Grey values, preferably linear; NaN is left out.
+    pixels : ndarray (n, 2)
+        First guess, within about 2 px.
+    axes_px : ndarray (n, 2, 2)
+        Image of a square's sides: ``axes_px[i, :, 0]`` along the board's x, ``[i, :, 1]`` along y, px.
+    clear : float
+        What lies further than this part of a side from BOTH edges is left out (ArUco markers); 1 keeps all.
+
+    Returns
+    -------
+    Refined
+        ``sigma_px`` follows from the scatter of the grey values about the fit.
+    """
+    grey, weight, base, offset = _windows(image, pixels, axes_px, clear)
+    count = weight.sum(axis=1)
+    scale = np.sqrt(np.maximum((weight * grey**2).sum(axis=1), 1e-30) / np.maximum(count, 1))
+    grey = grey / scale[:, None]
+    p = _first_guess(grey, weight, offset, pixels - base, axes_px)
+    damping = np.full(len(p), 1e-3)
+    model, jacobian = _model(p, offset)
+    cost = (weight * (grey - model) ** 2).sum(axis=1)
+    diagonal = np.arange(p.shape[1])
+    for _ in range(_STEPS):
+        weighted = jacobian * weight[..., None]
+        normal = np.einsum("nka,nkb->nab", weighted, jacobian)
+        gradient = np.einsum("nka,nk->na", weighted, grey - model)
+        damped = normal.copy()
+        damped[:, diagonal, diagonal] *= 1 + damping[:, None]
+        damped[:, diagonal, diagonal] += 1e-12
+        step = np.linalg.solve(damped, gradient[..., None])[..., 0]
+        trial = p + np.clip(step, -1.0, 1.0)
+        # An edge that falls between two pixels has no measurable blur.
+        trial[:, 4] = np.clip(trial[:, 4], *np.log(_BLUR_PX))
+        trial_model, trial_jacobian = _model(trial, offset)
+        trial_cost = (weight * (grey - trial_model) ** 2).sum(axis=1)
+        better = trial_cost <= cost
+        p = np.where(better[:, None], trial, p)
+        model = np.where(better[:, None], trial_model, model)
+        jacobian = np.where(better[:, None, None], trial_jacobian, jacobian)
+        cost = np.where(better, trial_cost, cost)
+        damping = np.clip(np.where(better, damping / 10, damping * 10), 1e-9, 1e6)
+        if np.all(np.abs(step[:, :2]).max(axis=1) < 1e-5):
+            break
+    normal = np.einsum("nka,nkb->nab", jacobian * weight[..., None], jacobian)
+    normal[:, diagonal, diagonal] += 1e-12
+    freedom = np.maximum(count - p.shape[1], 1)
+    covariance = np.linalg.inv(normal)[:, :2, :2] * (cost / freedom)[:, None, None]
+    sigma = np.sqrt(np.maximum(np.trace(covariance, axis1=1, axis2=2) / 2, 0))
+    refined = base + p[:, :2]
+    blur = np.exp(p[:, 4])
+    good = (
+        (np.linalg.norm(refined - pixels, axis=1) < _MAX_SHIFT_PX)
+        & (count > 4 * p.shape[1])
+        & (blur < 0.99 * _BLUR_PX[1])
+        & (sigma < 0.5)
+        & (p[:, 6] ** 2 > 4 * cost / freedom * (p.shape[1] / np.maximum(count, 1)))
+    )
+    return Refined(refined, sigma, np.asarray(good))
+
+
+def _windows(
+    image: NDArray[np.float32], pixels: Float, axes_px: Float, clear: float
+) -> tuple[Float, Float, Float, Float]:
+    """Grey values (n, k), weights (n, k), integer centres (n, 2) and offsets (k, 2) of square windows."""
+    steps = np.arange(-_REACH_PX, _REACH_PX + 1)
+    offset = np.stack(np.meshgrid(steps, steps), axis=-1).reshape(-1, 2)
+    base = np.rint(pixels)
+    at = base[:, None, :].astype(np.int64) + offset
+    height, width = image.shape
+    inside = (at[..., 0] >= 0) & (at[..., 0] < width) & (at[..., 1] >= 0) & (at[..., 1] < height)
+    grey = image[np.clip(at[..., 1], 0, height - 1), np.clip(at[..., 0], 0, width - 1)].astype(np.float64)
+    usable = inside & np.isfinite(grey)
+    # In units of the square's sides: the next edges must stay out, and so must the markers. Both
+    # limits shrink by two pixels of blur.
+    relative = np.abs(
+        np.einsum("nab,nkb->nka", np.linalg.inv(axes_px), base[:, None] + offset - pixels[:, None])
+    )
+    blur = 2.0 / np.linalg.norm(axes_px, axis=1)[:, None, :]
+    usable &= np.all(relative < np.maximum(1.0 - blur, 0.5), axis=2)
+    usable &= ~np.all(relative > np.maximum(clear - blur, 0.3 * clear), axis=2)
+    return np.where(usable, grey, 0.0), usable.astype(np.float64), base, offset.astype(np.float64)
+
+
+def _first_guess(grey: Float, weight: Float, offset: Float, centre: Float, axes_px: Float) -> Float:
+    # Edge 1 runs along the board's y (its normal is across it), edge 2 along x.
+    angles = [np.arctan2(axes_px[:, 0, k], -axes_px[:, 1, k]) for k in (1, 0)]
+    p = np.zeros((len(grey), 9))
+    p[:, :2], p[:, 2], p[:, 3], p[:, 4], p[:, 6] = centre, angles[0], angles[1], np.log(0.8), 1.0
+    shape, _ = _model(p, offset)
+    total = np.maximum(weight.sum(axis=1), 1)
+    mean_shape, mean_grey = (weight * shape).sum(axis=1) / total, (weight * grey).sum(axis=1) / total
+    d = weight * (shape - mean_shape[:, None])
+    p[:, 6] = (d * grey).sum(axis=1) / np.maximum((d * shape).sum(axis=1), 1e-9)
+    p[:, 5] = mean_grey - p[:, 6] * mean_shape
+    return p
+
+
+def _model(p: Float, offset: Float) -> tuple[Float, Float]:
+    """Grey values (n, k) and their derivatives (n, k, 9)."""
+    dx, dy = offset[:, 0] - p[:, 0, None], offset[:, 1] - p[:, 1, None]
+    blur = np.sqrt(2) * np.exp(p[:, 4])[:, None]
+    edges, slopes, turns, normals = [], [], [], []
+    for k in (2, 3):
+        c, s = np.cos(p[:, k])[:, None], np.sin(p[:, k])[:, None]
+        t = (c * dx + s * dy) / blur
+        edges.append(erf(t))
+        slopes.append(2 / np.sqrt(np.pi) * np.exp(-t * t))
+        turns.append((c * dy - s * dx) / blur)
+        normals.append((c / blur, s / blur, t))
+    crossing = edges[0] * edges[1]
+    shading = 1 + (p[:, 7, None] * dx + p[:, 8, None] * dy) / _REACH_PX
+    level = p[:, 5, None] + p[:, 6, None] * crossing
+    contrast = p[:, 6, None] * shading
+    d0, d1 = contrast * slopes[0] * edges[1], contrast * slopes[1] * edges[0]
+    jacobian = np.stack(
+        [
+            -d0 * normals[0][0] - d1 * normals[1][0] - level * p[:, 7, None] / _REACH_PX,
+            -d0 * normals[0][1] - d1 * normals[1][1] - level * p[:, 8, None] / _REACH_PX,
+            d0 * turns[0],
+            d1 * turns[1],
+            -d0 * normals[0][2] - d1 * normals[1][2],
+            shading,
+            shading * crossing,
+            level * dx / _REACH_PX,
+            level * dy / _REACH_PX,
+        ],
+        axis=-1,
+    )
+    return level * shading, jacobian
