@@ -1,0 +1,358 @@
+"""Mirror spheres found in images under several lights, without clicks; and from masks or circles.
+
+Two cues must agree. The outline: a circle of edges in the statistics of each pixel over the lights. The mirror:
+a small bright highlight inside it under most lights, which moves from light to light. A printed mark, a hole
+or a matte bump has the first and not the second.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from calibration.geometry import Float
+from calibration.lens import LensModel
+from calibration.provenance import FitError
+from calibration.targets.outline import SphereView, circle, fit_points, refine
+
+__all__ = ["SphereView", "detect_spheres", "sphere_from_circle", "sphere_from_mask"]
+
+Image = NDArray[np.float32]
+
+_SEARCH_PIXELS = 0.65e6
+_MIN_RADIUS, _MAX_RADIUS = 9, 22
+"""Radii searched at each level of the pyramid, px of that level: an octave and a bit."""
+
+
+class _Survey(NamedTuple):
+    """Small copies of all images for the search."""
+
+    factor: int
+    mean: Image
+    """(n, h, w) area means."""
+    peak: Image
+    """(n, h, w) largest value of each block; saturated (NaN) counts as the image's maximum."""
+    size: tuple[int, int]
+
+
+class _Candidate(NamedTuple):
+    centre_px: Float
+    radius_px: float
+    score: float
+
+
+def sphere_from_circle(
+    centre_px: ArrayLike, radius_px: float, lens: LensModel | None, *, sigma_px: float = 0.5
+) -> SphereView:
+    """A sphere from a circle drawn by hand.
+
+    Parameters
+    ----------
+    centre_px : array_like, (2,)
+    radius_px : float
+    lens : LensModel or None
+    sigma_px : float
+        How well the circle's centre and radius are known; becomes the covariance.
+    """
+    view = circle(np.asarray(centre_px, np.float64), radius_px, lens)
+    scale = 1.0 if lens is None else view.angular_radius_rad / view.radius_px
+    return view._replace(covariance=np.eye(3) * (sigma_px * scale) ** 2)
+
+
+def sphere_from_mask(mask: NDArray[np.bool_], lens: LensModel | None) -> SphereView:
+    """A sphere from the mask of its pixels: the outline is fitted to the mask's border.
+
+    Parameters
+    ----------
+    mask : ndarray, (h, w)
+        Non-zero on the sphere. Parts may be missing (a holder, the frame's border): the fit is robust.
+    lens : LensModel or None
+        None: orthographic.
+
+    Raises
+    ------
+    FitError
+        The mask is empty, fills the image, or its border is no sphere's outline.
+    """
+    inside = np.ascontiguousarray(np.asarray(mask) != 0)
+    if not inside.any() or inside.all():
+        raise FitError("the sphere's mask is empty or covers the whole image: mark the sphere's pixels")
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(inside.astype(np.uint8))
+    largest = 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA])) if count > 1 else 1
+    inside = labels == largest
+    borders = []
+    for axis in (0, 1):
+        # The border lies half-way between an inner and an outer pixel; the frame's own border is none.
+        change = np.argwhere(np.diff(inside.astype(np.int8), axis=axis) != 0).astype(np.float64)
+        change[:, axis] += 0.5
+        borders.append(change[:, ::-1])
+    pixels = np.concatenate(borders)
+    start = _three_point_circle(pixels)
+    return fit_points(pixels, circle(start.centre_px, start.radius_px, lens), lens)
+
+
+def _three_point_circle(pixels: Float) -> _Candidate:
+    """Circle with the most points on it, from random triples (fixed seed)."""
+    rng = np.random.default_rng(0)
+    if len(pixels) < 8:
+        raise FitError("the sphere's mask has almost no border inside the image")
+    a, b, c = pixels[rng.integers(len(pixels), size=(3, 400))]
+    u, v = b - a, c - a
+    det = 2 * (u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        uu, vv = np.sum(u * u, axis=-1), np.sum(v * v, axis=-1)
+        x = (v[:, 1] * uu - u[:, 1] * vv) / det
+        y = (u[:, 0] * vv - v[:, 0] * uu) / det
+    radius, centre = np.hypot(x, y), a + np.stack([x, y], axis=-1)
+    sample = pixels[rng.permutation(len(pixels))[:2000]]
+    with np.errstate(invalid="ignore"):
+        off = np.abs(np.linalg.norm(sample[None] - centre[:, None], axis=-1) - radius[:, None])
+        votes = np.sum(off < 1.0, axis=1)
+    best = int(np.argmax(votes))
+    return _Candidate(centre[best], float(radius[best]), float(votes[best]))
+
+
+def detect_spheres(
+    images: Sequence[NDArray[np.floating]],
+    lens: LensModel | None,
+    *,
+    count: int | None = None,
+    radius_px: float | tuple[float, float] | None = None,
+) -> tuple[SphereView, ...]:
+    """Find mirror spheres and fit their outlines.
+
+    Parameters
+    ----------
+    images : sequence of ndarray, (h, w)
+        Linear radiance of the same view under different lights, at least 3. NaN is taken as saturated.
+        Read one at a time, twice.
+    lens : LensModel or None
+        None: orthographic; the views then carry only circles.
+    count : int or None
+        How many spheres to find; None: all that pass the tests.
+    radius_px : float, pair or None
+        About how large they look (a float means 0.7 to 1.4 of it), or the range.
+
+    Returns
+    -------
+    tuple of SphereView
+        From left to right, then top to bottom.
+
+    Raises
+    ------
+    FitError
+        No sphere found, or fewer than ``count``.
+
+    Notes
+    -----
+    Fails where the outline has no contrast anywhere (black ball on black), and where fewer than half of the
+    lights make a highlight in the ball.
+    """
+    if len(images) < 3:
+        raise FitError(f"{len(images)} images are too few to find a mirror sphere: give at least 3 lights")
+    survey = _survey(images)
+    h, w = survey.size
+    if radius_px is None:
+        low, high = 18.0, 0.55 * max(h, w)
+    elif isinstance(radius_px, tuple):
+        low, high = radius_px
+    else:
+        low, high = 0.7 * radius_px, 1.4 * radius_px
+    candidates = _mirrors(survey, _circles(survey, low, high))
+    candidates = _distinct(candidates)[: 3 * (count or 8)]
+    if not candidates:
+        raise FitError(
+            "no mirror sphere found: no circle of edges holds a moving highlight under at least half of the lights"
+        )
+    found = _refined(images, candidates, lens, survey.factor)
+    if count is not None:
+        if len(found) < count:
+            raise FitError(f"found {len(found)} mirror spheres, want {count}")
+        found = found[:count]
+    elif found:
+        found = [f for f in found if f[0] > 0.5 * found[0][0]]
+    if not found:
+        raise FitError("no mirror sphere found: the candidates' outlines are no circles at full resolution")
+    views = [view for _, view in found]
+    return tuple(sorted(views, key=lambda s: (round(s.centre_px[0] / s.radius_px), s.centre_px[1])))
+
+
+def _survey(images: Sequence[NDArray[np.floating]]) -> _Survey:
+    h, w = images[0].shape[:2]
+    factor = max(1, int(np.ceil(np.sqrt(h * w / _SEARCH_PIXELS))))
+    rows, columns = h // factor, w // factor
+    mean = np.empty((len(images), rows, columns), np.float32)
+    peak = np.empty_like(mean)
+    for i, image in enumerate(images):
+        if image.shape != (h, w):
+            raise ValueError(
+                f"image {i} is {image.shape}, the first is {(h, w)}: want gray images of one size"
+            )
+        full = np.array(image[: rows * factor, : columns * factor], dtype=np.float32)
+        top = float(np.nanmax(full)) if np.isfinite(full).any() else 0.0
+        np.copyto(full, top, where=~np.isfinite(full))
+        mean[i] = cv2.resize(full, (columns, rows), interpolation=cv2.INTER_AREA)
+        peak[i] = full.reshape(rows, factor, columns, factor).max(axis=(1, 3))
+    return _Survey(factor, mean, peak, (h, w))
+
+
+def _compressed(mean: Image) -> list[Image]:
+    """Statistics over the lights in which outlines show, on a scale where dark and bright edges count alike."""
+    bottom = max(float(np.percentile(np.median(mean, axis=0), 60)) * 0.2, 1e-12)
+    scaled = np.log1p(np.clip(mean, 0, None) / bottom)
+    ordered = np.sort(scaled, axis=0)
+    n = len(ordered)
+    return [scaled.mean(axis=0), ordered[n // 2], ordered[n // 5], ordered[n - 1 - n // 5]]
+
+
+def _circles(survey: _Survey, low: float, high: float) -> list[_Candidate]:
+    """Hough vote of edges along their gradients, one octave of radii at each level of a pyramid."""
+    layers = _compressed(survey.mean)
+    factor = float(survey.factor)
+    while factor > 1 and low / factor < _MIN_RADIUS and survey.factor == factor:
+        break
+    found: list[_Candidate] = []
+    while True:
+        radii = [r for r in range(_MIN_RADIUS - 3, _MAX_RADIUS + 1) if low <= r * factor <= high]
+        if radii:
+            found += _vote(layers, radii, factor)
+        if _MAX_RADIUS * factor >= high or min(layers[0].shape) < 2 * _MIN_RADIUS:
+            break
+        h, w = layers[0].shape
+        layers = [cv2.resize(layer, (w // 2, h // 2), interpolation=cv2.INTER_AREA) for layer in layers]
+        factor *= 2
+    return found
+
+
+def _vote(layers: list[Image], radii: list[int], factor: float) -> list[_Candidate]:
+    h, w = layers[0].shape
+    pad = max(radii)
+    columns = w + 2 * pad
+    cells = (h + 2 * pad) * columns
+    edges = [_edges(layer) for layer in layers]
+    x, y, dx, dy = (np.concatenate([e[k] for e in edges]) for k in range(4))
+    space = np.empty((len(radii), h + 2 * pad, columns), np.float32)
+    for i, r in enumerate(radii):
+        votes = np.zeros(cells, np.float32)
+        for sign in (-1.0, 1.0):
+            u = np.rint(x + sign * r * dx).astype(np.intp) + pad
+            v = np.rint(y + sign * r * dy).astype(np.intp) + pad
+            votes += np.bincount(v * columns + u, minlength=cells)[:cells]
+        space[i] = cv2.GaussianBlur(votes.reshape(-1, columns), (0, 0), 1.0) * (
+            4 * np.pi / (2 * np.pi * r * len(layers))
+        )
+    if len(radii) > 2:
+        padded = np.pad(space, ((1, 1), (0, 0), (0, 0)), mode="edge")
+        space = (padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4
+    flat = space.max(axis=0)
+    which = space.argmax(axis=0)
+    local = flat >= cv2.dilate(flat, np.ones((7, 7), np.uint8))
+    rows, cols = np.nonzero(local & (flat > 0.15))
+    order = np.argsort(-flat[rows, cols], kind="stable")[:40]
+    return [
+        _Candidate(
+            (np.array([cols[k] - pad, rows[k] - pad]) + 0.5) * factor - 0.5,
+            radii[which[rows[k], cols[k]]] * factor,
+            float(flat[rows[k], cols[k]]),
+        )
+        for k in order
+    ]
+
+
+def _edges(layer: Image) -> tuple[NDArray[np.floating], ...]:
+    """Positions and unit gradients of the strongest thin edges."""
+    smooth = cv2.GaussianBlur(layer, (0, 0), 1.0)
+    gx = cv2.Sobel(smooth, cv2.CV_32F, 1, 0, scale=0.125)
+    gy = cv2.Sobel(smooth, cv2.CV_32F, 0, 1, scale=0.125)
+    size = np.hypot(gx, gy)
+    # Against the local mean, so that a faint outline beside a printed board still counts.
+    strong = size > np.maximum(1.2 * cv2.GaussianBlur(size, (0, 0), 6.0), 0.01)
+    strong[:2], strong[-2:], strong[:, :2], strong[:, -2:] = False, False, False, False
+    y, x = np.nonzero(strong)
+    dx, dy = gx[y, x] / size[y, x], gy[y, x] / size[y, x]
+    ix, iy = np.rint(dx).astype(int), np.rint(dy).astype(int)
+    thin = (size[y, x] >= size[y + iy, x + ix]) & (size[y, x] >= size[y - iy, x - ix])
+    return x[thin], y[thin], dx[thin], dy[thin]
+
+
+def _mirrors(survey: _Survey, candidates: list[_Candidate]) -> list[_Candidate]:
+    """The candidates in which a compact highlight appears under at least half of the lights and moves."""
+    kept = []
+    for c in candidates:
+        share, spread, reach = _highlight_cue(survey, c)
+        if share >= 0.5 and spread > 0.02 and reach < 0.93:
+            kept.append(c._replace(score=c.score * share))
+    return sorted(kept, key=lambda c: -c.score)
+
+
+def _highlight_cue(survey: _Survey, c: _Candidate) -> tuple[float, float, float]:
+    """Share of lights with a highlight; spread of its positions and their reach from the centre, in radii."""
+    f = survey.factor
+    (x, y), r = (c.centre_px + 0.5) / f - 0.5, c.radius_px / f
+    _, h, w = survey.peak.shape
+    x0, x1, y0, y1 = int(max(x - r, 0)), int(min(x + r + 1, w)), int(max(y - r, 0)), int(min(y + r + 1, h))
+    if x1 - x0 < 4 or y1 - y0 < 4:
+        return 0.0, 0.0, 9.0
+    gy, gx = np.mgrid[y0:y1, x0:x1]
+    away = np.hypot(gx - x, gy - y) / r
+    inside = away < 0.95
+    if inside.sum() < 20:
+        return 0.0, 0.0, 9.0
+    disc = survey.peak[:, y0:y1, x0:x1][:, inside]
+    steady = np.median(disc, axis=0)
+    rise = disc - steady
+    top = rise.max(axis=1)
+    typical = np.median(disc, axis=1) + 1e-12
+    compact = np.mean(rise > 0.5 * top[:, None], axis=1)
+    bright = (top > 3 * typical) & (compact < 0.06) & (top > 0.1 * np.median(top))
+    at = rise.argmax(axis=1)
+    px, py = gx[inside][at], gy[inside][at]
+    if bright.sum() < 3:
+        return 0.0, 0.0, 9.0
+    spread = float(np.hypot(px[bright].std(), py[bright].std()) / r)
+    reach = float(np.percentile(away[inside][at][bright], 90))
+    return float(bright.mean()), spread, reach
+
+
+def _distinct(candidates: list[_Candidate]) -> list[_Candidate]:
+    """Best first; a circle overlapping a better one is dropped."""
+    kept: list[_Candidate] = []
+    for c in candidates:
+        clash = any(
+            np.linalg.norm(c.centre_px - k.centre_px) < 0.75 * (c.radius_px + k.radius_px) for k in kept
+        )
+        if not clash:
+            kept.append(c)
+    return kept
+
+
+def _refined(
+    images: Sequence[NDArray[np.floating]], candidates: list[_Candidate], lens: LensModel | None, factor: int
+) -> list[tuple[float, SphereView]]:
+    """Views fitted at full resolution with their scores, best first."""
+    h, w = images[0].shape
+    boxes = []
+    for c in candidates:
+        reach = 1.3 * c.radius_px + 12
+        x0, y0 = (int(max(v - reach, 0)) for v in c.centre_px)
+        x1, y1 = int(min(c.centre_px[0] + reach + 1, w)), int(min(c.centre_px[1] + reach + 1, h))
+        boxes.append((x0, y0, x1, y1))
+    crops: list[list[Image]] = [[] for _ in boxes]
+    for image in images:
+        for crop, (x0, y0, x1, y1) in zip(crops, boxes, strict=True):
+            crop.append(np.array(image[y0:y1, x0:x1], np.float32))
+    found = []
+    for c, crop, (x0, y0, _, _) in zip(candidates, crops, boxes, strict=True):
+        shifted = None if lens is None else lens.replace(cx=lens.cx - x0, cy=lens.cy - y0)
+        corner = np.array([x0, y0], np.float64)
+        try:
+            start = circle(c.centre_px - corner, c.radius_px, shifted)
+            edges = refine(np.stack(crop), start, shifted, max(0.1 * c.radius_px, 3.0))
+        except FitError:
+            continue
+        view = edges.view._replace(centre_px=edges.view.centre_px + corner)
+        if edges.coverage > 0.3:
+            found.append((edges.coverage * c.score, view))
+    return sorted(found, key=lambda f: -f[0])
