@@ -1,4 +1,4 @@
-"""The protocols a rig is made of, the limits known before any hardware moves, and the few ways devices fail."""
+"""What a rig is made of: protocols, the limits known before anything moves, the few ways devices fail."""
 
 from collections.abc import Generator, Mapping, Sequence
 from types import TracebackType
@@ -109,13 +109,19 @@ class Devices(Protocol):
     """The open devices of a rig, by name."""
 
     @property
-    def cameras(self) -> Mapping[str, Camera]: ...
+    def cameras(self) -> Mapping[str, Camera]:
+        """Cameras by the name the rig file gives them."""
+        ...
 
     @property
-    def lights(self) -> Mapping[str, Light]: ...
+    def lights(self) -> Mapping[str, Light]:
+        """Lights by the name the rig file gives them."""
+        ...
 
     @property
-    def operator(self) -> Operator: ...
+    def operator(self) -> Operator:
+        """Whoever changes what is in view."""
+        ...
 
 
 class RigLimits(Record):

@@ -1,0 +1,19 @@
+"""Drivers: one file per SDK, wire protocol or kind of person; the unions a rig file chooses from.
+
+A configuration carries the limits of its device, so that a plan is checked with nothing opened, and opens
+itself: ``config.open(name)`` gives a device to be entered at once. The SDK is imported inside ``open``.
+"""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from capture.drivers.manual import ManualLightConfig
+from capture.drivers.replay import ReplayCameraConfig
+from capture.drivers.simulated import SimulatedCameraConfig, SimulatedLightConfig
+
+CameraConfig = Annotated[SimulatedCameraConfig | ReplayCameraConfig, Field(discriminator="driver")]
+"""Any camera a rig file can name; its ``driver`` key says which."""
+
+LightConfig = Annotated[SimulatedLightConfig | ManualLightConfig, Field(discriminator="driver")]
+"""Any light a rig file can name; its ``driver`` key says which."""

@@ -1,0 +1,299 @@
+"""The loop that takes a plan's shots with open devices."""
+
+import time
+from collections import deque
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from itertools import groupby, islice
+
+from capture.devices import (
+    Camera,
+    DeviceError,
+    DeviceLost,
+    Devices,
+    FrameLost,
+    SettingRefused,
+    TriggeredCamera,
+)
+from capture.frame import Frame
+from capture.plan import CapturePlan, Shot
+from capture.runner.check import shot_seconds, unknown_name
+from capture.runner.control import RunControl, exit_on_sigterm
+from capture.runner.lighting import Lighting
+from capture.session import FrameRecord, Session, SkipRecord, Writer
+
+DEADLINE_MARGIN_S = 1.0
+"""What a frame may take beyond its exposure and readout before it counts as lost."""
+
+GAIN_TOLERANCE_DB = 0.1
+"""Difference of reported and requested gain that is taken for rounding: 1.2 % of signal."""
+
+
+@dataclass(frozen=True)
+class RunEvent:
+    """A shot that is settled: its frame, or its being skipped, is in the journal.
+
+    Attributes
+    ----------
+    shot : Shot
+        Which.
+    record : FrameRecord or SkipRecord
+        What the journal says of it.
+    done, total : int
+        Shots of the plan settled so far, earlier runs included, and all.
+    seconds_left : float
+        Estimate from the pace so far, prompts and pauses not counted.
+    """
+
+    shot: Shot
+    record: FrameRecord | SkipRecord
+    done: int
+    total: int
+    seconds_left: float
+
+
+def run(
+    plan: CapturePlan,
+    devices: Devices,
+    session: Session,
+    *,
+    control: RunControl | None = None,
+    retries: int = 2,
+    exposure_tolerance: float = 0.01,
+) -> Generator[RunEvent]:
+    """Take what is pending of a session, yielding an event as each shot reaches the disk.
+
+    Consume inside ``contextlib.closing``: stopping early is part of the contract. However the run ends
+    (return, error, closing, Ctrl-C, SIGTERM), every light is turned dark, every frame taken is written, and
+    the session can be resumed. Lights burn while the consumer holds an event: be quick, or pause it by
+    ``control``.
+
+    A shot whose frame is lost, late, stale or taken with other settings is tried again, ``retries`` times,
+    then recorded as skipped. A resumed run tries skipped shots again, in the plan's order with the rest. When
+    all shots are settled the session is finished. A light's own waits are its driver's to bound.
+
+    Parameters
+    ----------
+    plan : CapturePlan
+        What to take; must be the session's.
+    devices : Devices
+        Open devices of the rig.
+    session : Session
+        Where to.
+    control : RunControl, optional
+        Pauses and cancels; a cancelled run returns.
+    retries : int
+        How often a failed shot is tried again.
+    exposure_tolerance : float
+        Largest relative difference of reported and requested exposure.
+
+    Raises
+    ------
+    SessionError
+        The session is of another plan, is being written by another process, or the disk fails.
+    DeviceLost
+        A device is gone.
+    DeviceError
+        An unknown device is asked for; or, at the end, a light could not be turned dark.
+    """
+    session.refuse_other(plan)
+    pending = session.pending()
+    for shot in pending:
+        if shot.camera not in devices.cameras:
+            raise DeviceError(shot.camera, unknown_name("camera", shot.camera, devices.cameras))
+        for name in shot.lights:
+            if name not in devices.lights:
+                raise DeviceError(name, unknown_name("light", name, devices.lights))
+    return _run(plan, devices, session, pending, control or RunControl(), retries, exposure_tolerance)
+
+
+def _run(
+    plan: CapturePlan,
+    devices: Devices,
+    session: Session,
+    pending: tuple[Shot, ...],
+    control: RunControl,
+    retries: int,
+    exposure_tolerance: float,
+) -> Generator[RunEvent]:
+    if not pending:
+        session.finish()
+        return
+    progress = _Progress(pending, devices, total=len(plan.shots()))
+    watches = {name: _Watch(camera, exposure_tolerance) for name, camera in devices.cameras.items()}
+    complete = False
+    with exit_on_sigterm(), session.writer() as writer, Lighting(devices.lights) as lighting:
+        taker = _Taker(writer, lighting, control, retries, progress)
+        pose: str | None = None
+        for _, shots in groupby(pending, key=lambda shot: (shot.camera, shot.lights, shot.pose)):
+            group = tuple(shots)
+            if group[0].pose != pose:
+                pose = group[0].pose
+                lighting.dark()
+                with progress.idle():
+                    devices.operator.show(pose, plan.prompt(pose))
+            if not (yield from taker.take(group, watches[group[0].camera])):
+                break
+        else:
+            complete = True
+        writer.flush()
+    if complete:
+        session.finish()
+    yield from progress.events(writer)
+
+
+class _Taker:
+    """Takes groups of shots that one camera takes in a row under the same lights."""
+
+    def __init__(
+        self, writer: Writer, lighting: Lighting, control: RunControl, retries: int, progress: "_Progress"
+    ) -> None:
+        self._writer = writer
+        self._lighting = lighting
+        self._control = control
+        self._retries = retries
+        self._progress = progress
+
+    def take(self, group: tuple[Shot, ...], watch: "_Watch") -> Generator[RunEvent, None, bool]:
+        """Settle every shot of ``group``; False when cancelled before."""
+        todo = deque(group)
+        failures = 0
+        while todo:
+            if not self._may_go_on():
+                return False
+            try:
+                self._lighting.change(group[0].lights)
+                with closing(_frames(watch.camera, tuple(todo))) as frames:
+                    for frame in frames:
+                        watch.accept(frame, todo[0])
+                        self._writer.put(todo.popleft(), frame, failures + 1)
+                        failures = 0
+                        yield from self._progress.events(self._writer)
+                        if self._control.state != "running":
+                            break
+            except DeviceLost as error:
+                text = str(error).removeprefix(f"{error.device}: ")
+                raise DeviceLost(
+                    error.device, f"{text}; the frames taken are safe: mend it, then resume"
+                ) from error
+            except DeviceError as error:
+                watch.unsettle()
+                failures += 1
+                if failures > self._retries:
+                    self._writer.skip(todo.popleft(), str(error), failures)
+                    failures = 0
+                yield from self._progress.events(self._writer)
+            else:
+                if todo:
+                    watch.unsettle()
+        return True
+
+    def _may_go_on(self) -> bool:
+        if self._control.state == "paused":
+            self._lighting.dark()
+            with self._progress.idle():
+                return self._control.wait()
+        return self._control.wait()
+
+
+def _frames(camera: Camera, shots: tuple[Shot, ...]) -> Generator[Frame]:
+    """Yield a frame for each shot where the camera can take a burst, else for the first only."""
+    deadline_s = max(shot.exposure_s for shot in shots) + camera.limits.readout_s + DEADLINE_MARGIN_S
+    if len(shots) == 1 or not isinstance(camera, TriggeredCamera):
+        shot = shots[0]
+        yield camera.expose(
+            shot.exposure_s, shot.gain_db, shot.exposure_s + camera.limits.readout_s + DEADLINE_MARGIN_S
+        )
+        return
+    settings = [(shot.exposure_s, shot.gain_db) for shot in shots]
+    count = 0
+    with closing(camera.burst(settings, deadline_s)) as burst:
+        for frame in islice(burst, len(shots)):
+            count += 1
+            yield frame
+    if count < len(shots):
+        raise FrameLost(camera.name, f"a burst of {len(shots)} frames ended after {count}")
+
+
+class _Watch:
+    """Tells a camera's right frame from a stale, doubled or otherwise wrong one."""
+
+    def __init__(self, camera: Camera, exposure_tolerance: float) -> None:
+        self.camera = camera
+        self._tolerance = exposure_tolerance
+        self._last_id: int | None = None
+        self._settled = False
+        self._former: Shot | None = None
+
+    def unsettle(self) -> None:
+        """Expect a gap: the camera may have counted frames that were given up."""
+        self._settled = False
+
+    def accept(self, frame: Frame, shot: Shot) -> None:
+        """Raise FrameLost or SettingRefused unless ``frame`` is the answer to ``shot``."""
+        name, limits = self.camera.name, self.camera.limits
+        last, settled, former = self._last_id, self._settled, self._former
+        self._last_id, self._settled, self._former = frame.frame_id, True, shot
+        if last is not None and frame.frame_id == last:
+            raise FrameLost(name, f"frame {frame.frame_id} came twice")
+        if last is not None and settled and frame.frame_id != last + 1:
+            raise FrameLost(name, f"frame {frame.frame_id} came after frame {last}: one between was lost")
+        size = (limits.height, limits.width)
+        if frame.pixel_format != limits.pixel_format or frame.dn.shape[:2] != size:
+            height, width = frame.dn.shape[:2]
+            raise SettingRefused(
+                name,
+                f"sent {frame.pixel_format} of {width} x {height}, "
+                f"the rig file says {limits.pixel_format} of {limits.width} x {limits.height}",
+            )
+        if self._answers(frame, shot):
+            return
+        asked = f"asked for {shot.exposure_s:g} s and {shot.gain_db:g} dB"
+        told = f"{asked}, reports {frame.exposure_s:g} s and {frame.gain_db:g} dB"
+        if former is not None and self._answers(frame, former):
+            raise FrameLost(name, f"{told}: the frame belongs to an earlier request")
+        raise SettingRefused(name, told)
+
+    def _answers(self, frame: Frame, shot: Shot) -> bool:
+        off = abs(frame.exposure_s - shot.exposure_s)
+        return off <= self._tolerance * shot.exposure_s and (
+            abs(frame.gain_db - shot.gain_db) <= GAIN_TOLERANCE_DB
+        )
+
+
+class _Progress:
+    """Counts what is settled and guesses what is left."""
+
+    def __init__(self, pending: tuple[Shot, ...], devices: Devices, total: int) -> None:
+        seconds = shot_seconds(
+            pending,
+            {name: camera.limits for name, camera in devices.cameras.items()},
+            {name: light.limits for name, light in devices.lights.items()},
+        )
+        self._seconds = {shot.index: value for shot, value in zip(pending, seconds, strict=True)}
+        self._planned = sum(seconds)
+        self._left = self._planned
+        self._done = total - len(pending)
+        self._total = total
+        self._idle_s = 0.0
+        self._start = time.monotonic()
+
+    @contextmanager
+    def idle(self) -> Iterator[None]:
+        """Do not count this time as pace."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self._idle_s += time.monotonic() - start
+
+    def events(self, writer: Writer) -> Iterator[RunEvent]:
+        """Yield an event for each shot settled since the last call."""
+        for record in writer.written():
+            self._done += 1
+            self._left = max(0.0, self._left - self._seconds[record.shot.index])
+            spent = time.monotonic() - self._start - self._idle_s
+            pace = spent / (self._planned - self._left)
+            left = self._left * pace if self._done < self._total else 0.0
+            yield RunEvent(record.shot, record, self._done, self._total, left)

@@ -1,0 +1,134 @@
+"""Bytes that stay: atomic files, the lock of a folder, and the TIFF a frame is kept in."""
+
+import contextlib
+import errno
+import io
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from capture.frame import Frame
+from capture.session.records import SessionError
+
+PART = ".part"
+"""Ending of the name a file has until it is whole."""
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring the names in ``folder`` to the disk, where the system has a way to ask for it."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems cannot sync a folder
+            raise
+    finally:
+        os.close(handle)
+
+
+def write_file(path: Path, data: bytes | memoryview) -> None:
+    """Write so that ``path`` is either whole on disk or not there at all.
+
+    Raises
+    ------
+    OSError
+        The system could not write; nothing is left behind.
+    """
+    part = path.with_name(path.name + PART)
+    try:
+        with open(part, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise
+    sync_folder(path.parent)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write indented JSON as `write_file` does."""
+    write_file(path, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file; SessionError names it where it is missing or damaged."""
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise SessionError(f"{path.parent} is not a session: it has no {path.name}") from None
+    except (OSError, ValueError) as error:
+        raise SessionError(f"{path} cannot be read: {error}") from None
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on the file ``path``; the system frees it when this process ends, however.
+
+    Raises
+    ------
+    SessionError
+        Another holder has it, or the file system has no locks.
+    """
+    with open(path, "ab") as file:
+        try:
+            if sys.platform == "win32":
+                import msvcrt
+
+                file.seek(0)
+                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+            else:
+                import fcntl
+
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK):
+                raise SessionError(
+                    f"{path.parent} is being written by another process: wait for it to end"
+                ) from None
+            raise SessionError(f"{path} cannot be locked: {error}") from None
+        yield
+
+
+def encode(frame: Frame) -> memoryview:
+    """Return the bytes of an uncompressed little-endian TIFF; the same frame gives the same bytes."""
+    description = {
+        "content": "raw digital numbers" if frame.dn.dtype.kind == "u" else "values as recorded",
+        "axes": "y x" if frame.dn.ndim == 2 else "y x rgb",
+        "pixel_format": frame.pixel_format,
+        "exposure_s": frame.exposure_s,
+        "gain_db": frame.gain_db,
+    }
+    buffer = io.BytesIO()
+    tifffile.imwrite(
+        buffer,
+        frame.dn,
+        byteorder="<",
+        photometric="minisblack" if frame.dn.ndim == 2 else "rgb",
+        description=json.dumps(description),
+        metadata=None,
+        software="gnomon",
+    )
+    return buffer.getbuffer()
+
+
+def decode(data: bytes) -> NDArray[np.generic]:
+    """Return the locked array of a TIFF's bytes; ValueError where they are not one."""
+    try:
+        image: NDArray[np.generic] = np.asarray(tifffile.imread(io.BytesIO(data)))
+    except Exception as error:  # tifffile lets struct, zlib and index errors through on damaged files
+        raise ValueError(f"not a readable TIFF ({error})") from None
+    image = image.astype(image.dtype.newbyteorder("="), copy=False)
+    image.flags.writeable = False
+    return image

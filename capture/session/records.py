@@ -1,0 +1,216 @@
+"""What the journal says of each shot, and the journal itself."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, BinaryIO, Literal, Self
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from capture.plan import Record, Shot
+
+
+class SessionError(Exception):
+    """A session cannot be created, read or written; the message is one line that says why and what to do."""
+
+
+class FrameRecord(Record):
+    """A frame that is safe on disk: the shot asked for, what the camera reports, and the hash of the file.
+
+    Attributes
+    ----------
+    shot : Shot
+        What was asked, the requested settings among it.
+    file : str
+        Path of the TIFF below the session folder.
+    sha256 : str
+        Hash of the file's bytes, hexadecimal.
+    pixel_format : str
+        GenICam PFNC name, as in `capture.frame.Frame`.
+    shape : tuple of int
+        ``(h, w)`` or ``(h, w, 3)``.
+    exposure_s, gain_db, black_level_dn, temperature_c, frame_id, timestamp_ns
+        What the camera reports.
+    taken_at : str
+        Wall clock of the computer at which the frame was received, UTC, ISO 8601.
+    attempts : int
+        How many times the camera was asked, this run.
+    """
+
+    event: Literal["frame"] = "frame"
+    shot: Shot
+    file: str = Field(pattern=r"^frames/\d{6,}\.tif$")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    pixel_format: str
+    shape: tuple[int, ...] = Field(min_length=2, max_length=3)
+    exposure_s: float
+    gain_db: float
+    black_level_dn: float | None = None
+    temperature_c: float | None = None
+    frame_id: int
+    timestamp_ns: int
+    taken_at: str
+    attempts: int = Field(ge=1)
+
+
+class SkipRecord(Record):
+    """A shot that could not be had, and why. It keeps its index; a later run tries it again."""
+
+    event: Literal["skip"] = "skip"
+    shot: Shot
+    reason: str
+    attempts: int = Field(ge=1)
+
+
+class Problem(Record):
+    """Something wrong with a session on disk."""
+
+    kind: Literal["missing", "damaged", "extra", "not done"]
+    file: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.file}: {self.message}"
+
+
+_LINE: TypeAdapter[FrameRecord | SkipRecord] = TypeAdapter(
+    Annotated[FrameRecord | SkipRecord, Field(discriminator="event")]
+)
+
+
+class Journal:
+    """The append-only journal of one session.
+
+    A line counts once it ends in a newline and parses. The last line alone may be torn: it was being written
+    when the process died, and is dropped. Of two records of one shot the later holds; only a skip may be
+    followed by another record, so no frame is taken twice.
+
+    Attributes
+    ----------
+    records : dict of int to FrameRecord or SkipRecord
+        The latest record of each shot, by shot index.
+    torn : bool
+        The file ends in a torn line.
+    """
+
+    def __init__(self, path: Path, shots: tuple[Shot, ...]) -> None:
+        self.path = path
+        self.records: dict[int, FrameRecord | SkipRecord] = {}
+        self._shots = shots
+        self._good_bytes = 0
+        self._file: BinaryIO | None = None
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            data = b""
+        self._load(data)
+        self.torn = self._good_bytes < len(data)
+
+    def _load(self, data: bytes) -> None:
+        lines = [line + b"\n" for line in data.split(b"\n")]
+        lines[-1] = lines[-1][:-1]
+        if not lines[-1]:
+            lines.pop()
+        for number, line in enumerate(lines, start=1):
+            last = number == len(lines)
+            if last and not line.endswith(b"\n"):
+                return
+            try:
+                record = _LINE.validate_json(line)
+            except ValidationError as error:
+                if last:
+                    return
+                raise SessionError(f"{self.path}: line {number} is damaged: {one_line(error)}") from None
+            problem = self._objection(record)
+            if problem:
+                raise SessionError(f"{self.path}: line {number}: {problem}")
+            self.records[record.shot.index] = record
+            self._good_bytes += len(line)
+
+    def _objection(self, record: FrameRecord | SkipRecord) -> str | None:
+        index = record.shot.index
+        if index >= len(self._shots) or record.shot != self._shots[index]:
+            return f"shot {index} is not the plan's shot of that number"
+        if isinstance(self.records.get(index), FrameRecord):
+            return f"shot {index} has been taken already"
+        return None
+
+    def refuse_unfit(self, shot: Shot, taken: set[int]) -> None:
+        """Raise SessionError unless ``shot`` is the plan's and not taken, here or in ``taken``."""
+        if shot.index >= len(self._shots) or shot != self._shots[shot.index]:
+            raise SessionError(f"shot {shot.index} is not the plan's shot of that number")
+        if shot.index in taken or isinstance(self.records.get(shot.index), FrameRecord):
+            raise SessionError(f"shot {shot.index} has been taken already")
+
+    def __enter__(self) -> Self:
+        """Open for appending; a torn last line is cut off."""
+        self._file = open(self.path, "r+b" if self.path.exists() else "w+b", buffering=0)
+        self._file.truncate(self._good_bytes)
+        self._file.seek(self._good_bytes)
+        os.fsync(self._file.fileno())
+        self.torn = False
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._file is not None
+        self._file.close()
+        self._file = None
+
+    def append(self, record: FrameRecord | SkipRecord) -> None:
+        """Write one line and bring it to the disk; on failure the file is as it was.
+
+        Raises
+        ------
+        OSError
+            The system could not write.
+        """
+        assert self._file is not None
+        line = record.model_dump_json().encode() + b"\n"
+        try:
+            written = 0
+            while written < len(line):
+                written += self._file.write(line[written:]) or 0
+            os.fsync(self._file.fileno())
+        except OSError:
+            self._file.truncate(self._good_bytes)
+            self._file.seek(self._good_bytes)
+            raise
+        self._good_bytes += len(line)
+        self.records[record.shot.index] = record
+
+
+def one_line(error: ValidationError) -> str:
+    """First complaint of a validation, with its place, in one line."""
+    first = error.errors(include_url=False)[0]
+    place = ".".join(str(step) for step in first["loc"])
+    return f"{place}: {first['msg']}" if place else str(first["msg"])
+
+
+def as_json(value: object) -> Any:
+    """Return ``value`` as it comes back from a JSON file; ValueError where it cannot be one."""
+    return json.loads(json.dumps(value, allow_nan=False))
+
+
+def differences(ours: object, theirs: object, place: str) -> Iterator[str]:
+    """Yield where two JSON values differ, one line each."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        for key in dict.fromkeys([*ours, *theirs]):
+            if key not in theirs:
+                yield f"{place}.{key} is only in the session"
+            elif key not in ours:
+                yield f"{place}.{key} is not in the session"
+            else:
+                yield from differences(ours[key], theirs[key], f"{place}.{key}")
+    elif isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
+        for number, (one, other) in enumerate(zip(ours, theirs, strict=True)):
+            yield from differences(one, other, f"{place}.{number}")
+    elif ours != theirs:
+        yield f"{place} was {_short(ours)}, is now {_short(theirs)}"
+
+
+def _short(value: object) -> str:
+    if isinstance(value, list):
+        return f"a list of {len(value)}"
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,171 @@
+"""Writing beside capture: a thread, a bounded queue, and the order in which things reach the disk."""
+
+import hashlib
+import threading
+from collections import deque
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Self
+
+from capture.frame import Frame
+from capture.plan import Shot
+from capture.session.disk import encode, write_file
+from capture.session.records import FrameRecord, Journal, SessionError, SkipRecord
+
+
+@dataclass(frozen=True, eq=False)
+class _Item:
+    shot: Shot
+    frame: Frame
+    taken_at: str
+    attempts: int
+
+
+class Writer:
+    """Brings frames to the disk while the next are taken. Made by `Session.writer`.
+
+    Frames and skips reach the journal in the order they were given. The queue holds at most ``queue_bytes``
+    of pixels (at least one frame): a slower disk makes `put` wait, never the memory grow. When the disk
+    fails, nothing half written stays, later frames are let go, and the next call says so.
+    """
+
+    def __init__(self, folder: Path, journal: Journal, queue_bytes: int) -> None:
+        self._folder = folder
+        self._journal = journal
+        self._queue_bytes = queue_bytes
+        self._changed = threading.Condition()
+        self._queue: deque[_Item | SkipRecord] = deque()
+        self._held_bytes = 0
+        self._busy = False
+        self._closed = False
+        self._given: set[int] = set()
+        self._written: deque[FrameRecord | SkipRecord] = deque()
+        self._error: SessionError | None = None
+        self._thread = threading.Thread(target=self._work, name="session-writer", daemon=True)
+
+    def put(self, shot: Shot, frame: Frame, attempts: int = 1) -> None:
+        """Hand over a frame; wait while the queue is full.
+
+        Raises
+        ------
+        SessionError
+            An earlier frame could not be written, or the shot is not the plan's or has been taken already.
+        """
+        item = _Item(shot, frame, datetime.now(UTC).isoformat(timespec="milliseconds"), attempts)
+        size = frame.dn.nbytes
+        with self._changed:
+            self._refuse(shot)
+            while self._held_bytes and self._held_bytes + size > self._queue_bytes and self._error is None:
+                self._changed.wait(0.5)
+            self._raise_error()
+            self._given.add(shot.index)
+            self._held_bytes += size
+            self._queue.append(item)
+            self._changed.notify_all()
+
+    def skip(self, shot: Shot, reason: str, attempts: int = 1) -> None:
+        """Journal that a shot could not be had; it keeps its place. Raises as `put` does."""
+        record = SkipRecord(shot=shot, reason=reason, attempts=attempts)
+        with self._changed:
+            self._refuse(shot)
+            self._queue.append(record)
+            self._changed.notify_all()
+
+    def written(self) -> tuple[FrameRecord | SkipRecord, ...]:
+        """Return the records that have reached the disk since the last call, in order; never waits."""
+        with self._changed:
+            records = tuple(self._written)
+            self._written.clear()
+            return records
+
+    def flush(self) -> None:
+        """Wait until everything handed over is on disk; SessionError where it cannot be."""
+        with self._changed:
+            while self._queue or self._busy:
+                self._changed.wait(0.5)
+            self._raise_error()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._thread.join()
+        if self._error is not None and error is not self._error:
+            raise self._error from error
+
+    def _refuse(self, shot: Shot) -> None:
+        self._raise_error()
+        if self._closed:
+            raise SessionError(f"{self._folder}: the writer is closed")
+        self._journal.refuse_unfit(shot, self._given)
+
+    def _raise_error(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                while not self._queue and not self._closed:
+                    self._changed.wait()
+                if not self._queue:
+                    return
+                item = self._queue.popleft()
+                self._busy = True
+                failed = self._error is not None
+            record: FrameRecord | SkipRecord | None = None
+            failure: SessionError | None = None
+            if not failed:
+                try:
+                    record = self._store(item)
+                except Exception as error:
+                    failure = SessionError(
+                        f"{self._folder}: shot {item.shot.index} cannot be written: {error}; "
+                        "the shots before it are safe: make room, then resume"
+                    )
+            with self._changed:
+                self._busy = False
+                if isinstance(item, _Item):
+                    self._held_bytes -= item.frame.dn.nbytes
+                if record is not None:
+                    self._written.append(record)
+                if failure is not None:
+                    self._error = failure
+                self._changed.notify_all()
+
+    def _store(self, item: _Item | SkipRecord) -> FrameRecord | SkipRecord:
+        record = item if isinstance(item, SkipRecord) else self._store_frame(item)
+        try:
+            self._journal.append(record)
+        except OSError:
+            if isinstance(record, FrameRecord):
+                (self._folder / record.file).unlink(missing_ok=True)
+            raise
+        return record
+
+    def _store_frame(self, item: _Item) -> FrameRecord:
+        frame = item.frame
+        data = encode(frame)
+        file = f"frames/{item.shot.index:06d}.tif"
+        record = FrameRecord(
+            shot=item.shot,
+            file=file,
+            sha256=hashlib.sha256(data).hexdigest(),
+            pixel_format=frame.pixel_format,
+            shape=frame.dn.shape,
+            exposure_s=frame.exposure_s,
+            gain_db=frame.gain_db,
+            black_level_dn=frame.black_level_dn,
+            temperature_c=frame.temperature_c,
+            frame_id=frame.frame_id,
+            timestamp_ns=frame.timestamp_ns,
+            taken_at=item.taken_at,
+            attempts=item.attempts,
+        )
+        write_file(self._folder / file, data)
+        return record

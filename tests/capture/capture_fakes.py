@@ -1,0 +1,138 @@
+"""A tiny scene, rig and plan; run as a script it captures into a session, so that it can be killed.
+
+    python capture_fakes.py SESSION LIGHTS_LOG [SECONDS_PER_FRAME]
+"""
+
+import sys
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from capture.devices import Camera, CameraLimits, Light, LightLimits, Operator, RigLimits
+from capture.drivers.simulated import SimulatedCamera, SimulatedLight, SimulatedOperator
+from capture.frame import Frame
+from capture.plan import Block, CapturePlan, ExposureBracket, LightSequence
+from capture.runner import run
+from capture.session import Session
+
+CAMERA = CameraLimits(
+    exposure_min_s=1e-5, exposure_max_s=10, gain_max_db=24, width=8, height=6, pixel_format="Mono12", readout_s=0.01
+)
+LIGHT = LightLimits(settle_s=0.001)
+NAMES = tuple(f"led{number}" for number in range(1, 5))
+LIMITS = RigLimits(cameras={"main": CAMERA}, lights=dict.fromkeys(NAMES, LIGHT))
+RIG = {"cameras": {"main": CAMERA.model_dump()}}
+
+
+def small_plan(**changes: object) -> CapturePlan:
+    """24 shots of ``object``, then 2 of ``cap``."""
+    block = Block(
+        kinds="object",
+        pose="relief",
+        cameras=("main",),
+        lights=LightSequence(names=NAMES),
+        bracket=ExposureBracket(exposures_s=(0.01, 0.02, 0.04)),
+        repeats=2,
+    )
+    dark = Block(
+        kinds="dark", pose="cap", prompt="put the cap on", cameras=("main",), bracket=ExposureBracket(exposures_s=(0.01,)), repeats=2
+    )
+    return CapturePlan(name="small", blocks=(block, dark)).replace(**changes)
+
+
+@dataclass
+class FakeScene:
+    """Pixels that tell what was asked: pose, lights, exposure. ``fault`` is called first and may raise or sleep."""
+
+    fault: Callable[[str, float], None] | None = None
+    log: Path | None = None
+    levels: dict[str, float] = field(default_factory=dict)
+    calls: list[tuple[object, ...]] = field(default_factory=list)
+    pose: str = ""
+    frames: int = 0
+    report: Callable[[float], float] = lambda exposure_s: exposure_s
+    shape: tuple[int, ...] = (6, 8)
+
+    def show(self, pose: str) -> None:
+        self.pose = pose
+        self.calls.append(("show", pose))
+
+    def set_light(self, name: str, level: float) -> None:
+        self.calls.append(("light", name, level))
+        self.levels[name] = level
+        if self.log is not None:
+            with self.log.open("a") as file:
+                file.write(f"{name} {level:g}\n")
+
+    def expose(self, camera: str, exposure_s: float, gain_db: float) -> Frame:
+        self.calls.append(("expose", camera, exposure_s))
+        if self.fault is not None:
+            self.fault(camera, exposure_s)
+        self.frames += 1
+        dn = np.full(self.shape, round(exposure_s * 1e4) % 4096, dtype=np.uint16)
+        dn[0, 0] = sum(2 ** (int(name[3:]) - 1) for name, level in self.levels.items() if level)
+        dn[0, 1] = len(self.pose)
+        return Frame(
+            dn=dn,
+            pixel_format="Mono12",
+            exposure_s=self.report(exposure_s),
+            gain_db=gain_db,
+            frame_id=self.frames,
+            timestamp_ns=self.frames * 1000,
+            black_level_dn=64.0,
+            temperature_c=31.5,
+        )
+
+
+class BurstCamera(SimulatedCamera):
+    """A camera of the scene that takes bursts."""
+
+    bursts: list[int]
+
+    def burst(self, settings: Sequence[tuple[float, float]], deadline_s: float) -> Generator[Frame]:
+        self.bursts = [*getattr(self, "bursts", []), len(settings)]
+        for exposure_s, gain_db in settings:
+            yield self.expose(exposure_s, gain_db, deadline_s)
+
+
+@dataclass
+class FakeRig:
+    """Open devices."""
+
+    cameras: dict[str, Camera]
+    lights: dict[str, Light]
+    operator: Operator
+
+
+@contextmanager
+def open_fake_rig(scene: FakeScene, camera: type[SimulatedCamera] = SimulatedCamera) -> Generator[FakeRig]:
+    """A camera ``main`` and four lights."""
+    with ExitStack() as stack:
+        cameras: dict[str, Camera] = {"main": stack.enter_context(camera("main", CAMERA, scene))}
+        lights: dict[str, Light] = {
+            name: stack.enter_context(SimulatedLight(name, LIGHT, scene)) for name in NAMES
+        }
+        yield FakeRig(cameras, lights, SimulatedOperator(scene))
+
+
+def capture(path: Path, scene: FakeScene, plan: CapturePlan | None = None) -> Session:
+    """Run or resume the small plan to its end."""
+    session = Session.resume(path, plan or small_plan(), RIG)
+    with open_fake_rig(scene) as rig, closing(run(session.plan, rig, session)) as events:
+        for event in events:
+            print(event.done, event.total, flush=True)
+    return session
+
+
+def main() -> None:
+    """Capture slowly."""
+    seconds = float(sys.argv[3]) if len(sys.argv) > 3 else 0.0
+    capture(Path(sys.argv[1]), FakeScene(lambda camera, exposure_s: time.sleep(seconds), Path(sys.argv[2])))
+
+
+if __name__ == "__main__":
+    main()
