@@ -67,7 +67,7 @@ def circle(centre_px: Sequence[float] | Float, radius_px: float, lens: LensModel
     rays = rays[np.isfinite(rays).all(axis=-1)]
     if len(rays) < 12:
         raise FitError(f"a circle at {centre} px lies outside the lens model")
-    # All outline rays make the same angle with the axis: rays @ axis = cos(angular radius), linear in axis / cos.
+    # All outline rays make one angle with the axis: rays @ (axis / cos(angular radius)) = 1, linear.
     axis = np.linalg.lstsq(rays, np.ones(len(rays)), rcond=None)[0]
     direction = normalize(axis)
     angular = float(np.arccos(np.clip(np.mean(rays @ direction), -1, 1)))
@@ -97,7 +97,7 @@ def _moved(view: SphereView, step: Float, lens: LensModel | None) -> SphereView:
 
 
 def _frame(view: SphereView, lens: LensModel | None, angles: Float) -> tuple[Float, Float, Float]:
-    """Outline points (k, 2), outward unit normals (k, 2), and their motion along the normal by the three parameters."""
+    """Outline points (k, 2), outward unit normals (k, 2), their motion along those by the parameters (k, 3)."""
     points = curve(view, lens, angles)
     h = 1e-4
     tangent = curve(view, lens, angles + h) - curve(view, lens, angles - h)
@@ -192,6 +192,8 @@ def refine(images: NDArray[np.float32], start: SphereView, lens: LensModel | Non
     ----------
     images : ndarray, (n, h, w), float32
         Under different lights; NaN is ignored. Work in this pixel frame.
+    lens : LensModel or None
+        Of the given pixel frame.
     start : SphereView
         Within ``slack_px`` of the truth.
     slack_px : float

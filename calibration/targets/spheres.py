@@ -1,7 +1,7 @@
 """Mirror spheres found in images under several lights, without clicks; and from masks or circles.
 
-Two cues must agree. The outline: a circle of edges in the statistics of each pixel over the lights. The mirror:
-a small bright highlight inside it under most lights, which moves from light to light. A printed mark, a hole
+Two cues must agree. The outline: a circle of edges in the statistics of each pixel over the lights. The
+mirror: a small bright highlight inside it under most lights, which moves from light to light. A printed mark, a hole
 or a matte bump has the first and not the second.
 """
 
@@ -51,8 +51,11 @@ def sphere_from_circle(
     Parameters
     ----------
     centre_px : array_like, (2,)
+        Centre of the outline, px.
     radius_px : float
+        Its radius.
     lens : LensModel or None
+        None: orthographic.
     sigma_px : float
         How well the circle's centre and radius are known; becomes the covariance.
     """
@@ -164,7 +167,7 @@ def detect_spheres(
     candidates = _distinct(candidates)[: 3 * (count or 8)]
     if not candidates:
         raise FitError(
-            "no mirror sphere found: no circle of edges holds a moving highlight under at least half of the lights"
+            "no mirror sphere found: no circle of edges holds a moving highlight under half of the lights"
         )
     found = _refined(images, candidates, lens, survey.factor)
     if count is not None:
@@ -199,7 +202,7 @@ def _survey(images: Sequence[NDArray[np.floating]]) -> _Survey:
 
 
 def _compressed(mean: Image) -> list[Image]:
-    """Statistics over the lights in which outlines show, on a scale where dark and bright edges count alike."""
+    """Statistics over the lights in which outlines show; edges in the dark count as those in the light."""
     bottom = max(float(np.percentile(np.median(mean, axis=0), 60)) * 0.2, 1e-12)
     scaled = np.log1p(np.clip(mean, 0, None) / bottom)
     ordered = np.sort(scaled, axis=0)

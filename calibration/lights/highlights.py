@@ -1,0 +1,255 @@
+"""Highlights of lights in mirror spheres, located at sub-pixel accuracy with their flux."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.geometry import Float
+from calibration.targets.spheres import SphereView
+
+
+class Highlights(NamedTuple):
+    """What is seen in every sphere under every light: up to k bright spots, strongest first.
+
+    Attributes
+    ----------
+    pixels : ndarray, (n lights, s spheres, k, 2)
+        Positions, px; NaN where there is none.
+    sigma_px : ndarray, (n, s, k)
+        Standard deviation along each axis.
+    flux : ndarray, (n, s, k)
+        Sum of radiance over the spot above its surroundings, radiance times px^2.
+    flux_sigma : ndarray, (n, s, k)
+    saturated : ndarray, (n, s, k), bool
+        Some of the spot's pixels were missing; its flux is then extrapolated.
+    """
+
+    pixels: Float
+    sigma_px: Float
+    flux: Float
+    flux_sigma: Float
+    saturated: NDArray[np.bool_]
+
+
+class _Spot(NamedTuple):
+    x: float
+    y: float
+    sigma: float
+    flux: float
+    flux_sigma: float
+    saturated: bool
+
+
+_GAUSS_LIMIT_PX = 5.0
+"""Spots with a larger half-maximum radius are no image of a point source: their centroid is taken."""
+
+
+def locate_highlights(
+    images: Sequence[NDArray[np.floating]], spheres: Sequence[SphereView], *, candidates: int = 3
+) -> Highlights:
+    """Find the bright compact spots inside each sphere in each image.
+
+    A point-like spot is fitted with a tilted Gaussian on a sloping background, saturated pixels left out; a
+    large one (a lamp with glare) by the centroid of its brighter half. What does not change from light to
+    light (the room, a board) is subtracted first as the median over the lights.
+
+    Parameters
+    ----------
+    images : sequence of ndarray, (h, w)
+        Radiance, one image a light; NaN where saturated. At least one.
+    spheres : sequence of SphereView
+    candidates : int
+        Spots kept per light and sphere; the fit of the lights tells which one is the light.
+
+    Returns
+    -------
+    Highlights
+    """
+    n, s = len(images), len(spheres)
+    shape = (n, s, candidates)
+    result = Highlights(
+        np.full((*shape, 2), np.nan),
+        np.full(shape, np.nan),
+        np.full(shape, np.nan),
+        np.full(shape, np.nan),
+        np.zeros(shape, bool),
+    )
+    h, w = images[0].shape
+    boxes = []
+    for sphere in spheres:
+        low = np.maximum(np.floor(sphere.centre_px - sphere.radius_px), 0).astype(int)
+        high = np.minimum(np.ceil(sphere.centre_px + sphere.radius_px) + 1, [w, h]).astype(int)
+        boxes.append((*low, *high))
+    crops: list[list[NDArray[np.float32]]] = [[] for _ in boxes]
+    for image in images:
+        for crop, (x0, y0, x1, y1) in zip(crops, boxes, strict=True):
+            crop.append(np.array(image[y0:y1, x0:x1], np.float32))
+    for j, (sphere, crop, (x0, y0, _, _)) in enumerate(zip(spheres, crops, boxes, strict=True)):
+        stack = np.stack(crop)
+        rows, columns = np.mgrid[: stack.shape[1], : stack.shape[2]]
+        away = np.hypot(columns + x0 - sphere.centre_px[0], rows + y0 - sphere.centre_px[1])
+        # Close to the outline the mirror compresses half the room into a few pixels.
+        disc = away < 0.97 * sphere.radius_px - 1
+        filled = np.array(stack)
+        for layer in filled:
+            top = float(np.nanmax(layer)) if np.isfinite(layer).any() else 1.0
+            layer[~np.isfinite(layer)] = top
+        steady = np.median(filled, axis=0) if n >= 5 else np.zeros(filled.shape[1:], np.float32)
+        for i in range(n):
+            spots = _spots(stack[i] - steady, filled[i] - steady, disc, 0.01 * sphere.radius_px, candidates)
+            for k, spot in enumerate(spots):
+                result.pixels[i, j, k] = spot.x + x0, spot.y + y0
+                result.sigma_px[i, j, k] = spot.sigma
+                result.flux[i, j, k], result.flux_sigma[i, j, k] = spot.flux, spot.flux_sigma
+                result.saturated[i, j, k] = spot.saturated
+    return result
+
+
+def _spots(
+    raw: NDArray[np.float32], filled: NDArray[np.float32], disc: NDArray[np.bool_], scale: float, wanted: int
+) -> list[_Spot]:
+    sigma = max(scale, 0.8)
+    smooth = cv2.GaussianBlur(filled, (0, 0), sigma)
+    inside = smooth[disc]
+    if inside.size == 0:
+        return []
+    middle = float(np.median(inside))
+    noise = 1.4826 * float(np.median(np.abs(inside - middle))) + 1e-12
+    width = 2 * int(np.ceil(3 * sigma)) + 1
+    peaks = (smooth >= cv2.dilate(smooth, np.ones((width, width), np.uint8))) & disc
+    y, x = np.nonzero(peaks)
+    height = smooth[y, x] - middle
+    # A lamp's mirror image outshines what else the ball reflects: a spot a twentieth as bright is no rival.
+    good = (height > 8 * noise) & (height > 0.05 * height.max(initial=0.0))
+    order = np.argsort(-height[good], kind="stable")[: 2 * wanted]
+    spots: list[_Spot] = []
+    for k in order:
+        spot = _measure(raw, filled, disc, int(x[good][k]), int(y[good][k]), middle)
+        if spot is None or any(np.hypot(spot.x - o.x, spot.y - o.y) < 2 * sigma for o in spots):
+            continue
+        spots.append(spot)
+        if len(spots) == wanted:
+            break
+    return spots
+
+
+def _measure(
+    raw: NDArray[np.float32],
+    filled: NDArray[np.float32],
+    disc: NDArray[np.bool_],
+    x: int,
+    y: int,
+    background: float,
+) -> _Spot | None:
+    h, w = raw.shape
+    reach = 10
+    while True:
+        y0, y1, x0, x1 = max(y - reach, 0), min(y + reach + 1, h), max(x - reach, 0), min(x + reach + 1, w)
+        patch = filled[y0:y1, x0:x1] - background
+        top = float(patch[max(y - y0 - 1, 0) : y - y0 + 2, max(x - x0 - 1, 0) : x - x0 + 2].max())
+        _, labels = cv2.connectedComponents((patch > 0.5 * top).astype(np.uint8), connectivity=4)
+        label = labels[y - y0, x - x0]
+        blob = (labels == label) & (labels > 0) & disc[y0:y1, x0:x1]
+        touches = blob[0].any() or blob[-1].any() or blob[:, 0].any() or blob[:, -1].any()
+        if not touches or reach > max(h, w) / 2:
+            break
+        reach *= 2
+    if not blob.any():
+        return None
+    radius = float(np.sqrt(blob.sum() / np.pi))
+    if radius <= _GAUSS_LIMIT_PX:
+        return _gaussian(raw, disc, x, y, radius, background)
+    rows, columns = np.nonzero(blob)
+    weight = patch[blob] - 0.5 * top
+    weight = weight / weight.sum()
+    around = patch[~blob & disc[y0:y1, x0:x1]]
+    floor = float(np.median(around)) if around.size else 0.0
+    flux = float(np.sum(patch[blob] - floor))
+    saturated = bool(~np.isfinite(raw[y0:y1, x0:x1][blob]).all())
+    return _Spot(
+        float(weight @ columns) + x0,
+        float(weight @ rows) + y0,
+        0.05 * radius,
+        flux,
+        0.3 * abs(flux),
+        saturated,
+    )
+
+
+def _gaussian(
+    raw: NDArray[np.float32], disc: NDArray[np.bool_], x: int, y: int, radius: float, background: float
+) -> _Spot | None:
+    """Gauss-Newton fit of a tilted Gaussian on a plane; NaN pixels carry no weight."""
+    h, w = raw.shape
+    reach = int(np.ceil(2.5 * radius)) + 3
+    y0, y1, x0, x1 = max(y - reach, 0), min(y + reach + 1, h), max(x - reach, 0), min(x + reach + 1, w)
+    patch = raw[y0:y1, x0:x1].astype(np.float64)
+    use = np.isfinite(patch) & disc[y0:y1, x0:x1]
+    saturated = bool((~np.isfinite(patch) & disc[y0:y1, x0:x1]).any())
+    if use.sum() < 20:
+        return None
+    rows, columns = np.nonzero(use)
+    data = patch[use]
+    u, v = (columns + x0 - x).astype(np.float64), (rows + y0 - y).astype(np.float64)
+    spread = max(radius / 1.18, 0.6)
+    top = float(data.max()) - background
+    # Position, inverse covariance (xx, xy, yy); amplitude and plane are linear in the data.
+    p = np.array([0.0, 0.0, 1 / spread**2, 0.0, 1 / spread**2])
+    damping, previous = 1e-3, np.inf
+    keep = p
+    for _ in range(40):
+        dx, dy = u - p[0], v - p[1]
+        shape = np.exp(-0.5 * (p[2] * dx * dx + 2 * p[3] * dx * dy + p[4] * dy * dy))
+        linear = np.stack([shape, np.ones_like(u), u, v], axis=-1)
+        coefficients = np.linalg.lstsq(linear, data, rcond=None)[0]
+        residual = data - linear @ coefficients
+        cost = float(residual @ residual)
+        if cost > previous * (1 + 1e-12) or coefficients[0] <= 0:
+            damping *= 10
+            if damping > 1e6:
+                break
+        else:
+            improved = previous - cost
+            keep, previous, damping = p, cost, max(damping / 10, 1e-9)
+            bump = coefficients[0] * shape
+            by = np.stack(
+                [
+                    bump * (p[2] * dx + p[3] * dy),
+                    bump * (p[3] * dx + p[4] * dy),
+                    -0.5 * bump * dx * dx,
+                    -bump * dx * dy,
+                    -0.5 * bump * dy * dy,
+                ],
+                axis=-1,
+            )
+            jacobian = np.concatenate([by, linear], axis=-1)
+            hessian, gradient = jacobian.T @ jacobian, jacobian.T @ residual
+            kept = coefficients, shape
+            if improved < 1e-10 * cost:
+                break
+        step = np.linalg.solve(hessian + damping * np.diag(np.diag(hessian)), gradient)[:5]
+        p = keep + step
+        if p[2] <= 1e-3 or p[4] <= 1e-3 or p[2] * p[4] - p[3] ** 2 <= 1e-6 or np.hypot(p[0], p[1]) > reach:
+            p = keep + 0.1 * step * 0
+            damping *= 10
+            if damping > 1e6:
+                break
+            step = np.linalg.solve(hessian + damping * np.diag(np.diag(hessian)), gradient)[:5]
+            p = keep + step
+    if not np.isfinite(previous):
+        return None
+    p, (coefficients, shape) = keep, kept
+    variance = previous / max(len(data) - 9, 1)
+    covariance = np.linalg.pinv(hessian) * variance
+    sigma = float(np.sqrt(0.5 * (covariance[0, 0] + covariance[1, 1])))
+    determinant = p[2] * p[4] - p[3] ** 2
+    if determinant <= 0 or np.hypot(p[0], p[1]) > radius + 2 or not coefficients[0] > 0.3 * top:
+        return None
+    model = coefficients[0] * 2 * np.pi / np.sqrt(determinant)
+    plane = np.stack([np.ones_like(u), u, v], axis=-1) @ coefficients[1:]
+    flux = float(model) if saturated else float(np.sum(data - plane))
+    flux_sigma = float(np.sqrt(variance * len(data)) + (0.2 * model if saturated else 0.0))
+    return _Spot(x + float(p[0]), y + float(p[1]), max(sigma, 0.01), flux, flux_sigma, saturated)
