@@ -1,0 +1,9 @@
+"""DN to radiance with sigma: sensor calibration, exposure merge, camera response, demosaicing."""
+
+from calibration.radiometric.demosaic import demosaic
+from calibration.radiometric.merge import merge
+from calibration.radiometric.model import Radiance, RadiometricModel
+from calibration.radiometric.response import fit_response
+from calibration.radiometric.sensor import fit_sensor
+
+__all__ = ["Radiance", "RadiometricModel", "demosaic", "fit_response", "fit_sensor", "merge"]
