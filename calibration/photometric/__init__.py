@@ -1,0 +1,7 @@
+"""Photometric stereo: normals and albedo with error bars from images under known lights."""
+
+from calibration.photometric.mask import object_mask
+from calibration.photometric.model import NormalMap
+from calibration.photometric.solver import Method, sight, solve
+
+__all__ = ["Method", "NormalMap", "object_mask", "sight", "solve"]

@@ -1,0 +1,35 @@
+"""The normal map: what photometric stereo gives."""
+
+from typing import Literal
+
+from calibration.provenance import Array, Model, Provenance, Quality
+
+
+class NormalMap(Model):
+    """Unit normals and albedo per pixel, in the camera frame (x right, y down, z forward), with error bars.
+
+    Attributes
+    ----------
+    normals : ndarray (h, w, 3), float32
+        Towards the camera (n . ray < 0; n_z < 0 on the optical axis). NaN where invalid.
+    albedo : ndarray (h, w) or (h, w, 3), float32
+        In the units of radiance over irradiance of the lights. NaN where invalid.
+    valid : ndarray (h, w), bool
+    sigma_deg : ndarray (h, w), float32
+        Root mean square angle, in degrees, by which the noise of the samples turns the normal: the square
+        root of the trace of the normal's covariance in its tangent plane (both directions together). Where
+        the trusted samples scatter more than their noise and the model error allowed for can explain, it is
+        raised to what they show. NaN where invalid.
+    lights_used : ndarray (h, w), uint8
+        Samples that the solution trusts: all usable ones for least squares, those of weight above 0.1 (of 1)
+        for the robust solver. 0 where invalid.
+    """
+
+    kind: Literal["normals"] = "normals"
+    normals: Array
+    albedo: Array
+    valid: Array
+    sigma_deg: Array
+    lights_used: Array
+    quality: Quality | None = None
+    provenance: Provenance = Provenance()

@@ -1,0 +1,153 @@
+"""Depth to triangles, and PLY."""
+
+import os
+import secrets
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.lens import LensModel
+from calibration.photometric import sight
+from calibration.provenance import FitError
+
+
+class Mesh(NamedTuple):
+    """Triangles in the camera frame.
+
+    Attributes
+    ----------
+    vertices : ndarray (v, 3), float32
+        mm (px for an orthographic view).
+    faces : ndarray (f, 3), int32
+        Counter-clockwise seen from the camera: face normals point towards it.
+    colours : ndarray (v, 3), uint8, or None
+    normals : ndarray (v, 3), float32, or None
+    """
+
+    vertices: NDArray[np.float32]
+    faces: NDArray[np.int32]
+    colours: NDArray[np.uint8] | None = None
+    normals: NDArray[np.float32] | None = None
+
+
+def mesh(
+    depth_mm: NDArray[np.floating],
+    lens: LensModel | None,
+    albedo: NDArray[np.floating] | None = None,
+    *,
+    normals: NDArray[np.floating] | None = None,
+    steepest_deg: float = 85.0,
+) -> Mesh:
+    """Triangle mesh of a depth map, one vertex per pixel that is part of a triangle.
+
+    Parameters
+    ----------
+    depth_mm : ndarray (h, w)
+        NaN where unknown.
+    lens : LensModel or None
+        None: orthographic view, vertices (column, row, depth).
+    albedo : ndarray (h, w) or (h, w, 3), optional
+        Becomes the colour: scaled so that its 99th percentile is white, with the sRGB curve.
+    normals : ndarray (h, w, 3), optional
+        Stored with the vertices.
+    steepest_deg : float
+        Triangles whose normal is further than this from the line of sight span a jump of depth and are left
+        out.
+
+    Returns
+    -------
+    Mesh
+
+    Raises
+    ------
+    FitError
+        No triangle.
+    """
+    h, w = depth_mm.shape
+    if lens is None:
+        y, x = np.mgrid[:h, :w]
+        points = np.stack([x, y, depth_mm], axis=-1).astype(np.float64)
+        sights = np.broadcast_to(np.array([0.0, 0.0, 1.0]), points.shape)
+    else:
+        if (lens.height, lens.width) != (h, w):
+            raise ValueError(f"lens is for {lens.width} x {lens.height} px, depth is {w} x {h}")
+        sights = sight(lens, np.arange(h), np.arange(w)).astype(np.float64)
+        points = sights * depth_mm[..., None]
+    flat, sights = points.reshape(-1, 3), sights.reshape(-1, 3)
+    at = np.arange(h * w, dtype=np.int32).reshape(h, w)
+    a, b, c, d = (at[s].ravel() for s in (np.s_[:-1, :-1], np.s_[:-1, 1:], np.s_[1:, :-1], np.s_[1:, 1:]))
+    known = np.isfinite(flat).all(axis=1)
+    z = np.where(known, flat[:, 2], np.inf)
+    # Each quad is cut along the diagonal that bends less, or that leaves out its one unknown corner.
+    with np.errstate(invalid="ignore"):
+        other = ~np.asarray(np.abs(z[a] - z[d]) <= np.abs(z[b] - z[c]))
+    first = np.where(other[:, None], np.stack([a, c, b], 1), np.stack([a, c, d], 1))
+    second = np.where(other[:, None], np.stack([b, c, d], 1), np.stack([a, d, b], 1))
+    faces = np.stack([first, second], axis=1).reshape(-1, 3)
+    faces = faces[known[faces].all(axis=1)]
+    one, two, three = (flat[faces[:, i]] for i in range(3))
+    across = np.cross(two - one, three - one)
+    cosine = -np.sum(across * sights[faces[:, 0]], axis=1)
+    size = np.linalg.norm(across, axis=1) * np.linalg.norm(sights[faces[:, 0]], axis=1)
+    faces = faces[cosine > np.cos(np.radians(steepest_deg)) * size]
+    if not len(faces):
+        raise FitError("no triangle: the depth has no three neighbouring pixels")
+    used = np.unique(faces)
+    rank = np.zeros(h * w, np.int32)
+    rank[used] = np.arange(len(used), dtype=np.int32)
+    colours = None if albedo is None else _colours(albedo).reshape(-1, 3)[used]
+    vectors = None if normals is None else np.asarray(normals, np.float32).reshape(-1, 3)[used]
+    return Mesh(flat[used].astype(np.float32), rank[faces], colours, vectors)
+
+
+def write_ply(path: str | os.PathLike[str], mesh: Mesh) -> None:
+    """Write a binary little-endian PLY, mm, camera frame (x right, y down, z forward).
+
+    The file appears whole or not at all: it is written under a temporary name, synced and renamed.
+    """
+    target = Path(path)
+    columns = [("x", "<f4"), ("y", "<f4"), ("z", "<f4")]
+    if mesh.normals is not None:
+        columns += [("nx", "<f4"), ("ny", "<f4"), ("nz", "<f4")]
+    if mesh.colours is not None:
+        columns += [("red", "u1"), ("green", "u1"), ("blue", "u1")]
+    vertices = np.zeros(len(mesh.vertices), np.dtype(columns))
+    parts = [mesh.vertices, mesh.normals, mesh.colours]
+    values = [column for part in parts if part is not None for column in part.T]
+    for (name, _), column in zip(columns, values, strict=True):
+        vertices[name] = np.nan_to_num(column) if name.startswith("n") else column
+    faces = np.zeros(len(mesh.faces), np.dtype([("count", "u1"), ("index", "<i4", 3)]))
+    faces["count"], faces["index"] = 3, mesh.faces
+    types = {"<f4": "float", "u1": "uchar"}
+    header = [
+        "ply",
+        "format binary_little_endian 1.0",
+        "comment units mm; camera frame: x right, y down, z forward",
+        f"element vertex {len(vertices)}",
+        *(f"property {types[kind]} {name}" for name, kind in columns),
+        f"element face {len(faces)}",
+        "property list uchar int vertex_indices",
+        "end_header\n",
+    ]
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write("\n".join(header).encode("ascii"))
+            file.write(vertices.tobytes())
+            file.write(faces.tobytes())
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _colours(albedo: NDArray[np.floating]) -> NDArray[np.uint8]:
+    value = albedo if albedo.ndim == 3 else np.repeat(albedo[..., None], 3, axis=2)
+    known = value[np.isfinite(value)]
+    white = float(np.quantile(known, 0.99)) if known.size else 1.0
+    linear = np.clip(np.nan_to_num(value / (white or 1.0), nan=0.0), 0, 1)
+    srgb = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    return np.asarray(np.round(srgb * 255), np.uint8)

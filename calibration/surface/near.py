@@ -1,0 +1,246 @@
+"""Normals and depth together: a near light's direction depends on where the surface is."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from calibration.geometry import Float
+from calibration.lens import LensModel
+from calibration.lights.model import DistantLight, NearLight
+from calibration.photometric import Method, NormalMap, object_mask, sight, solve
+from calibration.photometric.solver import solve_at
+from calibration.provenance import FitError, Provenance
+from calibration.surface.integration import integrate, integrate_grid
+
+_COARSE_PIXELS = 15000
+_ROUNDS = 12
+_CONVERGED = 2e-5
+_PRIOR_SIGMA = 0.1
+_SCALE_PIXELS = 4000
+_MODEL_ERROR = 0.01
+
+
+class Reconstruction(NamedTuple):
+    """Normals and depth of one view.
+
+    Attributes
+    ----------
+    normals : NormalMap
+        Solved at the final depth.
+    depth_mm : ndarray (h, w), float32
+        Depth z, camera frame, NaN where unknown; px for an orthographic view.
+    scale_sigma : float
+        One sigma of the common factor of all depths, relative; NaN where it was given and not measured
+        (distant lights).
+    rounds : int
+        Alternations until the depth stood still.
+    """
+
+    normals: NormalMap
+    depth_mm: NDArray[np.float32]
+    scale_sigma: float
+    rounds: int
+
+
+def reconstruct(
+    radiance: NDArray[np.float32],
+    variance: NDArray[np.float32],
+    lights: Sequence[DistantLight | NearLight],
+    *,
+    lens: LensModel | None = None,
+    mask: NDArray[np.bool_] | None = None,
+    depth_mm: NDArray[np.floating] | float | None = None,
+    method: Method = "robust",
+    provenance: Provenance | None = None,
+) -> Reconstruction:
+    """Normals, albedo and depth from images under known lights.
+
+    Parameters
+    ----------
+    radiance, variance, lights, lens, mask, method, provenance
+        As for ``photometric.solve``.
+    depth_mm : float or ndarray (h, w), optional
+        Where the surface is, roughly (10 %). Near lights then find the scale by themselves; with distant
+        lights it is the scale (median depth; without it 1 mm, or 0 px in an orthographic view).
+
+    Returns
+    -------
+    Reconstruction
+
+    Raises
+    ------
+    ValueError, FitError
+        As ``photometric.solve``.
+
+    Notes
+    -----
+    Near lights: normals at the current depth, depth from the normals, and so on, on a coarser grid of the
+    same lines of sight until the depth stands still, then once at full resolution. Integration leaves one
+    factor: it is the one at which a Lambertian surface explains the trusted samples best (Gauss-Newton on the
+    residual with the normals solved for), under a prior of 10 % around ``depth_mm``. Its sigma takes the
+    lights, not the pixels, as the independent observations, as errors of a light's position and intensity are
+    common to all pixels.
+    """
+    near = any(light.kind == "near" for light in lights)
+    if mask is None:
+        mask = object_mask(radiance, variance)
+    if not near or lens is None or depth_mm is None:
+        normals = solve(
+            radiance,
+            variance,
+            lights,
+            lens=lens,
+            depth_mm=depth_mm,
+            mask=mask,
+            method=method,
+            provenance=provenance,
+        )
+        return Reconstruction(normals, integrate(normals, lens, depth_mm=depth_mm), float("nan"), 1)
+
+    h, w = mask.shape
+    step = max(1, round(float(np.sqrt(mask.sum() / _COARSE_PIXELS))))
+    depth, sigma, rounds = _coarse(
+        radiance[:, ::step, ::step],
+        variance[:, ::step, ::step],
+        lights,
+        sight(lens, np.arange(0, h, step), np.arange(0, w, step)),
+        mask[::step, ::step],
+        np.broadcast_to(np.asarray(depth_mm, np.float64), (h, w))[::step, ::step],
+        method,
+    )
+    start = _enlarge(depth, step, (h, w))
+    normals = solve(
+        radiance, variance, lights, lens=lens, depth_mm=start, mask=mask, method=method, provenance=provenance
+    )
+    return Reconstruction(normals, integrate(normals, lens, depth_mm=start), sigma, rounds)
+
+
+def _coarse(
+    radiance: NDArray[np.float32],
+    variance: NDArray[np.float32],
+    lights: Sequence[DistantLight | NearLight],
+    rays: NDArray[np.float32],
+    mask: NDArray[np.bool_],
+    prior: Float,
+    method: Method,
+) -> tuple[Float, float, int]:
+    depth, sigma, moved, rounds = prior, float("nan"), 0.0, 0
+    while rounds < _ROUNDS:
+        rounds += 1
+        before = depth
+        normals = solve_at(
+            radiance, variance, lights, np.asarray(rays * depth[..., None], np.float32), mask, method=method
+        )
+        depth = integrate_grid(normals.normals, normals.sigma_deg, rays, depth_mm=depth, tolerance=1e-5)
+        step, sigma = _scale_step(radiance, variance, lights, rays, depth, normals, moved)
+        moved += step
+        depth = depth * np.exp(step)
+        both = np.isfinite(depth) & np.isfinite(before)
+        if not both.any():
+            raise FitError(
+                "the surface fell apart while alternating normals and depth: check lights and depth_mm"
+            )
+        if np.quantile(np.abs(np.log(depth[both] / before[both])), 0.9) < _CONVERGED:
+            break
+        # Pixels that drop out of one round may come back in the next.
+        depth = _fill(depth)
+    return depth, sigma, rounds
+
+
+def _scale_step(
+    radiance: NDArray[np.float32],
+    variance: NDArray[np.float32],
+    lights: Sequence[DistantLight | NearLight],
+    rays: NDArray[np.float32],
+    depth: Float,
+    normals: NormalMap,
+    moved: float,
+) -> tuple[float, float]:
+    """Step of the logarithm of the scale, and its sigma; ``moved`` is how far it is from the prior
+    already."""
+    at = np.flatnonzero((normals.valid & np.isfinite(depth)).ravel())
+    at = at[:: max(1, len(at) // _SCALE_PIXELS)]
+    points = (rays * depth[..., None]).reshape(-1, 3)[at]
+    signal, noise = _gray(radiance, variance, lights, at)
+    albedo = normals.albedo if normals.albedo.ndim == 2 else normals.albedo.mean(axis=2)
+    guess = (normals.normals * albedo[..., None]).reshape(-1, 3)[at]
+
+    shading = _shading(lights, points, 1.0)
+    fit = np.einsum("knc,kc->kn", shading, guess)
+    usable = np.isfinite(signal) & np.isfinite(noise) & (fit > 0)
+    signal, noise = np.where(usable, signal, 0.0), np.where(usable, noise, 1.0)
+    s = np.sqrt(noise + (_MODEL_ERROR * fit.max(axis=1, keepdims=True)) ** 2)
+    u = (signal - fit) / s
+    f = np.maximum(1.0, 1.4826 * np.nanmedian(np.where(usable, np.abs(u), np.nan), axis=1, keepdims=True))
+    weight = np.where(usable, np.clip(1 - (u / (4.685 * f)) ** 2, 0, None) ** 2, 0.0) / s**2
+    ok = np.isfinite(guess).all(axis=1) & ((weight > 0).sum(axis=1) >= 5)
+    signal, weight, points = signal[ok], weight[ok], points[ok]
+
+    delta = 1e-3
+    r = [_projected(signal, weight, _shading(lights, points, np.exp(e))) for e in (-delta, 0.0, delta)]
+    slope = (r[2] - r[0]) / (2 * delta)
+    gradient, curvature = np.sum(weight * slope * r[1], axis=0), np.sum(weight * slope**2, axis=0)
+    total = curvature.sum()
+    if not total > 0:
+        return 0.0, _PRIOR_SIGMA
+    wanted = -gradient.sum() / total
+    n = len(lights)
+    spread = np.sum((gradient + wanted * curvature) ** 2) / total**2 * n / max(n - 4, 1)
+    information = 1 / max(spread, 1e-12)
+    posterior = information + 1 / _PRIOR_SIGMA**2
+    step = (information * wanted - moved / _PRIOR_SIGMA**2) / posterior
+    return float(np.clip(step, -0.05, 0.05)), float(posterior**-0.5)
+
+
+def _gray(
+    radiance: NDArray[np.float32],
+    variance: NDArray[np.float32],
+    lights: Sequence[DistantLight | NearLight],
+    at: NDArray[np.intp],
+) -> tuple[Float, Float]:
+    """Samples (pixels, lights) and their variance for lights of unit intensity, channels averaged."""
+    intensity = np.array(
+        [np.broadcast_to(light.intensity, (1 if radiance.ndim == 3 else 3,)) for light in lights]
+    )
+    n = len(lights)
+    value = radiance.reshape(n, -1, intensity.shape[1])[:, at] / intensity[:, None]
+    noise = variance.reshape(n, -1, intensity.shape[1])[:, at] / intensity[:, None] ** 2
+    return value.mean(axis=2).T.astype(np.float64), (noise.mean(axis=2) / intensity.shape[1]).T.astype(
+        np.float64
+    )
+
+
+def _shading(lights: Sequence[DistantLight | NearLight], points: Float, factor: float) -> Float:
+    """Direction times irradiance of unit lights at scaled points, (pixels, lights, 3)."""
+    out = np.empty((len(points), len(lights), 3))
+    for k, light in enumerate(lights):
+        direction, irradiance = light.replace(intensity=(1.0,), intensity_sigma=None).at(points * factor)
+        out[:, k] = direction * irradiance
+    return out
+
+
+def _projected(signal: Float, weight: Float, shading: Float) -> Float:
+    """Residuals after the best normal times albedo of each pixel."""
+    normal = np.einsum("kn,kni,knj->kij", weight, shading, shading)
+    right = np.einsum("kn,kni,kn->ki", weight, shading, signal)
+    best = np.linalg.solve(normal, right[..., None])[..., 0]
+    return np.asarray(signal - np.einsum("kni,ki->kn", shading, best))
+
+
+def _fill(depth: Float) -> Float:
+    """Unknown depths from the nearest known one."""
+    index = ndimage.distance_transform_edt(~np.isfinite(depth), return_distances=False, return_indices=True)
+    return np.asarray(depth[tuple(index)])
+
+
+def _enlarge(depth: Float, step: int, shape: tuple[int, int]) -> Float:
+    """Depth of the coarse grid (every ``step``-th pixel from 0) on the full one, bilinear, filled outside."""
+    if step == 1:
+        return _fill(depth)
+    y, x = np.mgrid[: shape[0], : shape[1]].astype(np.float32) / step
+    full = cv2.remap(_fill(depth).astype(np.float32), x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(full, np.float64)
