@@ -1,0 +1,16 @@
+"""Foreign pictures and models in: a folder with a ``manifest.csv`` becomes a session like any other."""
+
+from rigs.interchange.folder import import_folder
+from rigs.interchange.images import ImageError, Picture, read_image
+from rigs.interchange.manifest import COLUMNS, ManifestError, ManifestRow, read_manifest
+
+__all__ = [
+    "COLUMNS",
+    "ImageError",
+    "ManifestError",
+    "ManifestRow",
+    "Picture",
+    "import_folder",
+    "read_image",
+    "read_manifest",
+]

@@ -1,0 +1,187 @@
+"""A folder of pictures becomes a session: one picture in memory at a time, nothing half done left behind."""
+
+import hashlib
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from capture.frame import Frame
+from capture.plan import Block, CapturePlan, ExposureBracket, LightSequence
+from capture.session import Session
+from capture.session.disk import write_json
+from rigs.interchange.images import ImageError, Picture, read_image
+from rigs.interchange.manifest import ManifestError, ManifestRow, read_manifest
+
+
+def import_folder(directory: Path, session_path: Path, *, bayer: str | None = None) -> Session:
+    """Make a session of the pictures that ``manifest.csv`` in ``directory`` lists.
+
+    Parameters
+    ----------
+    directory : Path
+        Holds ``manifest.csv`` (see `read_manifest`). Paths in it are relative to this folder; absolute ones
+        and ``..`` are followed.
+    session_path : Path
+        New or empty folder. It appears when all is well, whole; until then the session grows beside it under
+        a hidden name, which is removed on any error.
+    bayer : 'RGGB', 'GRBG', 'GBRG' or 'BGGR', optional
+        All pictures are raw mosaics with this order of the top-left 2 x 2 pixels.
+
+    Returns
+    -------
+    Session
+        Done; one block of the plan and one frame for each row, in the table's order. The numbers are those
+        in the files, neither scaled nor shifted. ``facts`` names the source, the file of each frame, and
+        under ``warnings`` and ``notes`` what speaks against the data.
+
+    Raises
+    ------
+    ManifestError
+        The table, a picture or the target folder cannot be used; each line names row and column.
+
+    Notes
+    -----
+    Exposure and gain are what the table says. The black level is taken to be known to nobody: calibrate it
+    from dark frames. Samples of 16-bit files stay 16-bit (``Mono16``), even where fewer bits are in use; the
+    notes say how many.
+    """
+    session_path = Path(session_path)
+    if session_path.exists() and (not session_path.is_dir() or any(session_path.iterdir())):
+        raise ManifestError(f"{session_path}: not empty; choose another folder for the session")
+    manifest = Path(directory) / "manifest.csv"
+    rows = read_manifest(manifest)
+    session_path.parent.mkdir(parents=True, exist_ok=True)
+    workplace = Path(
+        tempfile.mkdtemp(prefix=f".{session_path.name}.", suffix=".part", dir=session_path.parent)
+    )
+    try:
+        session = Session.create(
+            workplace / "session", _plan(Path(directory).resolve().name, rows), _rig(rows)
+        )
+        seen = _Seen()
+        with session.writer() as writer:
+            for shot, row in zip(session.plan.shots(), rows, strict=True):
+                picture = _read(manifest.name, row, bayer, seen)
+                writer.put(
+                    shot,
+                    Frame(
+                        dn=picture.dn,
+                        pixel_format=picture.pixel_format,
+                        exposure_s=row.exposure_s,
+                        gain_db=row.gain_db,
+                        frame_id=shot.index,
+                        timestamp_ns=0,
+                    ),
+                )
+        facts = {
+            "source": str(directory),
+            "manifest_sha256": hashlib.sha256(manifest.read_bytes()).hexdigest(),
+            "files": [_shown(row.file, Path(directory)) for row in rows],
+            "note": "exposures, gains and names are the manifest's; taken_at is when it was imported",
+            **seen.facts(),
+        }
+        # What speaks against the pictures is known only once all are read.
+        write_json(session.path / "facts.json", facts)
+        session.finish()
+        if session_path.exists():
+            session_path.rmdir()
+        session.path.rename(session_path)
+    finally:
+        shutil.rmtree(workplace, ignore_errors=True)
+    return Session.open(session_path)
+
+
+def _plan(name: str, rows: Sequence[ManifestRow]) -> CapturePlan:
+    return CapturePlan(
+        name=name,
+        blocks=tuple(
+            Block(
+                kinds=row.kinds,
+                pose=(row.pose,),
+                cameras=(row.camera,),
+                lights=LightSequence(names=(row.light,)) if row.light else None,
+                bracket=ExposureBracket(exposures_s=(row.exposure_s,), gain_db=row.gain_db),
+                first_repeat=row.repeat,
+            )
+            for row in rows
+        ),
+    )
+
+
+def _rig(rows: Sequence[ManifestRow]) -> dict[str, object]:
+    return {
+        "name": "imported",
+        "cameras": list(dict.fromkeys(row.camera for row in rows)),
+        "lights": list(dict.fromkeys(row.light for row in rows if row.light)),
+    }
+
+
+def _read(table: str, row: ManifestRow, bayer: str | None, seen: "_Seen") -> Picture:
+    try:
+        picture = read_image(row.file, bayer=bayer)
+        seen.add(row, picture)
+    except ImageError as error:
+        raise ManifestError(f"{table} row {row.row}, column file: {row.file.name}: {error}") from None
+    return picture
+
+
+def _shown(file: Path, directory: Path) -> str:
+    return file.relative_to(directory).as_posix() if file.is_relative_to(directory) else str(file)
+
+
+class _Seen:
+    """What the pictures so far have in common, and what was remarked on them."""
+
+    def __init__(self) -> None:
+        self._first: dict[str, tuple[ManifestRow, tuple[int, ...], str]] = {}
+        self._bits: dict[str, int] = {}
+        self._notes: Counter[str] = Counter()
+        self._warnings: Counter[str] = Counter()
+
+    def add(self, row: ManifestRow, picture: Picture) -> None:
+        first, shape, pixel_format = self._first.setdefault(
+            row.camera, (row, picture.dn.shape, picture.pixel_format)
+        )
+        if picture.dn.shape != shape or picture.pixel_format != pixel_format:
+            raise ImageError(
+                f"{_size(picture.dn.shape)} {picture.pixel_format}, but camera {row.camera!r} gave "
+                f"{_size(shape)} {pixel_format} in row {first.row}; name another camera, or save them alike"
+            )
+        self._notes.update(picture.notes)
+        self._warnings.update(picture.warnings)
+        if picture.dn.dtype == np.uint16:
+            self._bits[row.camera] = self._bits.get(row.camera, 0) | _bits_in_use(picture.dn)
+
+    def facts(self) -> dict[str, list[str]]:
+        notes = [_counted(note, count) for note, count in self._notes.items()]
+        for camera, bits in self._bits.items():
+            low = (bits & -bits).bit_length() - 1
+            if 0 < bits < 1 << 14:
+                notes.append(
+                    f"camera {camera}: 16-bit samples that use {bits.bit_length()} bits; kept as 16-bit"
+                )
+            elif low > 0:
+                notes.append(
+                    f"camera {camera}: 16-bit samples whose lowest {low} bits are 0; kept as they are"
+                )
+        return {
+            "notes": notes,
+            "warnings": [_counted(warning, count) for warning, count in self._warnings.items()],
+        }
+
+
+def _bits_in_use(dn: NDArray[np.generic]) -> int:
+    return int(np.bitwise_or.reduce(dn, axis=None))
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return f"{shape[1]} x {shape[0]}"
+
+
+def _counted(text: str, count: int) -> str:
+    return f"{count} file{'s' if count > 1 else ''}: {text}"
