@@ -16,7 +16,9 @@ _OUTLIER_SIGMAS = 6.0
 
 @dataclass(frozen=True, eq=False)
 class DarkSeries:
-    """Per-pixel line through the dark frames, centred on their mean exposure so that its two numbers are independent.
+    """Per-pixel line through the dark frames.
+
+    It is centred on their mean exposure, where its two numbers are independent.
 
     Attributes
     ----------
@@ -69,7 +71,8 @@ def fit_dark(reader: Reader, levels: list[Level]) -> DarkSeries:
     mean, moment = np.zeros(reader.shape), np.zeros(reader.shape)
     noise = np.zeros(reader.shape, np.float32)
     freedom, noise_exposure = 0, 0.0
-    frame_means, frame_exposures = [], []
+    frame_means: list[float] = []
+    frame_exposures: list[float] = []
     for level in levels:
         image, variance, means = reader.statistics(level)
         n = len(level.frames)

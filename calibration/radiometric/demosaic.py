@@ -2,11 +2,12 @@
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from calibration.radiometric.model import Image, Radiance
 
-_CROSS = np.array([[0, 1, 0], [1, 4, 1], [0, 1, 0]], np.float32) / 4
-_SQUARE = np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]], np.float32) / 4
+_CROSS: Image = np.asarray(np.array([[0, 1, 0], [1, 4, 1], [0, 1, 0]]) / 4, np.float32)
+_SQUARE: Image = np.asarray(np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]]) / 4, np.float32)
 
 
 def demosaic(radiance: Radiance, cfa: str) -> Radiance:
@@ -55,12 +56,14 @@ def _sites(cfa: str, colour: str, shape: tuple[int, ...]) -> Image:
     return sites
 
 
-def _interpolate(value: Image, variance: Image, invalid: Image, sites: Image, kernel: Image) -> Radiance:
+def _interpolate(
+    value: Image, variance: Image, invalid: NDArray[np.bool_], sites: Image, kernel: Image
+) -> Radiance:
     def spread(image: Image, weights: Image) -> Image:
         return np.asarray(cv2.filter2D(image, cv2.CV_32F, weights, borderType=cv2.BORDER_CONSTANT))
 
     total = spread(sites, kernel)
-    missing = spread(sites * invalid, kernel) > 0
+    missing = spread(np.where(invalid, sites, np.float32(0)), kernel) > 0
     with np.errstate(divide="ignore", invalid="ignore"):
         mean = spread(value * sites, kernel) / total
         spread_variance = spread(variance * sites, kernel * kernel) / (total * total)

@@ -151,9 +151,10 @@ class FlatSeries:
             good = ~self.defects[plane]
             if not np.any(good):
                 raise FitError("sensor: no pixel answers to light: check that the flats see the target")
-            # Brightness is taken from a neighbourhood: a class chosen by the pixel's own noise would be biased.
-            smooth = cv2.blur(np.where(good, image, 0).astype(np.float32), (15, 15))
-            smooth /= np.maximum(cv2.blur(good.astype(np.float32), (15, 15)), 1e-6)
+            # Brightness is taken from a neighbourhood: a class chosen by the pixel's own noise would be
+            # biased.
+            total = cv2.blur(np.where(good, image, 0).astype(np.float32), (15, 15))
+            smooth = total / np.maximum(cv2.blur(good.astype(np.float32), (15, 15)), 1e-6)
             count = int(np.clip(np.count_nonzero(good) // _CLASS_PIXELS, 1, _CLASSES))
             edges = np.unique(np.quantile(smooth[good], np.arange(1, count) / count))
             chosen = np.searchsorted(edges, smooth, side="left")

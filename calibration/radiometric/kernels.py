@@ -18,7 +18,9 @@ def merge_linear(
     Parameters
     ----------
     stack : ndarray (n, pixels), uint16
-    exposure : ndarray (n,), float32, s
+        DN of the frames.
+    exposure : ndarray (n,), float32
+        Seconds.
     offset, rate, flat : ndarray (pixels,), float32
         Dark level in DN, dark current in e-/s, relative response (NaN: defect).
     constants : ndarray (7,), float32

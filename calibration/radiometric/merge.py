@@ -31,6 +31,7 @@ def merge(
     exposure_s : array_like, (n,)
         Of each frame.
     model : RadiometricModel
+        Of the camera that took them.
     background : Radiance, optional
         Ambient light to subtract, in the same unit (such as the merge of frames without the light); its
         variance is added, and it is NaN where unknown.
@@ -38,9 +39,9 @@ def merge(
     Returns
     -------
     Radiance
-        e-/s; NaN where no sample is valid. The variance is that of the estimate at the pooled signal, with the
-        map errors, which do not average out. A pixel whose signal lies within a sigma of saturation keeps the
-        samples that happened to fall below: its value is low by up to 0.3 sigma of a single sample.
+        e-/s; NaN where no sample is valid. The variance is that of the estimate at the pooled signal, with
+        the map errors, which do not average out. A pixel whose signal lies within a sigma of saturation keeps
+        the samples that happened to fall below: its value is low by up to 0.3 sigma of a single sample.
 
     Raises
     ------

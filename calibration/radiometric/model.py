@@ -66,27 +66,30 @@ class RadiometricModel(Model):
     defects : ndarray of bool or None
         True: hot, dead or noisy. Such samples become NaN.
     dark_covariance : ndarray (2, 2) or None
-        Covariance of one pixel's (``dark_map`` in e-, ``dark_rate_map`` in e-/s), from the frames they rest on.
+        Covariance of one pixel's (``dark_map`` in e-, ``dark_rate_map`` in e-/s), from the frames they rest
+        on.
     flat_sigma : float
         Relative one-sigma of one pixel of ``flat_map`` where it is 1. For float formats, where no electrons
         are counted, it is the relative sigma of every sample.
     response : ndarray (2**bits, 1 or 3) or None
-        Non-linear cameras: DN -> relative exposure (radiance x exposure_s) of each channel, increasing. Scaled to nominal
-        electrons; then black and gain do not enter ``linearize``.
+        Non-linear cameras: DN -> relative exposure (radiance x exposure_s) of each channel, increasing.
+        Scaled to nominal electrons; then black and gain do not enter ``linearize``.
     photon_transfer : ndarray (n, 4) or None
         Evidence: exposure_s, mean DN, temporal variance DN^2, used in the fit of K (1) or not (0). One row an
         exposure and class of pixels of like brightness (and colour).
     linearity_error_percent : float or None
-        Mean absolute relative deviation from the line through 5..95 % of saturation (EMVA 1288 Release 4.0, 6.7).
+        Mean absolute relative deviation from the line through 5..95 % of saturation (EMVA 1288 Release 4.0,
+        6.7).
     dsnu_e, prnu_percent : float or None
-        Spatial standard deviations with the temporal noise of the maps removed; PRNU from the flat map less its
-        local median, hence without vignetting.
+        Spatial standard deviations with the temporal noise of the maps removed; PRNU from the flat map less
+        its local median, hence without vignetting.
 
     Notes
     -----
-    Assumes shot noise is Poisson in electrons and read noise white; fails for images that were denoised, sharpened,
-    tone-mapped or compressed with loss. EMVA Standard 1288, Release 4.0 Linear (2021). Map errors are common
-    to all frames: ``replace(flat_sigma=0, dark_covariance=None)`` leaves the variance of repeated frames alone.
+    Assumes shot noise is Poisson in electrons and read noise white; fails for images that were denoised,
+    sharpened, tone-mapped or compressed with loss. EMVA Standard 1288, Release 4.0 Linear (2021). Map errors
+    are common to all frames: ``replace(flat_sigma=0, dark_covariance=None)`` leaves the variance of repeated
+    frames alone.
     """
 
     kind: Literal["radiometric"] = "radiometric"
@@ -169,9 +172,14 @@ class RadiometricModel(Model):
         saturation_dn : float, optional
             First saturated DN. Default: full scale, 2**bits - 1; none for float formats.
         full_well_e : float
-            Electrons from black to full scale: the conservative guess that sets the shot noise. Not used for floats.
+            Electrons from black to full scale: the conservative guess that sets the shot noise. Not used for
+            floats.
         read_noise_dn : float
             For float formats counted in thousandths of 1.0, with 1 % of the value beside it.
+        gain_db : float
+            Recorded with the model.
+        provenance : Provenance
+            Recorded with the model.
 
         Returns
         -------
@@ -231,14 +239,15 @@ class RadiometricModel(Model):
         dn : ndarray, the model's shape, any real dtype
             Raw DN (or the mean of several frames, whose variance is then smaller than given).
         exposure_s : float
+            Seconds.
 
         Returns
         -------
         Radiance
             e-/s after black, dark, gain (or response) and flat; saturated, defective and NaN samples are NaN.
-            Variance: shot noise of light and dark current, read noise, quantisation, uncertainty of the maps. The
-            shot noise is taken at the sample itself, so it is right on average but not for weighting samples
-            of one pixel against each other: that is ``merge``.
+            Variance: shot noise of light and dark current, read noise, quantisation, uncertainty of the maps.
+            The shot noise is taken at the sample itself, so it is right on average but not for weighting
+            samples of one pixel against each other: that is ``merge``.
 
         Raises
         ------
@@ -248,21 +257,35 @@ class RadiometricModel(Model):
         check_exposure(exposure_s)
         electrons, floor = self.electrons(dn)
         shot = electrons if self.counts_electrons else np.float32(0)
-        # A dark sample below zero must not lower the variance without limit, nor be cut at zero, which biases.
+        # A dark sample below zero must not lower the variance without limit, nor be cut at zero, which
+        # biases.
         variance = np.maximum(shot + floor, 0.5 * floor)
         variance[np.isnan(electrons)] = np.nan
         t = np.float32(exposure_s)
         return self.correct(electrons / t, variance / (t * t), 1 / t)
 
     def expose(self, radiance: ArrayLike, exposure_s: float) -> Image:
-        """Expected DN, float32, unquantised, of radiance in e-/s: (h, w[, 3]) or a scalar; clipped at saturation."""
+        """Expected DN of a radiance.
+
+        Parameters
+        ----------
+        radiance : array_like, the shape of a frame, or a scalar
+            e-/s.
+        exposure_s : float
+            Seconds.
+
+        Returns
+        -------
+        ndarray, float32
+            Not quantised; clipped at ``saturation_dn``. NaN where the radiance is.
+        """
         check_exposure(exposure_s)
         value = np.broadcast_to(np.asarray(radiance, np.float32), self.shape)
         rate = value if self.flat_map is None else value * self.flat_map.astype(np.float32)
         return self.dn_of((rate + self._dark_rate()) * np.float32(exposure_s))
 
     def dn_of(self, electrons: Image) -> Image:
-        """Expected DN of electrons collected in each pixel, clipped at saturation; the inverse of ``electrons``."""
+        """Expected DN of electrons collected in each pixel, clipped at saturation."""
         if self.response is None:
             dn = np.asarray(electrons * np.float32(self.gain_dn_per_e) + self._offset_dn(), np.float32)
         else:
@@ -273,7 +296,7 @@ class RadiometricModel(Model):
         return np.minimum(dn, np.float32(self.saturation_dn))
 
     def electrons(self, dn: NDArray[Any]) -> tuple[Image, Image]:
-        """Electrons collected in each pixel, and the variance in e-^2 that they would have without shot noise.
+        """Electrons collected in each pixel, and their variance in e-^2 but for the shot noise.
 
         Dark current still inside, flat not applied; NaN where saturated, defective or not finite.
         """
@@ -308,22 +331,24 @@ class RadiometricModel(Model):
         rate, variance : ndarray, float32
             e-/s and (e-/s)^2, before dark current and flat.
         inverse_exposure : float or ndarray
-            Weighted mean of 1 / exposure_s over the samples of each pixel: how an error of the offset map enters.
+            Weighted mean of 1 / exposure_s over the samples of each pixel: how an error of the offset map
+            enters.
         """
-        value = rate - self._dark_rate()
+        value: NDArray[Any] = rate - self._dark_rate()
+        total: NDArray[Any] = variance
         if self.dark_covariance is not None:
             (c00, c01), (_, c11) = np.asarray(self.dark_covariance, np.float32)
             inverse = np.asarray(inverse_exposure, np.float32)
-            variance = variance + ((c00 * inverse + 2 * c01) * inverse + c11)
+            total = total + ((c00 * inverse + 2 * c01) * inverse + c11)
         if self.flat_map is not None:
             with np.errstate(divide="ignore", invalid="ignore"):
-                gain = np.where(self.flat_map > 0, 1 / self.flat_map, np.nan).astype(np.float32)
-            value, variance = value * gain, variance * gain * gain
+                scale = np.where(self.flat_map > 0, 1 / self.flat_map, np.nan).astype(np.float32)
+            value, total = value * scale, total * scale * scale
         else:
-            gain = np.float32(1)
+            scale = np.ones(1, np.float32)
         if self.flat_sigma > 0:
-            variance = variance + np.float32(self.flat_sigma**2) * value * value * gain
-        return Radiance(np.asarray(value, np.float32), np.asarray(variance, np.float32))
+            total = total + np.float32(self.flat_sigma**2) * value * value * scale
+        return Radiance(np.asarray(value, np.float32), np.asarray(total, np.float32))
 
     def _offset_dn(self) -> Image | np.float32:
         black = np.float32(self.black_dn)

@@ -30,29 +30,33 @@ def fit_response(
     frames : sequence of ndarray (h, w), (h, w, 1) or (h, w, 3), uint8
         Three or more exposures of a scene that stands still; channels in any order, kept.
     exposure_s : array_like, (n,)
+        Of each frame.
     samples : int
         Pixels that the fit rests on.
     smoothness : float
         Weight of the curve's second derivative.
+    provenance : Provenance
+        Recorded with the model.
 
     Returns
     -------
     RadiometricModel
-        ``Mono8`` or ``RGB8`` with ``response`` (256, 1 or 3), made increasing by isotonic regression of its logarithm
-        and scaled so that the brightest channel reaches 10 000 nominal electrons at DN 255. The noise is stated, not measured:
-        shot noise of those electrons, 1 DN of noise after the curve, and quantisation. DN 255 is saturated.
+        ``Mono8`` or ``RGB8`` with ``response`` (256, 1 or 3), made increasing by isotonic regression of its
+        logarithm and scaled so that the brightest channel reaches 10 000 nominal electrons at DN 255. The
+        noise is stated, not measured: shot noise of those electrons, 1 DN of noise after the curve, and
+        quantisation. DN 255 is saturated.
 
     Raises
     ------
     FitError
-        Fewer than 3 frames, not 8-bit, sizes differ, exposures missing, not positive or all equal, or a scene with
-        no mid-tones.
+        Fewer than 3 frames, not 8-bit, sizes differ, exposures missing, not positive or all equal, or a scene
+        with no mid-tones.
 
     Notes
     -----
     Debevec and Malik, "Recovering high dynamic range radiance maps from photographs", SIGGRAPH 1997,
-    doi:10.1145/258734.258884. The absolute scale of a response cannot be found from a stack; nor can the ratio of the
-    channels, which is set so that all agree at DN 128.
+    doi:10.1145/258734.258884. The absolute scale of a response cannot be found from a stack; nor can the
+    ratio of the channels, which is set so that all agree at DN 128.
     """
     stack, exposure = _checked(frames, exposure_s)
     channels = stack[0].shape[2]
@@ -87,7 +91,7 @@ def fit_response(
 def _increasing(log_curve: NDArray[np.float64]) -> NDArray[np.float64]:
     """Nearest increasing curve; plateaus get a slope too small to matter but large enough to invert."""
     fitted = np.asarray(isotonic_regression(log_curve).x)
-    return fitted + 1e-6 * np.arange(len(fitted))
+    return np.asarray(fitted + 1e-6 * np.arange(len(fitted)))
 
 
 def _checked(
@@ -103,7 +107,7 @@ def _checked(
         raise FitError(f"response: frame {bad[0]} has exposure {exposure[bad[0]]} s: want a positive number")
     if exposure.max() < 1.5 * exposure.min():
         raise FitError("response: the exposures are all alike: vary them by factors of two")
-    stack = []
+    stack: list[NDArray[np.uint8]] = []
     for index, frame in enumerate(frames):
         image = np.asarray(frame)
         image = image[..., None] if image.ndim == 2 else image
@@ -113,7 +117,7 @@ def _checked(
             )
         if image.ndim != 3 or image.shape[2] not in (1, 3) or (stack and image.shape != stack[0].shape):
             raise FitError(
-                f"response: frame {index} has shape {np.shape(frame)}, want that of frame 0 and 1 or 3 channels"
+                f"response: frame {index} has shape {np.shape(frame)}: want 1 or 3 channels and one size"
             )
         stack.append(np.ascontiguousarray(image))
     if all(np.all((s == 0) | (s == 255)) for s in stack):

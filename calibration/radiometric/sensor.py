@@ -1,6 +1,7 @@
 """Sensor calibration by photon transfer after EMVA 1288: gain, noise, saturation, linearity, maps."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -19,6 +20,7 @@ _FIT_RANGE = 0.7  # of saturation: EMVA 1288, fit of the photon transfer
 _LINEAR_RANGE = (0.05, 0.95)  # of saturation: EMVA 1288, fit of the linearity
 _FLAT_RANGE = 0.8  # of saturation, so that no pixel of the flat map was clipped
 _QUANTISED_DN2 = 0.24  # dark variance below which EMVA 1288 calls the read noise undetermined
+_DITHERED_DN2 = 0.35  # variance from which quantisation adds 1/12 DN^2 within a percent of it
 _COLLAPSED = 0.5  # of the variance that the line predicts: the class has saturated
 
 
@@ -37,14 +39,16 @@ def fit_sensor(
     Parameters
     ----------
     flats, darks : sequence of ndarray (h, w) or (h, w, 3), unsigned integer
-        Frames in any order, two or more at an exposure; lazy sequences are read one frame at a time (a few of the
-        flats twice) and memory does not grow with their number. The flat target is smooth and steady; vignetting
-        is fine. The flats should reach from near black into saturation.
+        Frames in any order, two or more at an exposure; lazy sequences are read one frame at a time (a few of
+        the flats twice) and memory does not grow with their number. The flat target is smooth and steady;
+        vignetting is fine. The flats should reach from near black into saturation.
     flat_exposure_s, dark_exposure_s : array_like (n,)
         Exposures within 0.1 % count as equal. The light must not change between flats.
     pixel_format : str
         PFNC name such as ``Mono12``. Each colour is treated apart; the gain is common to all.
     gain_db : float
+        Recorded with the model.
+    provenance : Provenance
         Recorded with the model.
 
     Returns
@@ -55,17 +59,17 @@ def fit_sensor(
     Raises
     ------
     FitError
-        Exposures missing or not positive, sizes differ, no pairs, fewer than three usable exposures, all saturated,
-        all black, or a gain that is not positive.
+        Exposures missing or not positive, sizes differ, no pairs, fewer than three usable exposures, all
+        saturated, all black, or a gain that is not positive.
 
     Notes
     -----
-    On every class of pixels of like brightness the temporal variance is ``noise + gain * (mean - black)``, with black
-    at exposure zero, since dark electrons have shot noise too. Both sides are means over the pixels of a class, so
-    neither vignetting nor PRNU biases the slope; brightness changes common to a frame are taken out. The slope is
-    the unweighted fit through the dark point up to 70 % of saturation. EMVA Standard 1288, Release 4.0 Linear (2021).
-    A dark variance below 0.24 DN^2 hides in the quantisation: then the line's own intercept stands in, the read
-    noise is an upper limit, and the verdict is 'doubtful'.
+    On every class of pixels of like brightness the temporal variance is ``noise + gain * (mean - black)``,
+    with black at exposure zero, since dark electrons have shot noise too. Both sides are means over the
+    pixels of a class, so neither vignetting nor PRNU biases the slope; brightness changes common to a frame
+    are taken out. The slope is the unweighted fit through the dark point up to 70 % of saturation. EMVA
+    Standard 1288, Release 4.0 Linear (2021). A dark variance below 0.24 DN^2 hides in the quantisation: then
+    the line's own intercept, fitted with weights, stands in and the verdict is 'doubtful'.
     """
     bits = sample_bits(pixel_format)
     if bits is None:
@@ -86,31 +90,35 @@ def fit_sensor(
     ceiling, reached = _ceiling(series, full_scale)
     points, totals = _stream(series, ceiling if reached else np.inf)
     saturation = _knee(points, dark, ceiling) if reached else full_scale
-    gain, gain_sigma, noise, used, spread = _photon_transfer(points, dark, saturation)
-    warnings = _warnings(points, used, dark, saturation, reached, len(light) - len(pairs))
+    line = _photon_transfer(points, dark, saturation)
+    gain, used = line.gain, line.used
+    warnings = _warnings(points, line, dark, saturation, reached, len(light) - len(pairs))
     linearity = _linearity(points, saturation)
     if linearity is not None and linearity > 3:
         warnings.append(
             f"linearity error {linearity:.1f} %: light or exposure varied, or the camera is not linear"
         )
-    # 1/12 DN^2 of the dark variance is quantisation; with little noise it may even be more than all of it.
-    read_noise = float(np.sqrt(max(noise - QUANTISATION_DN2, 0.0))) / gain
-    read_sigma = dark.noise_sigma_dn2 / (2 * gain**2 * max(read_noise, 1e-3)) if dark.noise_dn2 > 0 else 0.0
+    read_dn2 = line.noise_dn2 - QUANTISATION_DN2
+    if read_dn2 < 2 * line.noise_sigma_dn2:
+        warnings.append("the read noise is lost in the quantisation: only its upper limit is known")
+    read_noise = float(np.sqrt(max(read_dn2, 0.0))) / gain
+    # Of a root near zero the linear sigma diverges; the step from zero to one sigma stands in.
+    read_sigma = line.noise_sigma_dn2 / gain**2 / max(2 * read_noise, np.sqrt(line.noise_sigma_dn2) / gain)
     maps = _maps(series, totals, gain, (read_noise * gain) ** 2 + QUANTISATION_DN2)
     return RadiometricModel(
         width=shape[1],
         height=shape[0],
         pixel_format=pixel_format,
         gain_dn_per_e=gain,
-        gain_sigma_dn_per_e=gain_sigma,
+        gain_sigma_dn_per_e=line.gain_sigma,
         read_noise_e=read_noise,
-        read_noise_sigma_e=float(np.hypot(read_sigma, read_noise * gain_sigma / gain)),
+        read_noise_sigma_e=float(np.hypot(read_sigma, read_noise * line.gain_sigma / gain)),
         saturation_dn=saturation,
         gain_db=gain_db,
         photon_transfer=np.stack([points.exposure_s, points.mean, points.variance, used], axis=1),
         linearity_error_percent=linearity,
         quality=Quality(
-            residual_rms=spread,
+            residual_rms=line.scatter_percent,
             unit="% of variance",
             observations=int(np.count_nonzero(used)),
             rejected=int(np.count_nonzero(~used)),
@@ -123,9 +131,9 @@ def fit_sensor(
 
 
 def _stream(series: FlatSeries, ceiling: float) -> tuple[Points, tuple[Float, int, float]]:
-    """One pass over the flats: photon-transfer points of all levels, and the sum of the frames below the ceiling.
+    """One pass over the flats: the points of all levels, and the sum of the frames below the ceiling.
 
-    The sum comes with its number of frames and their exposures' sum.
+    With the sum come the number of its frames and the sum of their exposures.
     """
     points = []
     total, frames, exposure = np.zeros(series.reader.shape), 0, 0.0
@@ -179,41 +187,63 @@ def _knee(points: Points, dark: DarkSeries, ceiling: float) -> float:
     return float(np.min((points.mean - np.sqrt(expected))[soft])) if np.any(soft) else ceiling
 
 
-def _photon_transfer(
-    points: Points, dark: DarkSeries, saturation: float
-) -> tuple[float, float, float, NDArray[np.bool_], float]:
-    """Gain, its sigma, the dark variance in DN^2 at exposure zero, the points used, and their scatter in percent."""
-    signal, variance = points.signal, points.variance
-    used = (signal > 0) & (signal <= _FIT_RANGE * (saturation - points.black)) & (variance > 0)
-    if len(np.unique(points.exposure_s[used])) < 3:
+@dataclass(frozen=True, eq=False)
+class _Line:
+    """Photon transfer: variance = noise + gain * signal."""
+
+    gain: float
+    gain_sigma: float
+    noise_dn2: float
+    noise_sigma_dn2: float
+    used: NDArray[np.bool_]
+    scatter_percent: float
+
+
+def _photon_transfer(points: Points, dark: DarkSeries, saturation: float) -> _Line:
+    x, y = points.signal, points.variance
+    pinned = bool(dark.noise_dn2 >= _QUANTISED_DN2)
+    # Quantisation adds its 1/12 DN^2 only where the noise spreads over more than a step.
+    used = (x > 0) & (x <= _FIT_RANGE * (saturation - points.black)) & (y > (0 if pinned else _DITHERED_DN2))
+    levels = len(np.unique(points.exposure_s[used]))
+    if levels < 3:
         raise FitError(
-            f"sensor: {len(np.unique(points.exposure_s[used]))} exposure levels of flats between black and "
+            f"sensor: {levels} exposure levels of flats show shot noise between black and "
             f"{100 * _FIT_RANGE:.0f} % of saturation ({saturation:.0f} DN): want three or more"
         )
-    x, y, weight = signal[used], variance[used], points.freedom[used]
-    pinned = dark.noise_dn2 >= _QUANTISED_DN2
+    x, y, freedom = x[used], y[used], points.freedom[used]
     if pinned:
-        # Dark shot noise lies on the same line, so that the darks stand at their own signal, not at zero.
-        x0, y0 = float(np.mean(dark.rate_dn_s[~dark.defects])) * dark.noise_exposure_s, dark.noise_dn2
-        gain = float(np.sum(weight * (x - x0) * (y - y0)) / np.sum(weight * (x - x0) ** 2))
-        pull = weight * (x - x0) / np.sum(weight * (x - x0) ** 2)
-        common = float(np.sum(pull)) * dark.noise_sigma_dn2
+        # Dark shot noise lies on the same line, so the darks stand at their own signal, not at zero.
+        rate = float(np.mean(dark.rate_dn_s[~dark.defects]))
+        x0, y0 = max(rate, 0.0) * dark.noise_exposure_s, dark.noise_dn2
+        weight = freedom
     else:
-        x0 = float(np.average(x, weights=weight))
-        y0 = float(np.average(y, weights=weight))
-        gain = float(np.sum(weight * (x - x0) * (y - y0)) / np.sum(weight * (x - x0) ** 2))
-        pull = weight * (x - x0) / np.sum(weight * (x - x0) ** 2)
-        common = 0.0
+        # Without usable darks the intercept counts too: weigh each point by its own uncertainty.
+        weight = freedom / y**2
+        slope, intercept = np.polyfit(x, y, 1, w=np.sqrt(weight))
+        weight = freedom / np.maximum(intercept + slope * x, _DITHERED_DN2) ** 2
+        x0, y0 = float(np.average(x, weights=weight)), float(np.average(y, weights=weight))
+    pull = weight * (x - x0) / np.sum(weight * (x - x0) ** 2)
+    gain = float(np.sum(pull * (y - y0)))
     if not gain > 0:
         raise FitError(
-            f"sensor: photon transfer gives a gain of {gain:.3g} DN/e-: the variance does not grow with the signal "
-            "(frames averaged, denoised, or copies of one another)"
+            f"sensor: photon transfer gives a gain of {gain:.3g} DN/e-: the variance does not grow with the "
+            "signal (frames averaged, denoised, or copies of one another)"
         )
     fitted = y0 + gain * (x - x0)
-    own = 2 * fitted**2 / weight
+    own = 2 * fitted**2 / freedom
     excess = max(1.0, float(np.mean((y - fitted) ** 2 / own)))
-    sigma = float(np.sqrt(np.sum(pull**2 * own) * excess + common**2))
-    return gain, sigma, y0 - gain * x0, used, 100 * float(np.sqrt(np.mean((y / fitted - 1) ** 2)))
+    own_sigma = float(np.sqrt(np.sum(pull**2 * own) * excess))
+    origin = (
+        dark.noise_sigma_dn2 if pinned else float(np.sqrt(excess * np.sum(weight**2 * own)) / np.sum(weight))
+    )
+    return _Line(
+        gain=gain,
+        gain_sigma=float(np.hypot(own_sigma, np.sum(pull) * origin)),
+        noise_dn2=y0 - gain * x0,
+        noise_sigma_dn2=float(np.hypot(origin, own_sigma * x0)),
+        used=used,
+        scatter_percent=100 * float(np.sqrt(np.mean((y / fitted - 1) ** 2))),
+    )
 
 
 def _linearity(points: Points, saturation: float) -> float | None:
@@ -233,7 +263,7 @@ def _linearity(points: Points, saturation: float) -> float | None:
 
 
 def _warnings(
-    points: Points, used: NDArray[np.bool_], dark: DarkSeries, saturation: float, reached: bool, single: int
+    points: Points, line: _Line, dark: DarkSeries, saturation: float, reached: bool, single: int
 ) -> list[str]:
     warnings = []
     if single:
@@ -243,12 +273,12 @@ def _warnings(
     if dark.levels == 1:
         warnings.append("darks at one exposure only: the dark current is not known")
     if np.isnan(dark.noise_dn2):
-        warnings.append("no dark pairs: the read noise is extrapolated from the flats")
+        warnings.append("no dark pairs: the read noise is that of the flats' line")
     elif dark.noise_dn2 < _QUANTISED_DN2:
-        warnings.append("dark noise is below the quantisation: the read noise is an upper limit")
+        warnings.append("dark noise is below the quantisation: the read noise is that of the flats' line")
     slopes = []
     for plane in np.unique(points.plane):
-        one = points.where(used & (points.plane == plane))
+        one = points.where(line.used & (points.plane == plane))
         noise = np.nan_to_num(dark.noise_dn2)
         slopes.append(
             np.sum((one.variance - noise) * one.freedom) / max(np.sum(one.signal * one.freedom), 1e-9)
@@ -310,8 +340,8 @@ def _maps(
 def _shrunk(deviation: Float, good: NDArray[np.bool_], noise: float) -> tuple[Float | None, float]:
     """Per-pixel rates drawn to their mean as far as they are noise, and the variance that is left.
 
-    Short dark series measure the rate of one pixel badly; extrapolated to longer exposures its noise would do harm.
-    Rates that stand out of the noise are kept as measured.
+    Short dark series measure the rate of one pixel badly; extrapolated to longer exposures its noise would do
+    harm. Rates that stand out of the noise are kept as measured.
     """
     true = max(float(np.var(deviation[good])) - noise, 0.0)
     share = true / (true + noise) if true > 0 else 0.0
@@ -346,4 +376,4 @@ def _prnu_percent(series: FlatSeries, flat: NDArray[np.float32], flat_sigma: flo
         noise = flat_sigma**2 * float(np.mean(1 / image[good]))
         # A pixel is a 25th of its own mean.
         variances.append(float(np.var(ratio, dtype=np.float64)) * 25 / 24 - noise)
-    return 100 * float(np.sqrt(max(np.mean(variances), 0.0)))
+    return 100 * float(np.sqrt(max(float(np.mean(variances)), 0.0)))

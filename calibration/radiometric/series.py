@@ -84,7 +84,7 @@ class Reader:
             )
         if frame.max() > self.full_scale:
             raise FitError(
-                f"sensor: {self.kind} frame {index} has DN {frame.max()} above full scale {self.full_scale:.0f}: "
+                f"sensor: {self.kind} frame {index} has DN {frame.max()} above {self.full_scale:.0f}: "
                 "wrong pixel format, or samples that are not right-aligned"
             )
         return frame
@@ -104,5 +104,5 @@ class Reader:
             sums += difference
             squares += difference * difference
         mean = np.asarray(first + sums / np.float32(n), np.float32)
-        variance = (squares - sums * sums / np.float32(n)) / np.float32(n - 1)
+        variance = np.asarray((squares - sums * sums / np.float32(n)) / np.float32(n - 1), np.float32)
         return LevelStatistics(mean, variance, np.asarray(means))
