@@ -1,0 +1,447 @@
+"""What the simulation knows and calibration must find: a frozen value read from YAML."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import numpy as np
+import yaml
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
+
+from calibration.lens import LensModel
+from calibration.lights.model import DistantLight, LightModel, NearLight
+from calibration.targets.boards import Board
+from capture.plan import Record
+from rigs.simulated.generate import expand
+
+Vector = tuple[float, float, float]
+Tint = Annotated[
+    tuple[float, float, float], BeforeValidator(lambda v: (v, v, v) if isinstance(v, int | float) else v)
+]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+_WHITE = (1.0, 1.0, 1.0)
+
+
+class Response(Record):
+    """Non-linear camera: relative DN over relative exposure, both 0..1.
+
+    Either ``gamma`` (DN = exposure ** (1 / gamma)) or ``table``: DN at equally spaced exposures, interpolated.
+    """
+
+    gamma: Positive | None = None
+    table: tuple[Share, ...] | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.gamma is None) == (self.table is None):
+            raise ValueError("want either gamma or table")
+        if self.table is not None and (len(self.table) < 2 or any(np.diff(self.table) < 0)):
+            raise ValueError("table wants two or more values that never fall")
+        return self
+
+
+class Sensor(Record):
+    """EMVA 1288 (release 4.0) parameters of the sensor at 0 dB.
+
+    Attributes
+    ----------
+    dark_current_e_s : float
+        At ``dark_reference_c``; doubles every ``dark_doubling_c``.
+    prnu, dsnu_e : float
+        Standard deviation over the pixels of the relative response and of the dark offset, both white.
+    hot_pixels : float
+        Share of pixels with extra dark current, exponentially distributed with mean ``hot_pixel_e_s``.
+    colour : str
+        ``mono``, a Bayer order of the top-left 2 x 2 block, or ``rgb`` (three samples a pixel).
+    quantum_scale : 1 or 3 floats
+        Scales the scene's radiance to e-/s, of the one or of the three channels.
+    line_time_s : float
+        0 is a global shutter; else row r starts its exposure r * line_time_s late.
+    """
+
+    full_well_e: Positive = 32500.0
+    read_noise_e: NonNegative = 7.0
+    gain_dn_per_e: Positive = 0.125
+    bits: int = Field(default=12, ge=8, le=16)
+    black_dn: NonNegative = 64.0
+    dark_current_e_s: NonNegative = 5.0
+    temperature_c: float = 25.0
+    dark_reference_c: float = 25.0
+    dark_doubling_c: Positive = 8.0
+    prnu: NonNegative = 0.01
+    dsnu_e: NonNegative = 3.0
+    hot_pixels: Share = 0.0
+    hot_pixel_e_s: NonNegative = 3000.0
+    colour: Literal["mono", "RGGB", "GRBG", "GBRG", "BGGR", "rgb"] = "mono"
+    quantum_scale: Tint = _WHITE
+    response: Response | None = None
+    line_time_s: NonNegative = 0.0
+
+    @property
+    def pixel_format(self) -> str:
+        """PFNC name of what the sensor delivers."""
+        family = {"mono": "Mono", "rgb": "RGB"}.get(self.colour, f"Bayer{self.colour[:2]}")
+        if self.colour not in ("mono", "rgb"):
+            family = {"RGGB": "BayerRG", "GRBG": "BayerGR", "GBRG": "BayerGB", "BGGR": "BayerBG"}[self.colour]
+        return f"{family}{self.bits}"
+
+    @property
+    def dark_rate_e_s(self) -> float:
+        """Dark current at the sensor's temperature."""
+        warmer = (self.temperature_c - self.dark_reference_c) / self.dark_doubling_c
+        return float(self.dark_current_e_s * 2.0**warmer)
+
+
+class Optics(Record):
+    """What lies between the scene's radiance and the sensor's plane.
+
+    Vignetting is cos(angle to the axis)^4 (if ``cos4``) times 1 - ``vignetting`` * (r / r_corner)^2.
+    The point spread is a Gaussian of ``psf_sigma_px`` on top of the pixel's own square aperture.
+    """
+
+    cos4: bool = True
+    vignetting: Share = 0.0
+    psf_sigma_px: NonNegative = 0.7
+
+
+class CameraTruth(Record):
+    """One camera. ``rotvec_deg`` and ``translation_mm`` are camera_from_rig; scenes are in the rig's frame.
+
+    ``seed`` fixes the sensor's pattern; None derives it from the truth's seed and the camera's name.
+    """
+
+    lens: LensModel
+    sensor: Sensor = Sensor()
+    optics: Optics = Optics()
+    rotvec_deg: Vector = (0.0, 0.0, 0.0)
+    translation_mm: Vector = (0.0, 0.0, 0.0)
+    seed: int | None = None
+
+
+class Flicker(Record):
+    """Relative ripple of a light: 1 + depth * cos(2 pi frequency t + phase); the phase differs by frame."""
+
+    frequency_hz: Positive
+    depth: Share
+
+
+class NearTruth(Record):
+    """A small source; see ``calibration.lights.model.NearLight`` for position, intensity, axis, order.
+
+    ``velocity_mm_s`` moves it and ``drift_per_s`` changes its intensity during an exposure (both from the
+    exposure's start); ``colour`` scales the intensity in R, G, B.
+    """
+
+    kind: Literal["near"]
+    position_mm: Vector
+    intensity: NonNegative
+    axis: Vector = (0.0, 0.0, 1.0)
+    order: NonNegative = 0.0
+    colour: Tint = _WHITE
+    flicker: Flicker | None = None
+    velocity_mm_s: Vector = (0.0, 0.0, 0.0)
+    drift_per_s: float = 0.0
+
+
+class DistantTruth(Record):
+    """A light far away; ``direction`` points from the surface to it."""
+
+    kind: Literal["distant"]
+    direction: Vector
+    intensity: NonNegative
+    colour: Tint = _WHITE
+    flicker: Flicker | None = None
+    drift_per_s: float = 0.0
+
+
+class PanelTruth(Record):
+    """A uniform luminous surface of radiance ``intensity`` e-/s; seen in poses that show a panel only."""
+
+    kind: Literal["panel"]
+    intensity: NonNegative
+    colour: Tint = _WHITE
+    flicker: Flicker | None = None
+    drift_per_s: float = 0.0
+
+
+LightTruth = Annotated[NearTruth | DistantTruth | PanelTruth, Field(discriminator="kind")]
+
+
+class AlbedoMap(Record):
+    """Smooth seeded albedo between ``low`` and ``high``: plane waves of wavelengths in ``scale_mm``."""
+
+    low: Share
+    high: Share
+    seed: int = 0
+    scale_mm: tuple[Positive, Positive] = (8.0, 60.0)
+
+
+Albedo = Share | AlbedoMap
+
+
+class Microfacet(Record):
+    """GGX lobe over the Lambertian base: ``roughness`` is Walter's alpha_g, ``f0`` the normal reflectance.
+
+    B. Walter et al., "Microfacet models for refraction through rough surfaces", EGSR 2007,
+    doi:10.2312/EGWR/EGSR07/195-206; Fresnel by Schlick, doi:10.1111/1467-8659.1330233.
+    """
+
+    roughness: float = Field(gt=0.01, le=1)
+    f0: Share = 0.04
+
+
+class PanelThing(Record):
+    """A uniform luminous surface that fills the view, lit by the panel lights."""
+
+    kind: Literal["panel"]
+
+
+class CapThing(Record):
+    """The lens cap: no light at all."""
+
+    kind: Literal["cap"]
+
+
+class Placed(Record):
+    """``rotvec_deg`` and ``translation_mm`` are rig_from_thing."""
+
+    rotvec_deg: Vector = (0.0, 0.0, 0.0)
+    translation_mm: Vector
+    tint: Tint = _WHITE
+
+
+class BoardThing(Placed):
+    """A printed board; the thing's origin is the pattern's top-left corner, x right, y down, z away."""
+
+    kind: Literal["board"]
+    board: Board
+    white: Share = 0.85
+    black: Share = 0.05
+    margin_mm: NonNegative = 5.0
+
+
+class PlaneThing(Placed):
+    """A flat target or backdrop, centred on its origin; without ``size_mm`` it has no end."""
+
+    kind: Literal["plane"]
+    size_mm: tuple[Positive, Positive] | None = None
+    albedo: Share = 0.5
+
+
+class SphereThing(Record):
+    """A ball. ``reflectance`` is the mirror's (at every angle), the gloss's F0, or the matte albedo."""
+
+    kind: Literal["sphere"]
+    finish: Literal["mirror", "glossy", "matte"] = "mirror"
+    centre_mm: Vector
+    radius_mm: Positive
+    reflectance: Share = 0.6
+
+
+class Feature(Record):
+    """One hill of a relief: Gaussian ``bump`` (two sigmas; unequal ones make a ridge) or spherical ``cap``.
+
+    ``radius_mm`` of a cap is that of its base; only the first counts. A negative height is a hollow.
+    """
+
+    kind: Literal["bump", "cap"]
+    at_mm: tuple[float, float]
+    height_mm: float
+    radius_mm: tuple[Positive, Positive]
+    angle_deg: float = 0.0
+
+
+class Scatter(Record):
+    """Many hills, drawn with ``seed``: place, height, radii, angle, and bump or cap (``caps`` of them).
+
+    Heights may be negative: hollows. Centres keep one and a half radii from the relief's border.
+    """
+
+    kind: Literal["scatter"]
+    count: int = Field(ge=1)
+    seed: int = 0
+    height_mm: tuple[float, float]
+    radius_mm: tuple[Positive, Positive]
+    caps: int = Field(default=0, ge=0)
+
+
+class HeightfieldThing(Placed):
+    """A relief of summed features over a rectangle centred on its origin; heights rise along -z.
+
+    The traced surface is the formula itself: triangles of ``cell_mm`` only find where a ray meets it.
+    """
+
+    kind: Literal["heightfield"]
+    width_mm: Positive
+    height_mm: Positive
+    features: tuple[Annotated[Feature | Scatter, Field(discriminator="kind")], ...] = Field(min_length=1)
+    cell_mm: Positive = 0.25
+    albedo: Albedo = 0.5
+    gloss: Microfacet | None = None
+
+
+class MeshThing(Placed):
+    """A mesh file that trimesh reads, scaled to mm; ``smooth`` interpolates the vertex normals."""
+
+    kind: Literal["mesh"]
+    path: Path
+    scale: Positive = 1.0
+    smooth: bool = True
+    albedo: Albedo = 0.5
+    gloss: Microfacet | None = None
+
+
+Thing = Annotated[
+    PanelThing | CapThing | BoardThing | PlaneThing | SphereThing | HeightfieldThing | MeshThing,
+    Field(discriminator="kind"),
+]
+
+
+class FrameFault(Record):
+    """A fault of single exposures: ``shots`` counts the camera's exposures in this run of the twin from 0.
+
+    ``lost``: no frame comes. ``late``: it comes ``delay_s`` too late. ``exposure``: ``factor`` times the asked
+    exposure is applied, and reported. ``refused``: the camera refuses the setting.
+    """
+
+    kind: Literal["lost", "late", "exposure", "refused"]
+    camera: str
+    shots: tuple[int, ...]
+    delay_s: NonNegative = 1.0
+    factor: Positive = 2.0
+
+
+class LightFault(Record):
+    """A light that stays dark from its ``first``-th lighting (counted from 0) for ``count`` times.
+
+    ``noticed`` raises DeviceError, else nobody knows.
+    """
+
+    kind: Literal["dead_light"]
+    light: str
+    first: int = Field(default=0, ge=0)
+    count: int | None = Field(default=None, ge=1)
+    noticed: bool = False
+
+
+class VanishFault(Record):
+    """A camera that is gone from its exposure ``first`` on."""
+
+    kind: Literal["vanish"]
+    camera: str
+    first: int = Field(ge=0)
+
+
+class BumpFault(Record):
+    """The rig is knocked before exposure ``first`` of all cameras: the scene and the lights move by this."""
+
+    kind: Literal["bump"]
+    first: int = Field(ge=0)
+    rotvec_deg: Vector = (0.0, 0.0, 0.0)
+    translation_mm: Vector = (0.0, 0.0, 0.0)
+
+
+Fault = Annotated[FrameFault | LightFault | VanishFault | BumpFault, Field(discriminator="kind")]
+
+
+class Truth(Record):
+    """Everything the twin renders and measures with.
+
+    Attributes
+    ----------
+    ambient : float
+        Radiance of the surroundings, e-/s: a surface of albedo a shows a * ambient under no light.
+    poses : dict of name -> things in view
+    bounds : dict of quantity -> number
+        What a run on this truth must reach; read by whoever checks.
+    """
+
+    seed: int = Field(default=0, ge=0)
+    cameras: dict[str, CameraTruth] = Field(min_length=1)
+    lights: dict[str, LightTruth] = {}
+    ambient: NonNegative = 0.0
+    poses: dict[str, tuple[Thing, ...]] = Field(min_length=1)
+    faults: tuple[Fault, ...] = ()
+    bounds: dict[str, float] = {}
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for number, fault in enumerate(self.faults):
+            if isinstance(fault, FrameFault | VanishFault) and fault.camera not in self.cameras:
+                raise ValueError(f"faults.{number}.camera: no camera {fault.camera!r}")
+            if isinstance(fault, LightFault) and fault.light not in self.lights:
+                raise ValueError(f"faults.{number}.light: no light {fault.light!r}")
+        return self
+
+    def light_models(self) -> dict[str, LightModel]:
+        """Near and distant lights at full level in the rig's frame, as calibration describes them."""
+        out: dict[str, LightModel] = {}
+        for name, light in self.lights.items():
+            white = len(set(light.colour)) == 1
+            colour = light.colour[:1] if white else light.colour
+            intensity = tuple(light.intensity * share for share in colour)
+            if isinstance(light, NearTruth):
+                out[name] = NearLight(
+                    position_mm=light.position_mm, intensity=intensity, axis=light.axis, order=light.order
+                )
+            elif isinstance(light, DistantTruth):
+                out[name] = DistantLight(direction=light.direction, intensity=intensity)
+        return out
+
+
+def load_truth(path: str | Path) -> Truth:
+    """Read a truth file.
+
+    Raises
+    ------
+    ValueError
+        One line for each mistake, with its path in the file (``lights.led03.order: ...``).
+    """
+    path = Path(path)
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: not YAML: {error}") from None
+    if not isinstance(data, dict):
+        raise ValueError(f"{path}: want a mapping with seed, cameras, lights, poses, ...")
+    return parse_truth(data, source=str(path), folder=path.parent)
+
+
+def parse_truth(data: Mapping[str, Any], *, source: str = "truth", folder: Path | None = None) -> Truth:
+    """Make a truth of plain data as a file holds it; ``generate`` is expanded, mesh paths start at ``folder``.
+
+    Raises
+    ------
+    ValueError
+        As for ``load_truth``.
+    """
+    try:
+        plain = expand(data)
+        for things in plain.get("poses", {}).values():
+            for thing in things if isinstance(things, list) else ():
+                if folder is not None and isinstance(thing, dict) and isinstance(thing.get("path"), str):
+                    thing["path"] = str(folder / thing["path"])
+        return Truth.model_validate(plain)
+    except ValidationError as error:
+        root = data if error.title == "Truth" else data.get("generate")
+        prefix = "" if error.title == "Truth" else "generate."
+        lines = [f"{source}: {prefix}{_where(e['loc'], root)}: {e['msg']}" for e in error.errors()]
+        raise ValueError("\n".join(lines)) from None
+
+
+def _where(loc: tuple[int | str, ...], node: Any) -> str:
+    # pydantic puts the union's tag into the path; the file has no such level
+    parts: list[str] = []
+    for key in loc:
+        if isinstance(node, dict) and key not in node and key == node.get("kind"):
+            continue
+        parts.append(str(key))
+        if isinstance(node, dict):
+            node = node.get(key)
+        elif isinstance(node, list) and isinstance(key, int) and key < len(node):
+            node = node[key]
+        else:
+            node = None
+    return ".".join(parts) or "truth"
