@@ -1,14 +1,13 @@
 """One raw exposure, locked, with what the camera reports it did."""
 
+import math
 import re
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-_FORMAT = re.compile(
-    r"(?P<family>Mono|RGB|BayerRG|BayerGR|BayerGB|BayerBG)(?P<bits>8|10|12|14|16|32f)"
-)
+_FORMAT = re.compile(r"(?P<family>Mono|RGB|BayerRG|BayerGR|BayerGB|BayerBG)(?P<bits>8|10|12|14|16|32f)")
 
 
 def format_bits(pixel_format: str) -> int | None:
@@ -73,4 +72,8 @@ class Frame:
             raise ValueError(f"frame has shape {shape}, want (h, w) or (h, w, 3)")
         if self.pixel_format.startswith("RGB") != (len(shape) == 3):
             raise ValueError(f"{self.pixel_format} frame has shape {shape}")
+        for name in ("exposure_s", "gain_db", "black_level_dn", "temperature_c"):
+            value = getattr(self, name)
+            if value is not None and not math.isfinite(value):
+                raise ValueError(f"frame reports {name} = {value}")
         self.dn.flags.writeable = False

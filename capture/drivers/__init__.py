@@ -4,6 +4,7 @@ A configuration carries the limits of its device, so that a plan is checked with
 itself: ``config.open(name)`` gives a device to be entered at once. The SDK is imported inside ``open``.
 """
 
+import sys
 from typing import Annotated
 
 from pydantic import Field
@@ -17,3 +18,13 @@ CameraConfig = Annotated[SimulatedCameraConfig | ReplayCameraConfig, Field(discr
 
 LightConfig = Annotated[SimulatedLightConfig | ManualLightConfig, Field(discriminator="driver")]
 """Any light a rig file can name; its ``driver`` key says which."""
+
+
+def survey() -> list[str]:
+    """One line for each driver: what it finds here, or why it finds nothing."""
+    person = "a person answers at this terminal" if sys.stdin.isatty() else "standard input is not a terminal"
+    return [
+        "simulated  cameras and lights of a truth: open any rig with --simulate TRUTH",
+        "replay     cameras that play a session or a folder of images",
+        f"manual     lights and poses changed by hand: {person}",
+    ]

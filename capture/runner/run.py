@@ -120,10 +120,11 @@ def _run(
     if not pending:
         session.finish()
         return
-    progress = _Progress(pending, devices, total=len(plan.shots()))
     watches = {name: _Watch(camera, exposure_tolerance) for name, camera in devices.cameras.items()}
     complete = False
     with exit_on_sigterm(), session.writer() as writer, Lighting(devices.lights) as lighting:
+        pending = session.pending()  # another process may have gone on since
+        progress = _Progress(pending, devices, total=len(plan.shots()))
         taker = _Taker(writer, lighting, control, retries, progress)
         pose: str | None = None
         for _, shots in groupby(pending, key=lambda shot: (shot.camera, shot.lights, shot.pose)):
@@ -156,7 +157,11 @@ class _Taker:
         self._progress = progress
 
     def take(self, group: tuple[Shot, ...], watch: "_Watch") -> Generator[RunEvent, None, bool]:
-        """Settle every shot of ``group``; False when cancelled before."""
+        """Settle every shot of ``group``; False when cancelled before.
+
+        The event of the last shot is left for later, so that no consumer that stops at the last event of the
+        run stops it before the session is finished.
+        """
         todo = deque(group)
         failures = 0
         while todo:
@@ -169,7 +174,8 @@ class _Taker:
                         watch.accept(frame, todo[0])
                         self._writer.put(todo.popleft(), frame, failures + 1)
                         failures = 0
-                        yield from self._progress.events(self._writer)
+                        if todo:
+                            yield from self._progress.events(self._writer)
                         if self._control.state != "running":
                             break
             except DeviceLost as error:
@@ -183,7 +189,8 @@ class _Taker:
                 if failures > self._retries:
                     self._writer.skip(todo.popleft(), str(error), failures)
                     failures = 0
-                yield from self._progress.events(self._writer)
+                if todo:
+                    yield from self._progress.events(self._writer)
             else:
                 if todo:
                     watch.unsettle()

@@ -81,7 +81,11 @@ def locked(path: Path) -> Iterator[None]:
     SessionError
         Another holder has it, or the file system has no locks.
     """
-    with open(path, "ab") as file:
+    try:
+        file = open(path, "ab")  # noqa: SIM115  (closed below; an error here is told apart)
+    except OSError as error:
+        raise SessionError(f"{path} cannot be written: {error.strerror or error}") from None
+    with file:
         try:
             if sys.platform == "win32":
                 import msvcrt

@@ -102,8 +102,8 @@ class Journal:
         self._file: BinaryIO | None = None
         try:
             data = path.read_bytes()
-        except FileNotFoundError:
-            data = b""
+        except OSError as error:
+            raise SessionError(f"{path} cannot be read: {error.strerror or error}") from None
         self._load(data)
         self.torn = self._good_bytes < len(data)
 
@@ -143,13 +143,16 @@ class Journal:
         if shot.index in taken or isinstance(self.records.get(shot.index), FrameRecord):
             raise SessionError(f"shot {shot.index} has been taken already")
 
-    def __enter__(self) -> Self:
-        """Open for appending; a torn last line is cut off."""
-        self._file = open(self.path, "r+b" if self.path.exists() else "w+b", buffering=0)
-        self._file.truncate(self._good_bytes)
-        self._file.seek(self._good_bytes)
-        os.fsync(self._file.fileno())
+    def repair(self) -> None:
+        """Cut a torn last line off; OSError where the system cannot."""
+        with open(self.path, "r+b", buffering=0) as file:
+            file.truncate(self._good_bytes)
+            os.fsync(file.fileno())
         self.torn = False
+
+    def __enter__(self) -> Self:
+        """Open for appending, after `repair`."""
+        self._file = open(self.path, "ab", buffering=0)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -174,7 +177,6 @@ class Journal:
             os.fsync(self._file.fileno())
         except OSError:
             self._file.truncate(self._good_bytes)
-            self._file.seek(self._good_bytes)
             raise
         self._good_bytes += len(line)
         self.records[record.shot.index] = record

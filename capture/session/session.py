@@ -13,7 +13,7 @@ from typing import Any, Self
 from pydantic import ValidationError
 
 from capture.plan import CapturePlan, Shot
-from capture.session.disk import PART, locked, read_json, sync_folder, write_json
+from capture.session.disk import PART, locked, read_json, sync_folder, write_file, write_json
 from capture.session.records import (
     FrameRecord,
     Journal,
@@ -80,6 +80,7 @@ class Session:
             with locked(path / _LOCK):
                 _refuse_used(path)
                 (path / "frames").mkdir(exist_ok=True)
+                write_file(path / "journal.jsonl", b"")
                 write_json(path / "rig.json", rig)
                 write_json(path / "facts.json", facts)
                 write_json(path / "plan.json", plan.model_dump(mode="json"))
@@ -194,14 +195,17 @@ class Session:
         with locked(self.path / _LOCK):
             # another process may have written since this session was opened
             self._journal = Journal(self.path / "journal.jsonl", self._shots)
-            self._sweep()
-            if self.done and self.pending():
-                (self.path / "done.json").unlink()
-                sync_folder(self.path)
+            try:
+                self._sweep()
+                self._journal.repair()
+                if self.done and self.pending():
+                    (self.path / "done.json").unlink()
+                    sync_folder(self.path)
+            except OSError as error:
+                raise SessionError(f"{self.path} cannot be written: {error}") from None
             self._writing = True
             try:
                 with self._journal as journal, Writer(self.path, journal, queue_bytes) as writer:
-                    sync_folder(self.path)
                     yield writer
             finally:
                 self._writing = False
@@ -289,9 +293,21 @@ class Session:
 
     def _sweep(self) -> None:
         known = {record.file for record in self.frames}
-        for path in (self.path / "frames").iterdir():
-            if _OURS.fullmatch(path.name) and f"frames/{path.name}" not in known:
-                path.unlink()
+        stray = [
+            path
+            for path in (self.path / "frames").glob("*")
+            if _OURS.fullmatch(path.name) and f"frames/{path.name}" not in known
+        ]
+        # frames are written one at a time: more than one without a line means that lines were lost, and these
+        # may be the only copies of what was taken
+        if sum(path.suffix != PART for path in stray) > 1:
+            raise SessionError(
+                f"{self.path / 'frames'} has {len(stray)} frames that the journal does not name, more than a "
+                "killed run leaves: move them elsewhere, then resume"
+            )
+        for path in stray:
+            path.unlink()
+        (self.path / "frames").mkdir(exist_ok=True)
         for path in self.path.glob(f"*.json{PART}"):
             path.unlink()
 
@@ -304,10 +320,12 @@ def _refuse_used(path: Path) -> None:
     names = {entry.name for entry in path.iterdir()}
     if "plan.json" in names:
         raise SessionError(f"{path} holds a session already: resume it, or choose another folder")
+    files = ("journal.jsonl", "rig.json", "facts.json", "plan.json")
     begun = {
         _LOCK,
         "frames",
-        *(name + end for name in ("rig.json", "facts.json", "plan.json") for end in ("", PART)),
+        *files,
+        *(name + PART for name in files),
     }
     if not names <= begun or (names and _LOCK not in names):
         raise SessionError(f"{path} is not empty: choose another folder")

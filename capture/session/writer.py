@@ -124,9 +124,10 @@ class Writer:
                 try:
                     record = self._store(item)
                 except Exception as error:
+                    mend = "make room on the disk or mend it" if isinstance(error, OSError) else "mend that"
                     failure = SessionError(
                         f"{self._folder}: shot {item.shot.index} cannot be written: {error}; "
-                        "the shots before it are safe: make room, then resume"
+                        f"the shots before it are safe: {mend}, then resume"
                     )
             with self._changed:
                 self._busy = False

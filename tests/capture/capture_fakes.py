@@ -1,6 +1,6 @@
 """A tiny scene, rig and plan; run as a script it captures into a session, so that it can be killed.
 
-    python capture_fakes.py SESSION LIGHTS_LOG [SECONDS_PER_FRAME]
+python capture_fakes.py SESSION LIGHTS_LOG [SECONDS_PER_FRAME]
 """
 
 import sys
@@ -20,7 +20,13 @@ from capture.runner import run
 from capture.session import Session
 
 CAMERA = CameraLimits(
-    exposure_min_s=1e-5, exposure_max_s=10, gain_max_db=24, width=8, height=6, pixel_format="Mono12", readout_s=0.01
+    exposure_min_s=1e-5,
+    exposure_max_s=10,
+    gain_max_db=24,
+    width=8,
+    height=6,
+    pixel_format="Mono12",
+    readout_s=0.01,
 )
 LIGHT = LightLimits(settle_s=0.001)
 NAMES = tuple(f"led{number}" for number in range(1, 5))
@@ -39,14 +45,19 @@ def small_plan(**changes: object) -> CapturePlan:
         repeats=2,
     )
     dark = Block(
-        kinds="dark", pose="cap", prompt="put the cap on", cameras=("main",), bracket=ExposureBracket(exposures_s=(0.01,)), repeats=2
+        kinds="dark",
+        pose="cap",
+        prompt="put the cap on",
+        cameras=("main",),
+        bracket=ExposureBracket(exposures_s=(0.01,)),
+        repeats=2,
     )
     return CapturePlan(name="small", blocks=(block, dark)).replace(**changes)
 
 
 @dataclass
 class FakeScene:
-    """Pixels that tell what was asked: pose, lights, exposure. ``fault`` is called first and may raise or sleep."""
+    """Pixels that tell what was asked; ``fault`` is called before each frame, to raise or to sleep."""
 
     fault: Callable[[str, float], None] | None = None
     log: Path | None = None
