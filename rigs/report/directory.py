@@ -1,0 +1,107 @@
+"""A report from what lies in a folder: maps, models and numbers as `reconstruct` and `demo` write them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from calibration.files import load_model, read_exr
+from calibration.lens import LensModel
+from calibration.lights.model import LightSet
+from calibration.photometric import NormalMap
+from calibration.provenance import Model
+from calibration.radiometric import RadiometricModel
+from rigs.config import ConfigError
+from rigs.report.content import Metric, Report, Surface
+from rigs.report.page import write_report
+
+_MODELS: dict[str, tuple[str, type[Model]]] = {
+    "radiometric": ("sensor", RadiometricModel),
+    "lens": ("lens", LensModel),
+    "lights": ("lights", LightSet),
+}
+
+
+def report_directory(directory: Path, out: Path) -> Path:
+    """Write the report of a folder.
+
+    Parameters
+    ----------
+    directory : Path
+        Holds, itself or one level down, ``normals.exr`` with ``albedo.exr`` and ``depth.exr`` beside it;
+        model files (``*.json``), there or in ``models``; and ``metrics.json``. Any may be missing. Of two
+        models of one kind the first by name is shown.
+    out : Path
+        HTML file to write.
+
+    Returns
+    -------
+    Path
+        ``out``.
+
+    Raises
+    ------
+    ConfigError
+        The folder holds none of them.
+    """
+    if not directory.is_dir():
+        raise ConfigError(f"{directory}: no such folder")
+    folders = [directory, *sorted(path for path in directory.iterdir() if path.is_dir())]
+    surfaces = tuple(_surface(folder) for folder in folders if (folder / "normals.exr").is_file())
+    models: dict[str, Any] = {}
+    for folder in folders:
+        for path in sorted(folder.glob("*.json")) + sorted((folder / "models").glob("*.json")):
+            name, kind = _MODELS.get(_kind(path), ("", None))
+            if kind is not None and name not in models:
+                models[name] = load_model(path, kind)
+    metrics = _metrics(directory / "metrics.json")
+    if not surfaces and not models and not metrics:
+        raise ConfigError(f"{directory}: holds no normals.exr, no models and no metrics.json")
+    report = Report(title=directory.resolve().name, surfaces=surfaces, metrics=metrics, **models)
+    return write_report(out, report)
+
+
+def _kind(path: Path) -> str:
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return ""
+    return str(content.get("kind", "")) if isinstance(content, dict) else ""
+
+
+def _metrics(path: Path) -> tuple[Metric, ...]:
+    if not path.is_file():
+        return ()
+    try:
+        return tuple(Metric.model_validate(row) for row in json.loads(path.read_bytes())["metrics"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+
+
+def _surface(folder: Path) -> Surface:
+    maps = read_exr(folder / "normals.exr")
+    normals = np.stack([maps[f"N.{axis}"] for axis in "XYZ"], axis=-1)
+    valid = np.isfinite(normals).all(axis=-1)
+    blank = np.full(valid.shape, np.nan, np.float32)
+    return Surface(
+        name=folder.resolve().name,
+        normals=NormalMap(
+            normals=normals,
+            albedo=_albedo(folder / "albedo.exr", blank),
+            valid=valid,
+            sigma_deg=maps.get("sigma", blank),
+            lights_used=np.nan_to_num(maps.get("lights", blank)).astype(np.uint8),
+        ),
+        depth_mm=read_exr(folder / "depth.exr")["Z"] if (folder / "depth.exr").is_file() else None,
+    )
+
+
+def _albedo(path: Path, blank: Any) -> Any:
+    if not path.is_file():
+        return blank
+    planes = read_exr(path)
+    names = [f"albedo.{letter}" for letter in "RGB"]
+    if all(name in planes for name in names):
+        return np.stack([planes[name] for name in names], axis=-1)
+    return planes.get("albedo.Y", blank)

@@ -1,0 +1,349 @@
+"""Plots of the report as PNG, drawn off-screen; matplotlib is imported when the first is drawn."""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.geometry import angle_deg
+from calibration.lens import LensModel
+from calibration.lights.model import DistantLight, LightSet, NearLight
+from rigs.report import maps
+from rigs.report.content import LensResiduals, SphereSight
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_INK, _BLUE, _ORANGE, _GRAY, _GREEN = "#1d2733", "#1f5fa8", "#c2571a", "#9aa5b1", "#2e7d4f"
+_STYLE: dict[str, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.edgecolor": _GRAY,
+    "axes.labelcolor": _INK,
+    "axes.titlesize": 9.5,
+    "axes.titlecolor": _INK,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.linewidth": 0.7,
+    "grid.color": "#e4e8ec",
+    "grid.linewidth": 0.7,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "lines.linewidth": 1.3,
+    "text.color": _INK,
+    "figure.dpi": 150,
+    "savefig.dpi": 150,
+    "path.simplify": True,
+}
+_SPREAD_95 = 2.4477  # radius that holds 95 % of a two-dimensional normal distribution: sqrt(-2 ln 0.05)
+
+
+@contextmanager
+def _drawing(width: float, height: float, columns: int = 1, **grid: Any) -> Iterator[tuple["Figure", Any]]:
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(_STYLE):  # type: ignore[arg-type]
+        figure = Figure(figsize=(width, height), layout="constrained")
+        FigureCanvasAgg(figure)
+        yield figure, figure.subplots(1, columns, **grid)
+
+
+def _png(figure: "Figure") -> bytes:
+    buffer = io.BytesIO()
+    # No software tag: the same report has the same bytes under another release of matplotlib.
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def photon_transfer(
+    signal_dn: NDArray[Any],
+    variance_dn2: NDArray[Any],
+    gain_dn_per_e: float,
+    read_noise_e: float,
+    used: NDArray[np.bool_] | None = None,
+) -> bytes:
+    """Temporal variance over signal above black, with the straight line of the fit, log-log."""
+    signal, variance = np.asarray(signal_dn, float), np.asarray(variance_dn2, float)
+    used = np.ones(signal.shape, bool) if used is None else np.asarray(used, bool)
+    shown = (signal > 0) & (variance > 0)
+    with _drawing(3.7, 2.9) as (figure, axes):
+        axes.loglog(signal[shown & used], variance[shown & used], "o", ms=4.5, color=_BLUE, label="measured")
+        left_out = shown & ~used
+        if left_out.any():
+            axes.loglog(
+                signal[left_out], variance[left_out], "o", ms=4.5, mfc="none", color=_GRAY, label="not used"
+            )
+        if shown.any():
+            line = np.geomspace(max(signal[shown].min() / 2, 1e-2), signal[shown].max(), 200)
+            floor = (gain_dn_per_e * read_noise_e) ** 2
+            axes.loglog(line, gain_dn_per_e * line + floor, color=_ORANGE, label="fit: K · signal + read²")
+            axes.loglog(line, np.full_like(line, floor), ":", color=_GRAY, label="read noise²")
+        axes.set(xlabel="signal above black / DN", ylabel="temporal variance / DN²")
+        axes.legend(loc="upper left")
+        return _png(figure)
+
+
+def linearity(exposure_s: NDArray[Any], signal_dn: NDArray[Any], used: NDArray[np.bool_]) -> bytes:
+    """Deviation of the mean signal from a straight line over the exposures, in percent of the line.
+
+    Several rows of one exposure are classes of pixels; an exposure counts where all its classes were used.
+    """
+    exposure, group = np.unique(np.asarray(exposure_s, float), return_inverse=True)
+    rows = np.bincount(group)
+    signal = np.bincount(group, np.asarray(signal_dn, float)) / rows
+    whole = (
+        (np.bincount(group, np.asarray(used, float)) == rows) & (rows == rows.max(initial=0)) & (signal > 0)
+    )
+    exposure, signal = exposure[whole], signal[whole]
+    with _drawing(3.7, 2.9) as (figure, axes):
+        axes.axhline(0, color=_INK, lw=0.8)
+        if len(signal) >= 3:
+            # Weighted by 1 / signal, as the line is judged in percent.
+            slope, offset = np.polyfit(exposure, signal, 1, w=1 / signal)
+            axes.plot(signal, 100 * (signal / (slope * exposure + offset) - 1), "o-", ms=4, color=_BLUE)
+        axes.set(xlabel="mean signal above black / DN", ylabel="off a straight line / %")
+        return _png(figure)
+
+
+def response(table: NDArray[Any]) -> bytes:
+    """Relative exposure that each digital number stands for, one curve a channel; (2**bits, 1 or 3)."""
+    curves = np.asarray(table, float)
+    with _drawing(3.7, 2.9) as (figure, axes):
+        colours = (_INK,) if curves.shape[1] == 1 else ("#b3261e", _GREEN, _BLUE)
+        for curve, colour in zip(curves.T, colours, strict=True):
+            axes.semilogy(np.flatnonzero(curve > 0), curve[curve > 0], color=colour)
+        axes.set(xlabel="digital number", ylabel="relative exposure")
+        return _png(figure)
+
+
+def lens_residuals(lens: LensModel, seen: LensResiduals) -> bytes:
+    """Coverage of the image by corners, residual vectors, and their scatter."""
+    pixels, residuals = np.asarray(seen.pixels, float), np.asarray(seen.residuals_px, float)
+    rms = float(np.sqrt(np.mean(np.sum(residuals**2, axis=1)))) if len(residuals) else 0.0
+    stretch = _round_down(0.03 * lens.width / max(rms, 1e-9))
+    with _drawing(8.4, 3.5, 2, width_ratios=[1.75, 1]) as (figure, (field, scatter)):
+        colours = _view_colours(seen.view)
+        field.quiver(
+            pixels[:, 0], pixels[:, 1], residuals[:, 0] * stretch, residuals[:, 1] * stretch,
+            color=colours, angles="xy", scale_units="xy", scale=1, width=0.0016, headwidth=4,
+        )  # fmt: skip
+        field.plot(pixels[:, 0], pixels[:, 1], ".", ms=1.6, color=_GRAY, zorder=0)
+        field.plot(lens.cx, lens.cy, "+", ms=11, mew=1.4, color=_INK)
+        field.set(
+            xlim=(-0.5, lens.width - 0.5), ylim=(lens.height - 0.5, -0.5), aspect="equal",
+            xlabel="column / px", ylabel="row / px",
+            title=f"corners of {len(np.unique(seen.view))} views; residuals ×{stretch:g}; + principal point",
+        )  # fmt: skip
+        scatter.scatter(residuals[:, 0], residuals[:, 1], s=4, c=colours, alpha=0.6, linewidths=0)
+        reach = 1.1 * float(np.max(np.abs(residuals), initial=1e-3))
+        scatter.set(
+            xlim=(-reach, reach), ylim=(reach, -reach), aspect="equal",
+            xlabel="column residual / px", ylabel="row residual / px", title=f"root mean square {rms:.3f} px",
+        )  # fmt: skip
+        return _png(figure)
+
+
+def near_lights(lights: LightSet, truth: LightSet | None) -> bytes:
+    """Positions from the front and from the side, and the distance from the truth, or the sigma, of each."""
+    names = [name for name, light in lights.lights.items() if isinstance(light, NearLight)]
+    found = {name: light for name, light in lights.lights.items() if isinstance(light, NearLight)}
+    known = {} if truth is None else {n: x for n, x in truth.lights.items() if isinstance(x, NearLight)}
+    position = np.array([found[name].position_mm for name in names])
+    true = np.array([known[name].position_mm for name in names if name in known]).reshape(-1, 3)
+    with _drawing(8.4, 3.8, 3, width_ratios=[1, 1, 0.95]) as (figure, (front, side, bars)):
+        for axes, (a, b) in ((front, (0, 1)), (side, (2, 1))):
+            if lights.sphere_centres_mm is not None:
+                radius = lights.sphere_radius_mm or 0.0
+                _discs(axes, np.asarray(lights.sphere_centres_mm)[:, [a, b]], radius)
+            axes.plot(0, 0, marker="s", ms=7, color=_INK, ls="none", label="camera")
+            if len(true):
+                axes.plot(
+                    true[:, a], true[:, b], "o", ms=8, mfc="none", mew=1.2, color=_ORANGE, label="truth"
+                )
+            for name in names:
+                covariance = found[name].covariance
+                if covariance is not None:
+                    _ellipse(
+                        axes,
+                        np.array(found[name].position_mm)[[a, b]],
+                        np.asarray(covariance)[np.ix_([a, b], [a, b])],
+                    )
+            axes.plot(position[:, a], position[:, b], "o", ms=3.2, color=_BLUE, label="found")
+            axes.set_aspect("equal", adjustable="datalim")
+            axes.invert_yaxis()
+        for name, (x, y, _) in zip(names, position, strict=True):
+            front.annotate(
+                name, (x, y), xytext=(5, 3), textcoords="offset points", fontsize=5.5, color="#5b6673"
+            )
+        front.set(title="as the camera looks", xlabel="x / mm", ylabel="y / mm (down)")
+        side.set(title="from the side", xlabel="z / mm (away from the camera)", ylabel="y / mm (down)")
+        side.legend(loc="best")
+        _light_bars(bars, names, found, known)
+        return _png(figure)
+
+
+def distant_lights(lights: LightSet, truth: LightSet | None) -> bytes:
+    """Directions on the hemisphere around the camera, and the angle to the truth, or the sigma, of each."""
+    found = {name: light for name, light in lights.lights.items() if isinstance(light, DistantLight)}
+    known = {} if truth is None else {n: x for n, x in truth.lights.items() if isinstance(x, DistantLight)}
+    names = list(found)
+    direction = np.array([found[name].direction for name in names])
+    with _drawing(8.4, 3.8, 2, width_ratios=[1, 1.2]) as (figure, (sky, bars)):
+        for zenith in (30, 60, 90):
+            turn = np.linspace(0, 2 * np.pi, 181)
+            sky.plot(zenith * np.cos(turn), zenith * np.sin(turn), color="#d5dbe1", lw=0.8, zorder=0)
+            sky.annotate(f"{zenith}°", (0, -zenith), fontsize=6.5, color="#5b6673", ha="center", va="bottom")
+        if known:
+            x, y = _sky(np.array([known[name].direction for name in names if name in known])).T
+            sky.plot(x, y, "o", ms=8, mfc="none", mew=1.2, color=_ORANGE, label="truth")
+        x, y = _sky(direction).T
+        sky.plot(x, y, "o", ms=3.6, color=_BLUE, label="found")
+        for name, at in zip(names, _sky(direction), strict=True):
+            sky.annotate(name, at, xytext=(4, 3), textcoords="offset points", fontsize=6, color="#5b6673")
+        sky.set(
+            aspect="equal", xlim=(-97, 97), ylim=(97, -97), title="angle from the camera axis, as it looks"
+        )
+        sky.axis("off")
+        sky.legend(loc="lower right")
+        _light_bars(bars, names, found, known)
+        return _png(figure)
+
+
+def sphere_sight(sight: SphereSight) -> bytes:
+    """Each sphere enlarged, with its outline and all highlights found on it."""
+    from matplotlib.patches import Circle
+
+    circles = np.asarray(sight.circles, float).reshape(-1, 3)
+    count = min(len(circles), 6)
+    with _drawing(8.4, 8.4 / max(count, 3) + 0.25, max(count, 1), squeeze=False) as (figure, grid):
+        for number, (axes, (x, y, radius)) in enumerate(zip(grid[0], circles, strict=False), start=1):
+            reach = 1.25 * radius
+            left, top = max(int(x - reach), 0), max(int(y - reach), 0)
+            crop = np.asarray(sight.picture)[top : int(y + reach) + 1, left : int(x + reach) + 1]
+            if 0 in crop.shape:
+                axes.axis("off")
+                continue
+            # The cube root shows the rim beside a highlight a thousand times brighter.
+            crop = maps.shrink(crop, 500)
+            picture = np.cbrt(np.clip(np.nan_to_num(crop), 0, None))
+            extent = (left - 0.5, int(min(x + reach, sight.picture.shape[1] - 1)) + 0.5)
+            rows = (int(min(y + reach, sight.picture.shape[0] - 1)) + 0.5, top - 0.5)
+            axes.imshow(picture, cmap="gray", extent=(*extent, *rows), vmax=np.percentile(picture, 99.8))
+            axes.add_patch(Circle((x, y), radius, fill=False, ec="#ff8c3b", lw=1.2))
+            if sight.highlights is not None:
+                spots = np.asarray(sight.highlights)
+                near = spots[np.hypot(spots[:, 0] - x, spots[:, 1] - y) < radius]
+                axes.plot(near[:, 0], near[:, 1], "+", ms=6, mew=1, color="#4fc3f7")
+            axes.set(title=f"sphere {number}: r {radius:.1f} px", xticks=[], yticks=[])
+            axes.grid(False)
+            axes.set(xlim=extent, ylim=rows)
+        return _png(figure)
+
+
+def histogram(
+    values: NDArray[Any], label: str, truth: NDArray[Any] | None = None, truth_label: str = ""
+) -> bytes:
+    """Distribution of the finite values up to the 99.5th percentile, beside that of another."""
+    finite = np.asarray(values)[np.isfinite(values)]
+    other = None if truth is None else np.asarray(truth)[np.isfinite(truth)]
+    top = max(float(np.percentile(part, 99.5)) for part in (finite, other) if part is not None and part.size)
+    with _drawing(3.7, 2.9) as (figure, axes):
+        bins = np.linspace(0, top, 80)
+        for part, colour, name in ((finite, _BLUE, label), (other, _ORANGE, truth_label)):
+            if part is not None and part.size:
+                share = np.histogram(part, bins)[0] / part.size * 100
+                axes.stairs(share, bins, color=colour, label=f"{name}: mean {part.mean():.2f}")
+        axes.set(ylabel="share of the pixels / %", xlim=(0, top))
+        axes.legend(loc="upper right")
+        return _png(figure)
+
+
+def _light_bars(
+    axes: "Axes",
+    names: list[str],
+    found: dict[str, Any],
+    known: dict[str, Any],
+) -> None:
+    near = bool(names) and isinstance(found[names[0]], NearLight)
+    unit = "mm" if near else "°"
+    sigma = np.array([_light_sigma(found[name]) for name in names])
+    error = np.array([_light_error(found[n], known[n]) if n in known else np.nan for n in names])
+    rows = np.arange(len(names))
+    if np.isfinite(error).any():
+        axes.barh(rows, np.nan_to_num(error), height=0.6, color=_BLUE)
+        axes.set_title(f"off the truth by / {unit}" + "; | sigma" * bool(np.isfinite(sigma).any()))
+        axes.plot(sigma, rows, "|", ms=7, mew=1.6, color=_ORANGE)
+    else:
+        axes.barh(rows, np.nan_to_num(sigma), height=0.6, color=_BLUE)
+        axes.set_title(f"sigma of the fit / {unit}")
+    axes.set(yticks=rows, ylim=(len(names) - 0.4, -0.6))
+    axes.set_yticklabels(names, fontsize=6 if len(names) > 14 else 8)
+    axes.grid(axis="y", visible=False)
+
+
+def _light_sigma(light: NearLight | DistantLight) -> float:
+    """Root of the covariance's trace: mm of a position, degrees of a direction."""
+    if light.covariance is None:
+        return float("nan")
+    sigma = float(np.sqrt(np.trace(light.covariance)))
+    return sigma if isinstance(light, NearLight) else float(np.degrees(sigma))
+
+
+def _light_error(found: NearLight | DistantLight, known: NearLight | DistantLight) -> float:
+    if isinstance(found, NearLight) and isinstance(known, NearLight):
+        return float(np.linalg.norm(np.subtract(found.position_mm, known.position_mm)))
+    if isinstance(found, DistantLight) and isinstance(known, DistantLight):
+        return float(angle_deg(found.direction, known.direction))
+    return float("nan")
+
+
+def _sky(direction: NDArray[Any]) -> NDArray[np.float64]:
+    """Equidistant map of directions (n, 3): degrees from the camera axis, (n, 2)."""
+    zenith = angle_deg(direction, [0.0, 0.0, -1.0])
+    azimuth = np.arctan2(direction[:, 1], direction[:, 0])
+    return np.stack([zenith * np.cos(azimuth), zenith * np.sin(azimuth)], axis=1)
+
+
+def _ellipse(axes: "Axes", centre: NDArray[Any], covariance: NDArray[Any]) -> None:
+    from matplotlib.patches import Ellipse
+
+    values, vectors = np.linalg.eigh(covariance)
+    width, height = 2 * _SPREAD_95 * np.sqrt(np.clip(values, 0, None))
+    angle = float(np.degrees(np.arctan2(vectors[1, 0], vectors[0, 0])))
+    axes.add_patch(Ellipse((centre[0], centre[1]), width, height, angle=angle, fc=_BLUE, alpha=0.25, lw=0))
+
+
+def _discs(axes: "Axes", centres: NDArray[Any], radius: float) -> None:
+    from matplotlib.patches import Circle
+
+    for x, y in centres:
+        axes.add_patch(Circle((x, y), radius, fc="#dfe4e9", ec=_GRAY, lw=0.7))
+
+
+def _view_colours(view: NDArray[Any]) -> NDArray[Any]:
+    import matplotlib
+
+    order = np.unique(view, return_inverse=True)[1]
+    # Hues turn by the golden ratio, so that views next to each other differ.
+    return np.asarray(matplotlib.colormaps["hsv"]((order * 0.618034) % 1.0)) * np.array(
+        [0.75, 0.75, 0.75, 1.0]
+    )
+
+
+def _round_down(value: float) -> float:
+    """Largest 1, 2 or 5 times a power of ten not above ``value``."""
+    decade = 10.0 ** np.floor(np.log10(value))
+    return float(max(step * decade for step in (1, 2, 5) if step * decade <= value))
