@@ -34,7 +34,7 @@ class Corners(NamedTuple):
 
 
 class Solution(NamedTuple):
-    """The state, residuals (n, 2) measured minus model in px, corners in use (n,), their variance, covariances."""
+    """State, residuals (n, 2) measured minus model in px, corners in use (n,), variance, covariances."""
 
     state: State
     residual: Float

@@ -295,8 +295,8 @@ def _refuse_degenerate(solution: Solution, corners: Corners, width: int, height:
     relative = np.sqrt(np.diag(solution.covariance)[:2]) / (fx, fy)
     if tilt < _PARALLEL_DEG or not np.all(relative < 0.1):
         raise FitError(
-            f"the boards are nearly parallel (within {tilt:.1f} deg): focal length and distance cannot be told "
-            "apart. Tilt the board by 20 to 40 deg, to all sides"
+            f"the boards are nearly parallel (within {tilt:.1f} deg): focal length and distance cannot be "
+            "told apart. Tilt the board by 20 to 40 deg, to all sides"
         )
     if not (-width < cx < 2 * width and -height < cy < 2 * height):
         raise FitError(f"the principal point went to {cx:.0f}, {cy:.0f}: add views with other tilts")

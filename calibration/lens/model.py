@@ -68,13 +68,13 @@ class LensModel(Model):
 
     @cached_property
     def valid_tangent(self) -> float:
-        """Tangent of the largest angle to the axis that is imaged; inf where the polynomial never turns back."""
+        """Tangent of the largest angle to the axis that is imaged; inf if the polynomial never turns back."""
         roots = np.roots([7 * self.k3, 5 * self.k2, 3 * self.k1, 1.0])
         turning = roots.real[(np.abs(roots.imag) < 1e-9 * np.abs(roots)) & (roots.real > 0)]
         return float(np.sqrt(turning.min())) if turning.size else float("inf")
 
     def project(self, points: ArrayLike) -> Float:
-        """Image of points in the camera frame: (..., 3) mm -> (..., 2) px; NaN behind it or beyond validity."""
+        """Image of points in the camera frame: (..., 3) mm -> (..., 2) px; NaN behind or beyond validity."""
         p = np.asarray(points, np.float64)
         with np.errstate(invalid="ignore", divide="ignore"):
             z = np.where(p[..., 2] > 0, p[..., 2], np.nan)

@@ -1,0 +1,148 @@
+"""Lists of lights as other programs write them, into the camera frame."""
+
+import csv
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path, PureWindowsPath
+
+import numpy as np
+
+from calibration.files.models import read_bytes
+from calibration.geometry import Float, normalize
+from calibration.lights.model import DistantLight, LightModel, LightSet, NearLight
+from calibration.provenance import Provenance
+
+_Y_UP = np.array([1.0, -1.0, -1.0])  # x right, y up, z to the camera, into x right, y down, z forward
+
+
+def read_lights(path: Path) -> LightSet:
+    """Lights from an ``.lp`` list or a CSV file, in the order of the file.
+
+    ``.lp`` (reflectance transformation imaging): the number of lights, then ``image x y z`` a line. The
+    direction to the light is x right, y up, z towards the camera; it becomes (x, -y, -z) in the camera frame.
+    The light is named by the stem of the image's file name.
+
+    CSV: one light a row, by the columns ``light`` (name); ``dx, dy, dz`` (direction to the light) or
+    ``x_mm, y_mm, z_mm`` (position); optional ``intensity`` or ``intensity_r, intensity_g, intensity_b``
+    (1 if absent); optional ``frame``: ``camera`` (x right, y down, z forward; the default) or ``yup``
+    (x right, y up, z towards the camera, same origin). A near light of a list shines alike to all sides.
+    Lines that begin with # are skipped.
+
+    Raises
+    ------
+    FileNotFoundError
+        No such file.
+    ValueError
+        One line that names file, row and column.
+    """
+    path = Path(path)
+    try:
+        text = read_bytes(path, "no such light list").decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: no text file in UTF-8") from None
+    readers: dict[str, Callable[[Path, str], dict[str, LightModel]]] = {
+        ".lp": _lp_lights,
+        ".csv": _csv_lights,
+    }
+    if path.suffix.lower() not in readers:
+        raise ValueError(f"{path}: a light list ends in .lp or .csv")
+    lights = readers[path.suffix.lower()](path, text)
+    if not lights:
+        raise ValueError(f"{path}: holds no light")
+    return LightSet(lights=lights, provenance=Provenance(note=f"read from {path.name}"))
+
+
+def _lp_lights(path: Path, text: str) -> dict[str, LightModel]:
+    lines = [(row, line.split()) for row, line in enumerate(text.splitlines(), 1) if line.strip()]
+    if not lines or len(lines[0][1]) != 1 or not lines[0][1][0].isdecimal():
+        raise ValueError(f"{path}: row 1: want the number of lights")
+    lights: dict[str, LightModel] = {}
+    for row, words in lines[1:]:
+        where = f"{path}: row {row}"
+        if len(words) < 4:
+            raise ValueError(f"{where}: want an image's name and x y z")
+        name = PureWindowsPath(" ".join(words[:-3])).stem
+        vector = [_number(word, f"{where}: {axis}") for axis, word in zip("xyz", words[-3:], strict=True)]
+        _add(lights, name, DistantLight(direction=_direction(vector, _Y_UP, where)), where)
+    if len(lights) != int(lines[0][1][0]):
+        raise ValueError(f"{path}: row 1 promises {lines[0][1][0]} lights, the file has {len(lights)}")
+    return lights
+
+
+_DIRECTION, _POSITION = ("dx", "dy", "dz"), ("x_mm", "y_mm", "z_mm")
+_RGB = ("intensity_r", "intensity_g", "intensity_b")
+
+
+def _csv_lights(path: Path, text: str) -> dict[str, LightModel]:
+    numbered = enumerate(text.splitlines(), 1)
+    lines = [(row, line) for row, line in numbered if line.strip() and not line.lstrip().startswith("#")]
+    table = [(row, [cell.strip() for cell in next(csv.reader([line]))]) for row, line in lines]
+    if not table:
+        return {}
+    columns = table[0][1]
+    known = {"light", *_DIRECTION, *_POSITION, "intensity", *_RGB, "frame"}
+    if odd := [column for column in columns if column not in known] or [
+        c for c in columns if columns.count(c) > 1
+    ]:
+        raise ValueError(f"{path}: row {table[0][0]}: column {odd[0]!r}: unknown, or there twice")
+    places = [group for group in (_DIRECTION, _POSITION) if set(group) & set(columns)]
+    strengths = [group for group in (("intensity",), _RGB) if set(group) & set(columns)]
+    if len(places) != 1 or len(strengths) > 1:
+        raise ValueError(
+            f"{path}: row {table[0][0]}: want dx, dy, dz OR x_mm, y_mm, z_mm, and one kind of intensity"
+        )
+    for column in ("light", *places[0], *(strengths[0] if strengths else ())):
+        if column not in columns:
+            raise ValueError(f"{path}: row {table[0][0]}: column {column}: missing")
+    lights: dict[str, LightModel] = {}
+    for row, cells in table[1:]:
+        where = f"{path}: row {row}"
+        if len(cells) != len(columns):
+            raise ValueError(f"{where}: {len(cells)} cells, the header has {len(columns)}")
+        value = dict(zip(columns, cells, strict=True))
+        frame = value.get("frame") or "camera"
+        if frame not in ("camera", "yup"):
+            raise ValueError(f"{where}: column frame: {frame!r}, want camera or yup")
+        axes = _Y_UP if frame == "yup" else np.ones(3)
+        place = [_number(value[column], f"{where}: column {column}") for column in places[0]]
+        intensity = tuple(
+            _intensity(value[c], f"{where}: column {c}") for c in (strengths[0] if strengths else ())
+        )
+        light: LightModel
+        if places[0] is _DIRECTION:
+            light = DistantLight(direction=_direction(place, axes, where), intensity=intensity or (1.0,))
+        else:
+            x, y, z = (float(c) for c in place * axes)
+            light = NearLight(position_mm=(x, y, z), intensity=intensity or (1.0,))
+        _add(lights, value["light"], light, where)
+    return lights
+
+
+def _number(word: str, where: str) -> float:
+    try:
+        value = float(word)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise ValueError(f"{where}: {word!r} is no number")
+    return value
+
+
+def _intensity(word: str, where: str) -> float:
+    value = 1.0 if not word else _number(word, where)
+    if value <= 0:
+        raise ValueError(f"{where}: {word}: an intensity is above 0")
+    return value
+
+
+def _direction(vector: Sequence[float], axes: Float, where: str) -> tuple[float, float, float]:
+    x, y, z = (float(c) for c in normalize(vector * axes))
+    if not math.isfinite(x):
+        raise ValueError(f"{where}: the direction is zero")
+    return x, y, z
+
+
+def _add(lights: dict[str, LightModel], name: str, light: LightModel, where: str) -> None:
+    if not name or name in lights:
+        raise ValueError(f"{where}: column light: {f'{name!r} is there twice' if name else 'empty'}")
+    lights[name] = light
