@@ -15,6 +15,7 @@ def normalize(vectors: ArrayLike) -> Float:
     Parameters
     ----------
     vectors : array_like, (..., n)
+        Any length.
 
     Returns
     -------

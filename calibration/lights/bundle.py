@@ -15,6 +15,8 @@ from calibration.geometry import (
 )
 from calibration.lens import LensModel
 
+Mask = NDArray[np.bool_]
+
 
 class State(NamedTuple):
     """Unknowns. Light i is at origin + towards[i] / inverse[i]; a distant light has inverse 0."""
@@ -90,7 +92,7 @@ class PerspectiveMirror(NamedTuple):
 
 
 class OrthographicMirror(NamedTuple):
-    """Spheres seen along +z without perspective. Sphere steps: centre x, y and radius in px. Distant lights only."""
+    """Spheres seen along +z without perspective; distant lights only. Steps: centre x, y, radius, px."""
 
     def moved(self, spheres: Float, step: Float) -> Float:
         """Circles moved and resized."""
@@ -188,10 +190,12 @@ def adjust(
     Parameters
     ----------
     mirror : Mirror
+        How the camera sees lights in the spheres.
     start : State
         Its spheres are the outlines' and serve as prior; its lights need to be right to some 5 % of a
         sphere's radius in most spheres.
     outline_covariance : ndarray, (s, 3, 3)
+        Of the spheres, in the mirror's steps.
     pixels, sigma_px : ndarray, (n, s, k, 2) and (n, s, k)
         Highlight candidates; NaN where there is none.
     near : bool
@@ -204,9 +208,16 @@ def adjust(
     Solution
     """
     width = 3 if near else 2
-    problem = _Problem(mirror, start.spheres, np.linalg.inv(outline_covariance), pixels, sigma_px, width)
+    problem = _Problem(
+        mirror,
+        start.spheres,
+        np.asarray(np.linalg.inv(outline_covariance), np.float64),
+        pixels,
+        sigma_px,
+        width,
+    )
     factor = 1.0 if scale is None else scale
-    used = np.isfinite(sigma_px).any(axis=-1)
+    used: Mask = np.asarray(np.isfinite(sigma_px).any(axis=-1))
     state = start
     for loss in (100.0, 30.0, 10.0, 5.0):
         state, terms = _descend(problem, state, factor, used, loss)
@@ -221,7 +232,7 @@ def adjust(
         before = used
         measured = _evaluate(problem, state, factor, used, 0.0)
         with np.errstate(invalid="ignore"):
-            used = measured.norm < _REJECT
+            used = np.asarray(measured.norm < _REJECT)
         state, terms = _descend(problem, state, factor, used, 0.0)
         freedom = 2 * int(used.sum()) - width * int(used.any(axis=1).sum())
         change = 1.0
@@ -246,9 +257,7 @@ def adjust(
     return Solution(state, chosen, terms.residual, terms.cost, factor, lights, spheres, terms.outline_chi2)
 
 
-def _descend(
-    problem: _Problem, start: State, factor: float, used: NDArray[np.bool_], loss: float
-) -> tuple[State, _Terms]:
+def _descend(problem: _Problem, start: State, factor: float, used: Mask, loss: float) -> tuple[State, _Terms]:
     """Levenberg-Marquardt to a minimum."""
     state, terms = start, _evaluate(problem, start, factor, used, loss)
     damping = 1e-6
@@ -284,7 +293,7 @@ def _stepped(problem: _Problem, state: State, step: Float) -> State:
     return State(spheres, towards, inverse, state.origin)
 
 
-def _evaluate(problem: _Problem, state: State, factor: float, used: NDArray[np.bool_], loss: float) -> _Terms:
+def _evaluate(problem: _Problem, state: State, factor: float, used: Mask, loss: float) -> _Terms:
     """Cost, normal equations and residuals; Geman-McClure loss at ``loss`` sigma, 0 for none."""
     width = problem.width
     predicted, by_sphere, by_light = problem.mirror.predict(state)

@@ -1,7 +1,7 @@
 """Lights from mirror spheres: directions of distant ones, positions of near ones, with covariance."""
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,7 @@ from calibration.geometry import Float, normalize, tangent_basis
 from calibration.lens import LensModel
 from calibration.lights.bundle import Mirror, OrthographicMirror, PerspectiveMirror, Solution, State, adjust
 from calibration.lights.highlights import Highlights, locate_highlights
+from calibration.lights.intensity import FluxIntensity, flux_intensity, mirror_gain
 from calibration.lights.model import DistantLight, LightModel, LightSet, NearLight
 from calibration.provenance import FitError, Provenance, Quality
 from calibration.targets.spheres import SphereView
@@ -45,11 +46,14 @@ def fit_lights(
         'auto' takes near lights when they explain the highlights better than chance (Bayesian information
         criterion); the reason is in ``provenance.note``.
     provenance : Provenance or None
+        Session and options to record; a note is added.
 
     Returns
     -------
     LightSet
-        Intensities are 1: see ``intensity``. Warnings name the highlights that were rejected and the spheres
+        Intensities are relative, from the highlights' flux (unit mean irradiance at the spheres' middle),
+        for emission that is alike in all directions; ``intensity.fit_intensities`` replaces them by those
+        from a white plane. Warnings name the highlights that were rejected and the spheres
         whose outline and highlights disagree.
 
     Raises
@@ -64,8 +68,8 @@ def fit_lights(
         raise ValueError(f"{len(names)} names for {len(highlights.pixels)} lights")
     if highlights.pixels.shape[1] != len(spheres):
         raise ValueError(f"highlights of {highlights.pixels.shape[1]} spheres, but {len(spheres)} spheres")
-    for name, seen in zip(names, np.isfinite(highlights.sigma_px).any(axis=(1, 2)), strict=True):
-        if not seen:
+    for name, sigma in zip(names, highlights.sigma_px, strict=True):
+        if not np.isfinite(sigma).any():
             raise FitError(
                 f"light {name}: no highlight in any of the {len(spheres)} spheres; is it lit, is its exposure"
                 " long enough, does it stand on the camera's side?"
@@ -221,26 +225,31 @@ def _light_set(
     note: str,
 ) -> LightSet:
     state, used = solution.state, solution.chosen >= 0
-    seen = np.isfinite(highlights.sigma_px).any(axis=-1)
+    seen = np.asarray(np.isfinite(highlights.sigma_px).any(axis=-1))
     need = 2 if near else 1
     for name, kept, present in zip(names, used.sum(axis=1), seen.sum(axis=1), strict=True):
         if kept < need:
             raise FitError(
-                f"light {name}: {kept} consistent highlights (of {present} seen in {len(problem.views)} spheres),"
-                f" want {need}; look for a reflection taken for the light, or a light that moved"
+                f"light {name}: {kept} consistent highlights (of {present} seen),"
+                f" want {need}; did the light move, or a reflection pass for it?"
             )
+    flux = _flux(problem, highlights, solution, near)
+    strength: list[dict[str, Any]] = [
+        {"intensity": (float(v),), "intensity_sigma": (float(d),) if flux.known else None}
+        for v, d in zip(flux.value, flux.sigma, strict=True)
+    ]
     lights: dict[str, LightModel] = {}
     turn = tangent_basis(state.towards)
     for i, name in enumerate(names):
         if not near:
             lights[name] = DistantLight(
-                direction=_vector(state.towards[i]), covariance=solution.light_covariance[i, :2, :2]
+                direction=_vector(state.towards[i]),
+                covariance=solution.light_covariance[i, :2, :2],
+                **strength[i],
             )
             continue
         if not state.inverse[i] > 1e-7:
-            raise FitError(
-                f"light {name}: its highlights meet at infinity; it is a distant light: fit with model='distant'"
-            )
+            raise FitError(f"light {name}: its highlights meet at infinity: fit it as distant")
         distance = 1 / state.inverse[i]
         by_step = np.stack(
             [turn[i, 0] * distance, turn[i, 1] * distance, -state.towards[i] * distance**2], axis=-1
@@ -249,6 +258,7 @@ def _light_set(
             position_mm=_vector(state.origin + state.towards[i] * distance),
             covariance=by_step @ solution.light_covariance[i] @ by_step.T,
             axis=_vector(-state.towards[i]),
+            **strength[i],
         )
     metric = isinstance(problem.mirror, PerspectiveMirror) and radius_mm is not None
     centres = problem.mirror.centres(state.spheres) if isinstance(problem.mirror, PerspectiveMirror) else None
@@ -257,19 +267,46 @@ def _light_set(
         sphere_centres_mm=centres if metric else None,
         sphere_radius_mm=radius_mm,
         scene_depth_mm=float(centres[:, 2].mean()) if metric and centres is not None else None,
-        quality=_quality(names, problem, solution, seen),
-        provenance=provenance.replace(note="; ".join(t for t in (provenance.note, note) if t)),
+        quality=_quality(names, problem, solution, seen, flux.known),
+        provenance=provenance.replace(
+            note="; ".join(t for t in (provenance.note, note) if t),
+            options={**provenance.options, "intensity": "highlights" if flux.known else "equal"},
+        ),
     )
+
+
+def _flux(problem: _Problem, highlights: Highlights, solution: Solution, near: bool) -> FluxIntensity:
+    """Intensities from the unsaturated ones of the highlights that the fit used."""
+    chosen = solution.chosen
+    pick = np.arange(chosen.shape[0])[:, None], np.arange(chosen.shape[1])[None], np.maximum(chosen, 0)
+    usable = (chosen >= 0) & ~highlights.saturated[pick]
+    flux = np.where(usable, highlights.flux[pick], np.nan)
+    state, mirror = solution.state, problem.mirror
+    gain, irradiance = np.ones(chosen.shape), np.ones(len(chosen))
+    if isinstance(mirror, PerspectiveMirror):
+        place = state.towards + state.inverse[:, None] * state.origin
+        light = np.concatenate([place, state.inverse[:, None]], axis=-1)
+        if near:
+            light = light / np.maximum(state.inverse, 1e-12)[:, None]
+            irradiance = state.inverse**2
+        gain = mirror_gain(mirror.centres(state.spheres)[None], mirror.radius_mm, light[:, None], mirror.lens)
+    return flux_intensity(flux, highlights.flux_sigma[pick], gain, irradiance)
 
 
 def _vector(values: Float) -> tuple[float, float, float]:
     return float(values[0]), float(values[1]), float(values[2])
 
 
-def _quality(names: Sequence[str], problem: _Problem, solution: Solution, seen: NDArray[np.bool_]) -> Quality:
+def _quality(
+    names: Sequence[str], problem: _Problem, solution: Solution, seen: NDArray[np.bool_], flux_known: bool
+) -> Quality:
     used = solution.chosen >= 0
     size = np.linalg.norm(solution.residual, axis=-1)
     warnings = []
+    if not flux_known:
+        warnings.append(
+            "highlights are saturated, all lights are taken as equal: expose shorter or add a white plane"
+        )
     for i, j in np.argwhere(seen & ~used):
         off = f"{size[i, j]:.1f} px off" if np.isfinite(size[i, j]) else "where none can be"
         warnings.append(f"light {names[i]}: highlight in sphere {j} rejected, {off}")

@@ -61,6 +61,7 @@ def locate_highlights(
     images : sequence of ndarray, (h, w)
         Radiance, one image a light; NaN where saturated. At least one.
     spheres : sequence of SphereView
+        Where to look.
     candidates : int
         Spots kept per light and sphere; the fit of the lights tells which one is the light.
 

@@ -97,7 +97,7 @@ def _moved(view: SphereView, step: Float, lens: LensModel | None) -> SphereView:
 
 
 def _frame(view: SphereView, lens: LensModel | None, angles: Float) -> tuple[Float, Float, Float]:
-    """Outline points (k, 2), outward unit normals (k, 2), their motion along those by the parameters (k, 3)."""
+    """Outline points (k, 2), outward normals (k, 2), motion along those by the parameters (k, 3)."""
     points = curve(view, lens, angles)
     h = 1e-4
     tangent = curve(view, lens, angles + h) - curve(view, lens, angles - h)
@@ -206,7 +206,6 @@ def refine(images: NDArray[np.float32], start: SphereView, lens: LensModel | Non
     """
     view = start
     blur = max(slack_px / 2.5, 0.8)
-    edges = None
     while True:
         factor = max(1, 2 ** int(np.floor(np.log2(blur / 1.6))) if blur > 1.6 else 1)
         reduced = images if factor == 1 else _reduced(images, factor)
@@ -279,7 +278,7 @@ def _count(view: SphereView, blur: float) -> int:
 
 def _blur_of(images: NDArray[np.float32], view: SphereView, lens: LensModel | None) -> float:
     """Width of the step that explains the profiles best, px."""
-    angles = np.linspace(0, 2 * np.pi, 120, endpoint=False)
+    angles = np.asarray(np.arange(120) * (2 * np.pi / 120), np.float64)
     points, normal, _ = _frame(view, lens, angles)
     x = np.arange(-8.0, 8.01, 0.5)
     profiles = _profiles(images, 1, points, normal, x)
@@ -291,7 +290,7 @@ def _refine_once(
     images: NDArray[np.float32], factor: int, view: SphereView, lens: LensModel | None, blur: float
 ) -> tuple[Edges, float]:
     k = _count(view, blur)
-    angles = np.arange(k) * (2 * np.pi / k)
+    angles = np.asarray(np.arange(k) * (2 * np.pi / k), np.float64)
     points, normal, jacobian = _frame(view, lens, angles)
     reach = min(5 * blur, 0.45 * view.radius_px)
     x = np.arange(-reach, reach + 1e-9, min(0.5 * max(factor, 1), blur / 1.5))

@@ -1,8 +1,8 @@
 """Mirror spheres found in images under several lights, without clicks; and from masks or circles.
 
 Two cues must agree. The outline: a circle of edges in the statistics of each pixel over the lights. The
-mirror: a small bright highlight inside it under most lights, which moves from light to light. A printed mark, a hole
-or a matte bump has the first and not the second.
+mirror: a small bright highlight inside it under most lights, which moves from light to light. A printed
+mark, a hole or a matte bump has the first and not the second.
 """
 
 from collections.abc import Sequence
@@ -207,7 +207,12 @@ def _compressed(mean: Image) -> list[Image]:
     scaled = np.log1p(np.clip(mean, 0, None) / bottom)
     ordered = np.sort(scaled, axis=0)
     n = len(ordered)
-    return [scaled.mean(axis=0), ordered[n // 2], ordered[n // 5], ordered[n - 1 - n // 5]]
+    return [
+        np.mean(scaled, axis=0, dtype=np.float32),
+        ordered[n // 2],
+        ordered[n // 5],
+        ordered[n - 1 - n // 5],
+    ]
 
 
 def _circles(survey: _Survey, low: float, high: float) -> list[_Candidate]:
@@ -224,7 +229,8 @@ def _circles(survey: _Survey, low: float, high: float) -> list[_Candidate]:
         if _MAX_RADIUS * factor >= high or min(layers[0].shape) < 2 * _MIN_RADIUS:
             break
         h, w = layers[0].shape
-        layers = [cv2.resize(layer, (w // 2, h // 2), interpolation=cv2.INTER_AREA) for layer in layers]
+        half = (w // 2, h // 2)
+        layers = [np.asarray(cv2.resize(v, half, interpolation=cv2.INTER_AREA), np.float32) for v in layers]
         factor *= 2
     return found
 

@@ -1,0 +1,427 @@
+"""Intensities and emission lobes of lights, from a white plane or from their highlights in mirror spheres."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.geometry import (
+    Float,
+    normalize,
+    reflection,
+    reflection_jacobian,
+    rotation,
+    tangent_basis,
+    transform,
+)
+from calibration.lens import LensModel
+from calibration.lights.model import DistantLight, LightModel, LightSet, NearLight
+from calibration.provenance import FitError
+from calibration.targets.boards import Charuco, Checkerboard, board_image, size_mm
+
+
+class PlaneSamples(NamedTuple):
+    """Radiance of a flat matte white surface at some points under every light.
+
+    Attributes
+    ----------
+    points_mm : ndarray, (m, 3)
+        Camera frame.
+    normal : ndarray, (3,)
+        Of the plane, towards the camera (n_z < 0).
+    radiance : ndarray, (n, m) or (n, m, 3)
+        e-/s under each light; NaN where unknown.
+    sigma : ndarray, as radiance
+        Standard deviation, e-/s.
+    reflectance : float
+        Albedo of the white: it fixes the scale of all albedos found with these lights.
+    """
+
+    points_mm: Float
+    normal: Float
+    radiance: Float
+    sigma: Float
+    reflectance: float
+
+
+class WhiteSpots(NamedTuple):
+    """Places on a board with nothing printed near.
+
+    Attributes
+    ----------
+    points_mm : ndarray, (m, 3)
+        Board frame.
+    clearance_mm : ndarray, (m,)
+        Distance to the nearest ink.
+    """
+
+    points_mm: Float
+    clearance_mm: Float
+
+
+def white_spots(board: Checkerboard | Charuco, *, margin_mm: float = 0.0) -> WhiteSpots:
+    """Centres of the blank areas of a board, at most one per half square.
+
+    Parameters
+    ----------
+    board : Checkerboard or Charuco
+        As printed.
+    margin_mm : float
+        White border of the print round the pattern that may be used too.
+
+    Returns
+    -------
+    WhiteSpots
+    """
+    scale = 16.0 / board.square_mm
+    image = board_image(board, scale)
+    border = int(margin_mm * scale)
+    blank = np.pad(image > 200, border, constant_values=True)
+    # Beyond the pattern and its border anything may lie.
+    clear = cv2.distanceTransform(np.pad(blank, 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
+    window = 2 * int(0.25 * board.square_mm * scale) + 1
+    # A faint slope towards the top left makes plateaus single-peaked.
+    rows, columns = np.indices(clear.shape)
+    tie = clear - 1e-4 * rows - 1.1e-4 * columns
+    peak = (tie >= cv2.dilate(tie, np.ones((window, window), np.uint8))) & (clear >= 1.5)
+    y, x = np.nonzero(peak)
+    width, height = size_mm(board)
+    h, w = image.shape
+    points = np.stack(
+        [(x - border + 0.5) * width / w, (y - border + 0.5) * height / h, np.zeros(len(x))], axis=-1
+    )
+    return WhiteSpots(points, np.asarray((clear[y, x] - 0.5) / scale, np.float64))
+
+
+def sample_plane(
+    radiance: Iterable[NDArray[np.floating]],
+    variance: Iterable[NDArray[np.floating]],
+    lens: LensModel,
+    pose: tuple[Float, Float],
+    spots: WhiteSpots,
+    reflectance: float,
+    *,
+    blur_px: float = 1.0,
+) -> PlaneSamples:
+    """Mean radiance round white spots of a board or plane in known pose.
+
+    Parameters
+    ----------
+    radiance, variance : iterables of ndarray, (h, w) or (h, w, 3)
+        One a light, e-/s and its square; NaN is skipped.
+    lens : LensModel
+        Of these images.
+    pose : (rotation vector rad (3,), translation mm (3,))
+        camera_from_board.
+    spots : WhiteSpots
+        In the board's frame.
+    reflectance : float
+        Albedo of the white.
+    blur_px : float
+        Standard deviation of the image's blur; windows keep three of it from ink.
+
+    Raises
+    ------
+    FitError
+        No spot is large enough in the image.
+    """
+    rotvec, translation = pose
+    points = transform(rotvec, translation, spots.points_mm)
+    matrix = rotation(rotvec)
+    normal = matrix[:, 2] * -np.sign(float(matrix[:, 2] @ translation))
+    pixels = lens.project(points)
+    # Foreshortening shrinks the clear disc in one direction by the cosine of the view angle.
+    facing = np.abs(normalize(points) @ normal)
+    reach = spots.clearance_mm * facing * min(lens.fx, lens.fy) / points[:, 2] - 3 * blur_px
+    # The window is centred on the nearest pixel, and a pixel reaches half a px further.
+    reach = np.minimum(reach - 1.2, 8.0)
+    room = np.minimum(pixels, [lens.width - 1, lens.height - 1] - pixels).min(axis=-1)
+    inside = np.isfinite(pixels).all(axis=-1) & (reach >= 1) & (room > reach + 1)
+    if inside.sum() < 4:
+        raise FitError(
+            f"only {int(inside.sum())} white places of the board are large enough in the image to sample;"
+            " use larger squares or come closer"
+        )
+    centre, reach = np.rint(pixels[inside]).astype(int), reach[inside]
+    rays = lens.unproject(centre)
+    points = rays * ((points[0] @ normal) / (rays @ normal))[:, None]
+    means, sigmas = [], []
+    for image, noise in zip(radiance, variance, strict=True):
+        mean = np.empty((len(centre), *image.shape[2:]))
+        spread = np.empty_like(mean)
+        for k, ((x, y), r) in enumerate(zip(centre, reach, strict=True)):
+            side = np.arange(-int(r), int(r) + 1)
+            dy, dx = np.nonzero(np.hypot(*np.meshgrid(side, side)) <= r)
+            at = y + side[dy], x + side[dx]
+            patch, square = np.asarray(image[at], np.float64), np.asarray(noise[at], np.float64)
+            good = np.isfinite(patch) & np.isfinite(square)
+            count = good.sum(axis=0)
+            with np.errstate(invalid="ignore", divide="ignore"):
+                enough = count >= 0.5 * len(patch)
+                mean[k] = np.where(enough, np.where(good, patch, 0).sum(axis=0) / count, np.nan)
+                spread[k] = np.where(enough, np.sqrt(np.where(good, square, 0).sum(axis=0)) / count, np.nan)
+        means.append(mean)
+        sigmas.append(spread)
+    return PlaneSamples(points, normal, np.stack(means), np.stack(sigmas), reflectance)
+
+
+_AXIS_PRIOR_RAD = 0.5
+_ORDER_PRIOR = 1.0
+_TEXTURE = 0.002
+"""Relative unevenness of a good white print: samples are not better than this."""
+
+
+def fit_intensities(lights: LightSet, samples: PlaneSamples) -> LightSet:
+    """Intensity of every light, and the emission lobe of near ones, from a white plane.
+
+    Near lights share one Lambertian order; each has its own axis with a weak prior towards the samples'
+    middle (0.5 rad) and on the order (1 +- 1): a small plane cannot tell a tilted axis from another order,
+    yet the irradiance over the plane, which is what counts, is fixed by the data. Geman-McClure weights
+    outvote shadows and marks.
+
+    Parameters
+    ----------
+    lights : LightSet
+        Directions or positions are kept.
+    samples : PlaneSamples
+        In the order of ``lights.lights``.
+
+    Returns
+    -------
+    LightSet
+        With intensities (1 or 3 values), their sigma, axes and order.
+
+    Raises
+    ------
+    FitError
+        A light does not reach the plane: fewer than 4 samples agree.
+
+    Notes
+    -----
+    Assumes a matte white: a glossy board shows a sheen that is taken for intensity.
+    """
+    names = list(lights.lights)
+    values = np.asarray(samples.radiance, np.float64)
+    noise = np.asarray(samples.sigma, np.float64)
+    if values.ndim == 2:
+        values, noise = values[..., None], noise[..., None]
+    if len(values) != len(names):
+        raise ValueError(f"{len(values)} images of the plane for {len(names)} lights")
+    order = 1.0
+    fits: list[_Lobe] = []
+    for _ in range(30):
+        fits = [
+            _fit_lobe(name, light, samples, values[i], noise[i], order)
+            for i, (name, light) in enumerate(lights.lights.items())
+        ]
+        near = [f for f in fits if f.order_weight > 0]
+        if not near:
+            break
+        # Newton on the shared order, each light's own unknowns eliminated.
+        weight = sum(f.order_weight for f in near) + 1 / _ORDER_PRIOR**2
+        step = (sum(f.order_pull for f in near) - (order - 1.0) / _ORDER_PRIOR**2) / weight
+        new = float(np.clip(order + np.clip(step, -0.5, 0.5), 0.0, 20.0))
+        settled = abs(new - order) < 1e-5
+        order = new
+        if settled:
+            break
+    fitted = {
+        name: _with_lobe(light, fit, order)
+        for (name, light), fit in zip(lights.lights.items(), fits, strict=True)
+    }
+    note = f"intensities from {len(samples.points_mm)} places on a white plane"
+    if any(f.order_weight > 0 for f in fits):
+        note += f", Lambertian order {order:.2f}"
+    provenance = lights.provenance.replace(
+        note="; ".join(t for t in (lights.provenance.note, note) if t),
+        options={**lights.provenance.options, "intensity": "white plane"},
+    )
+    return lights.replace(lights=fitted, provenance=provenance)
+
+
+class _Lobe(NamedTuple):
+    axis: Float
+    log_intensity: Float
+    log_sigma: Float
+    order_weight: float
+    order_pull: float
+
+
+def _fit_lobe(
+    name: str, light: LightModel, samples: PlaneSamples, values: Float, noise: Float, order: float
+) -> _Lobe:
+    """Intensity per channel and axis for a given order; how the residuals pull on the order."""
+    points = samples.points_mm
+    bare: LightModel
+    if isinstance(light, NearLight):
+        bare = light.replace(intensity=(1.0,), intensity_sigma=None, order=0.0)
+    else:
+        bare = light.replace(intensity=(1.0,), intensity_sigma=None)
+    direction, irradiance = bare.at(points)
+    shading = irradiance[:, 0] * (direction @ samples.normal) * samples.reflectance
+    with np.errstate(invalid="ignore", divide="ignore"):
+        log = np.log(values / shading[:, None])
+        relative = np.hypot(noise / values, _TEXTURE)
+    usable = np.isfinite(log) & np.isfinite(relative) & (relative < 0.3) & (shading > 0)[:, None]
+    if (usable.sum(axis=0) < 4).any():
+        raise FitError(f"light {name}: does not light the white plane; fewer than 4 places are usable")
+    log, weight0 = np.where(usable, log, 0.0), np.where(usable, 1 / relative**2, 0.0)
+    channels = values.shape[1]
+    near = isinstance(light, NearLight)
+    prior_axis = (
+        normalize(points.mean(axis=0) - light.position_mm) if isinstance(light, NearLight) else np.zeros(3)
+    )
+    axis, away = prior_axis, -direction
+    level = np.array([np.median(log[usable[:, c], c]) for c in range(channels)])
+    scale = 0.2
+    hessian = np.eye(channels)
+    jacobian, weight, residual = np.zeros((*log.shape, channels)), weight0, log
+    for step_number in range(60):
+        cosine = np.clip(away @ axis, 0.05, None) if near else np.ones(len(points))
+        residual = np.where(usable, log - level - order * np.log(cosine)[:, None], 0.0)
+        weight = weight0 / (1 + (residual / scale) ** 2) ** 2
+        tight = 1.4826 * np.median(np.abs(residual[usable]))
+        scale = max(scale / 2, 4 * float(tight), 3 * _TEXTURE)
+        extra = 2 if near else 0
+        jacobian = np.zeros((*log.shape, channels + extra))
+        jacobian[..., :channels] = np.eye(channels)
+        hessian, gradient = np.zeros((channels + extra,) * 2), np.zeros(channels + extra)
+        if near:
+            basis = tangent_basis(axis)
+            jacobian[..., channels:] = (order * (away @ basis.T) / cosine[:, None])[:, None, :]
+            at = slice(channels, None)
+            hessian[at, at] = np.eye(2) / _AXIS_PRIOR_RAD**2
+            gradient[at] = (basis @ prior_axis) / _AXIS_PRIOR_RAD**2
+        hessian += np.einsum("mc,mci,mcj->ij", weight, jacobian, jacobian)
+        gradient += np.einsum("mc,mci,mc->i", weight, jacobian, residual)
+        step = np.linalg.solve(hessian, gradient)
+        level = level + step[:channels]
+        if near:
+            turn = np.clip(step[channels:], -0.3, 0.3)
+            axis = normalize(axis + turn @ basis)
+        if step_number > 8 and np.max(np.abs(step)) < 1e-9:
+            break
+    agreeing = (np.abs(residual) < 3 * scale) & usable
+    if (agreeing.sum(axis=0) < 4).any():
+        raise FitError(f"light {name}: its irradiance on the white plane follows no light at that place")
+    # The fit's own scatter, where the print is more uneven than assumed.
+    freedom = max(int(agreeing.sum()) - len(hessian), 1)
+    chi2 = max(float(np.sum(weight * residual**2)) / freedom, 1.0)
+    inverse = np.linalg.inv(hessian)
+    order_weight = order_pull = 0.0
+    if near:
+        column = np.broadcast_to(np.log(np.clip(away @ axis, 0.05, None))[:, None], log.shape)
+        cross = np.einsum("mc,mci,mc->i", weight, jacobian, column)
+        order_weight = float(np.sum(weight * column**2) - cross @ inverse @ cross) / chi2
+        order_pull = float(np.sum(weight * column * residual) - cross @ inverse @ gradient) / chi2
+    sigma = np.sqrt(np.diag(inverse)[:channels] * chi2)
+    return _Lobe(axis, level, sigma, max(order_weight, 1e-12) if near else 0.0, order_pull)
+
+
+def _with_lobe(light: LightModel, fit: _Lobe, order: float) -> LightModel:
+    intensity = np.exp(fit.log_intensity)
+    values = tuple(float(v) for v in intensity)
+    sigma = tuple(float(v) for v in intensity * fit.log_sigma)
+    if isinstance(light, DistantLight):
+        return light.replace(intensity=values, intensity_sigma=sigma)
+    x, y, z = (float(v) for v in fit.axis)
+    return light.replace(intensity=values, intensity_sigma=sigma, axis=(x, y, z), order=order)
+
+
+def mirror_gain(centres: Float, radius: float, light: Float, lens: LensModel) -> Float:
+    """Flux of a highlight, radiance times px^2, per unit of its light's intensity and mirror reflectance.
+
+    The irradiance that a small source sends to the camera by way of the mirror is, by reciprocity, its
+    intensity times the determinant of the view ray's turn by the source's shift. Divided by the solid angle
+    of a pixel this is the sum of radiance over the highlight's pixels. As in ``LightModel`` the 1 / pi of a
+    Lambertian surface is inside the intensity: pi times it.
+
+    Parameters
+    ----------
+    centres : ndarray, (..., 3)
+        mm, camera frame.
+    radius : float
+        mm.
+    light : ndarray, (..., 4)
+        Homogeneous, w = 1 for a near light, w = 0 and a unit vector for a distant one.
+    lens : LensModel
+        Of the image; without distortion of flux, i.e. radiance is corrected for vignetting.
+
+    Returns
+    -------
+    ndarray, (...)
+        NaN where the light is not seen in the sphere.
+    """
+    normal = reflection(centres, radius, light)
+    points = centres + radius * normal
+    reach = np.linalg.norm(points, axis=-1)
+    view = points / reach[..., None]
+    _, by_light = reflection_jacobian(centres, radius, light, normal)
+    turn = (np.eye(3) - view[..., :, None] * view[..., None, :]) @ by_light[..., :3] / reach[..., None, None]
+    towards = normalize(light[..., :3] - light[..., 3:] * points)
+    small = tangent_basis(view) @ turn @ np.swapaxes(tangent_basis(towards), -1, -2)
+    pixels, half = lens.project(points), 0.5 * np.eye(2)
+    du, dv = (lens.unproject(pixels + h) - lens.unproject(pixels - h) for h in half)
+    solid_angle = np.linalg.norm(np.cross(du, dv), axis=-1)
+    return np.asarray(np.pi * np.abs(np.linalg.det(small)) / solid_angle)
+
+
+class FluxIntensity(NamedTuple):
+    """Relative intensities from highlights.
+
+    Attributes
+    ----------
+    value, sigma : ndarray, (n,)
+        Scaled to unit mean irradiance at the reference point.
+    known : bool
+        False where the highlights say nothing and all lights are taken to be equally strong.
+    """
+
+    value: Float
+    sigma: Float
+    known: bool
+
+
+def flux_intensity(flux: Float, sigma: Float, gain: Float, irradiance: Float) -> FluxIntensity:
+    """Combine the highlights of equally reflecting spheres.
+
+    Parameters
+    ----------
+    flux, sigma : ndarray, (n, s)
+        Of the highlights; NaN where unused or saturated.
+    gain : ndarray, (n, s)
+        ``mirror_gain``, or ones.
+    irradiance : ndarray, (n,)
+        Of each light at the reference point for unit intensity; it scales the result.
+
+    Returns
+    -------
+    FluxIntensity
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        log = np.log(flux / gain)
+        relative = np.hypot(sigma / flux, 0.005)
+    good = np.isfinite(log) & np.isfinite(relative)
+    if not good.any(axis=1).all():
+        value = 1.0 / float(np.mean(irradiance)) * np.ones(len(irradiance))
+        return FluxIntensity(value, np.full(len(value), np.nan), False)
+    # Spheres may differ in reflectance: their offsets from each other are taken out.
+    level = np.where(good, log, np.nan)
+    for _ in range(20):
+        of_light = np.nanmedian(level, axis=1, keepdims=True)
+        offset = np.array(
+            [np.median(c[np.isfinite(c)]) if np.isfinite(c).any() else 0.0 for c in (level - of_light).T]
+        )
+        level = level - offset + offset.mean()
+        if np.max(np.abs(offset - offset.mean())) < 1e-9:
+            break
+    weight = np.where(good, 1 / relative**2, 0.0)
+    middle = np.nanmedian(level, axis=1, keepdims=True)
+    away = np.where(good, level - middle, 0.0)
+    weight = weight / (1 + (away / 0.03) ** 2) ** 2
+    mean = np.sum(weight * np.where(good, level, 0.0), axis=1) / weight.sum(axis=1)
+    value = np.exp(mean)
+    value = value / float(np.mean(value * irradiance))
+    return FluxIntensity(value, value / np.sqrt(weight.sum(axis=1)), True)
