@@ -1,0 +1,78 @@
+"""Open devices by name; they close in reverse order, lights first dark, however the block is left."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from capture.devices import Camera, Light, Operator
+from capture.drivers.manual import TerminalOperator
+from capture.drivers.simulated import SimulatedCamera, SimulatedLight, SimulatedOperator
+from capture.plan import Shot
+from rigs.config import ConfigError, RigConfig
+from rigs.simulated import Truth, Twin
+
+
+@dataclass(frozen=True, eq=False)
+class Rig:
+    """The open devices of a rig: what ``capture.runner.run`` drives."""
+
+    config: RigConfig
+    cameras: Mapping[str, Camera]
+    lights: Mapping[str, Light]
+    operator: Operator
+
+
+@contextmanager
+def open_rig(
+    config: RigConfig, simulate: Truth | None = None, *, taken: Iterable[Shot] = ()
+) -> Iterator[Rig]:
+    """Open every device of ``config``, or its simulated twin.
+
+    Parameters
+    ----------
+    config : RigConfig
+    simulate : Truth, optional
+        What the twin knows. Every device, whatever its driver, is then played by the twin.
+    taken : iterable of Shot
+        What an earlier run of the same session answered: the twin's noise goes on from there.
+
+    Raises
+    ------
+    rigs.config.ConfigError
+        The truth has no such camera or one of another size; or a simulated device and no truth.
+    capture.devices.DeviceError
+        A device cannot be opened; those already open are closed again.
+    """
+    with ExitStack() as stack:
+        if simulate is not None:
+            limits = config.limits
+            try:
+                twin = Twin(simulate, limits.cameras)
+            except ValueError as error:
+                raise ConfigError(str(error)) from None
+            for shot in taken:
+                twin.note_taken(shot)
+            yield Rig(
+                config=config,
+                cameras={
+                    name: stack.enter_context(SimulatedCamera(name, limit, twin))
+                    for name, limit in limits.cameras.items()
+                },
+                lights={
+                    name: stack.enter_context(SimulatedLight(name, limit, twin))
+                    for name, limit in limits.lights.items()
+                },
+                operator=SimulatedOperator(twin),
+            )
+            return
+        # One at a time: opening all and entering afterwards would leak the early ones when a late one fails.
+        cameras: dict[str, Camera] = {}
+        lights: dict[str, Light] = {}
+        try:
+            for name, camera in config.cameras.items():
+                cameras[name] = stack.enter_context(camera.open(name))
+            for name, light in config.lights.items():
+                lights[name] = stack.enter_context(light.open(name))
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+        yield Rig(config=config, cameras=cameras, lights=lights, operator=TerminalOperator())

@@ -1,0 +1,80 @@
+"""rig.yaml and plan.yaml: what is refused, and how the refusal reads."""
+
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from capture.plan import CapturePlan
+from rigs.config import ConfigError, RigConfig, load_plan, load_rig, read_yaml
+
+ROOT = Path(__file__).parents[2]
+CAMERA = """
+cameras:
+  main: {driver: simulated, width: 8, height: 4, exposure_min_s: 0.001, exposure_max_s: 1}
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "rig.yaml"
+    path.write_text(textwrap.dedent(text))
+    return path
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs/rigs").glob("*.yaml")), ids=lambda p: p.name)
+def test_shipped_rigs_load(path):
+    assert load_rig(path).cameras
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs/plans").glob("*.yaml")), ids=lambda p: p.name)
+def test_shipped_plans_load_and_expand(path):
+    plan = load_plan(path)
+    shots = plan.shots()
+    assert [shot.index for shot in shots] == list(range(len(shots)))
+    assert load_plan(path).digest == plan.digest
+
+
+def test_ranges_of_lights_expand(tmp_path):
+    rig = load_rig(write(tmp_path, "name: r" + CAMERA + "lights: {led08..led11: {driver: simulated}}"))
+    assert list(rig.lights) == ["led08", "led09", "led10", "led11"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name: r" + CAMERA + "lights: {a: {driver: simulated, chanel: 3}}", "lights.a.simulated.chanel: unknown key"),
+        ("name: r" + CAMERA + "ligths: {}", "ligths: unknown key"),
+        ("name: r" + CAMERA + "lights: {a1..a3: {driver: simulated}, a2: {driver: simulated}}", "a2 is named twice"),
+        ("name: r", "cameras: Field required"),
+        ("name: r\nname: s", "line 2: key 'name' is given twice"),
+        ("name: [r", "not YAML"),
+        ("", "is empty"),
+    ],
+)
+def test_faults_are_named_with_their_path(tmp_path, text, message):
+    with pytest.raises(ConfigError) as caught:
+        load_rig(write(tmp_path, text))
+    assert message in str(caught.value)
+    assert "rig.yaml" in str(caught.value)
+
+
+def test_missing_file_is_one_line(tmp_path):
+    with pytest.raises(ConfigError, match="no such file"):
+        load_rig(tmp_path / "none.yaml")
+
+
+def test_a_tag_that_builds_objects_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="not YAML"):
+        load_rig(write(tmp_path, "name: !!python/object/apply:os.getcwd []"))
+
+
+def test_plan_round_trip(tmp_path):
+    plan = load_plan(ROOT / "configs/plans/dome-relief.yaml")
+    path = tmp_path / "plan.json"
+    path.write_text(plan.model_dump_json())
+    assert read_yaml(path, CapturePlan) == plan
+
+
+def test_rig_round_trip():
+    rig = load_rig(ROOT / "configs/rigs/dome.yaml")
+    assert RigConfig.model_validate(rig.model_dump(mode="json")) == rig
