@@ -34,12 +34,17 @@ class Model(BaseModel):
 
     def replace(self, **changes: Any) -> Self:
         """Validated copy with some fields changed."""
-        return type(self).model_validate({**dict(self), **changes})
+        return type(self).model_validate({**self._values(), **changes})
 
     def __eq__(self, other: object) -> bool:
         if type(self) is not type(other):
             return NotImplemented
-        return all(_same(a, b) for (_, a), (_, b) in zip(self, other, strict=True))  # type: ignore[call-overload]
+        mine, theirs = self._values(), other._values()  # type: ignore[attr-defined]
+        return all(_same(value, theirs[name]) for name, value in mine.items())
+
+    def _values(self) -> dict[str, Any]:
+        # Iterating a model also yields its cached properties, once they have been asked for.
+        return {name: getattr(self, name) for name in type(self).model_fields}
 
     __hash__ = None  # type: ignore[assignment]
 
