@@ -1,8 +1,13 @@
 """A tiny scene, rig and plan; run as a script it captures into a session, so that it can be killed.
 
 python capture_fakes.py SESSION LIGHTS_LOG [SECONDS_PER_FRAME]
+    python capture_fakes.py --crash-points FOLDER
 """
 
+import itertools
+import os
+import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -130,17 +135,62 @@ def open_fake_rig(scene: FakeScene, camera: type[SimulatedCamera] = SimulatedCam
         yield FakeRig(cameras, lights, SimulatedOperator(scene))
 
 
-def capture(path: Path, scene: FakeScene, plan: CapturePlan | None = None) -> Session:
+def capture(path: Path, scene: FakeScene, plan: CapturePlan | None = None, quiet: bool = False) -> Session:
     """Run or resume the small plan to its end."""
     session = Session.resume(path, plan or small_plan(), RIG)
     with open_fake_rig(scene) as rig, closing(run(session.plan, rig, session)) as events:
         for event in events:
-            print(event.done, event.total, flush=True)
+            if not quiet:
+                print(event.done, event.total, flush=True)
     return session
 
 
+def crash_points(folder: Path) -> int:
+    """Kill a fork around each step to the disk, one step further each time; resume each; count them."""
+    plan = CapturePlan(name="tiny", blocks=(small_plan().blocks[0].replace(lights=None, repeats=1),))
+    point = 0
+    while True:
+        path = folder / f"{point:03d}"
+        child = os.fork()
+        if child == 0:
+            _die_at(point)
+            capture(path, FakeScene(), plan, quiet=True)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        if os.WIFEXITED(status):
+            if os.WEXITSTATUS(status):
+                raise SystemExit(f"point {point}: the child failed instead of being killed")
+            shutil.rmtree(path)
+            return point
+        capture(path, FakeScene(), plan, quiet=True)
+        point += 1
+
+
+def _die_at(point: int) -> None:
+    """Before step ``point // 2`` when even, after it when odd."""
+    steps = itertools.count()
+
+    def fatal(real: Callable[..., object]) -> Callable[..., object]:
+        def step(*args: object, **options: object) -> object:
+            number = next(steps)
+            if 2 * number == point:
+                os.kill(os.getpid(), signal.SIGKILL)
+            result = real(*args, **options)
+            if 2 * number + 1 == point:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return result
+
+        return step
+
+    for name in ("fsync", "replace", "unlink"):
+        setattr(os, name, fatal(getattr(os, name)))
+
+
 def main() -> None:
-    """Capture slowly."""
+    """Capture slowly, or try every crash point."""
+    if sys.argv[1] == "--crash-points":
+        print(crash_points(Path(sys.argv[2])))
+        return
     seconds = float(sys.argv[3]) if len(sys.argv) > 3 else 0.0
     capture(Path(sys.argv[1]), FakeScene(lambda camera, exposure_s: time.sleep(seconds), Path(sys.argv[2])))
 
