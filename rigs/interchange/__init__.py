@@ -3,6 +3,7 @@
 from rigs.interchange.folder import import_folder
 from rigs.interchange.images import ImageError, Picture, read_image
 from rigs.interchange.manifest import COLUMNS, ManifestError, ManifestRow, read_manifest
+from rigs.interchange.models import read_lens, read_light_set
 
 __all__ = [
     "COLUMNS",
@@ -12,5 +13,7 @@ __all__ = [
     "Picture",
     "import_folder",
     "read_image",
+    "read_lens",
+    "read_light_set",
     "read_manifest",
 ]

@@ -72,7 +72,8 @@ def photograph(linear: NDArray[Any], percentile: float = 99.5) -> Image:
     white = float(np.percentile(finite, percentile)) if finite.size else 1.0
     level = np.clip(data / (white if white > 0 else 1.0), 0, 1)
     curve = np.where(level <= 0.0031308, 12.92 * level, 1.055 * level ** (1 / 2.4) - 0.055)
-    return _to_bytes(curve)
+    # Short of white, which is where there is nothing.
+    return _to_bytes(0.94 * curve)
 
 
 def coloured(

@@ -2,11 +2,11 @@
 
 import json
 import math
-import os
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 
+from calibration.files import write_bytes
 from calibration.lens import LensModel
 from calibration.lights.model import LightSet
 from calibration.photometric import NormalMap
@@ -46,7 +46,7 @@ def write_report(path: Path, report: Report) -> Path:
         sections=tuple(sections(report)),
         provenance=tuple(_provenance(report)),
     )
-    _write_atomically(path, html)
+    write_bytes(path, html.encode())
     write_metrics(path.parent / "metrics.json", report.metrics)
     return path
 
@@ -58,16 +58,7 @@ def write_metrics(path: Path, metrics: tuple[Metric, ...]) -> None:
         row.update(
             {key: None for key, value in row.items() if isinstance(value, float) and not math.isfinite(value)}
         )
-    _write_atomically(path, json.dumps({"metrics": rows}, indent=2, allow_nan=False) + "\n")
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.partial")
-    with temporary.open("w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    write_bytes(path, (json.dumps({"metrics": rows}, indent=2, allow_nan=False) + "\n").encode())
 
 
 def _groups(metrics: tuple[Metric, ...]) -> list[tuple[str, list[Metric]]]:

@@ -113,7 +113,10 @@ def linearity(exposure_s: NDArray[Any], signal_dn: NDArray[Any], used: NDArray[n
         if len(signal) >= 3:
             # Weighted by 1 / signal, as the line is judged in percent.
             slope, offset = np.polyfit(exposure, signal, 1, w=1 / signal)
-            axes.plot(signal, 100 * (signal / (slope * exposure + offset) - 1), "o-", ms=4, color=_BLUE)
+            off = 100 * (signal / (slope * exposure + offset) - 1)
+            axes.plot(signal, off, "o-", ms=4, color=_BLUE)
+            reach = 1.2 * max(float(np.abs(off).max()), 0.05)
+            axes.set_ylim(-reach, reach)
         axes.set(xlabel="mean signal above black / DN", ylabel="off a straight line / %")
         return _png(figure)
 
@@ -163,34 +166,37 @@ def near_lights(lights: LightSet, truth: LightSet | None) -> bytes:
     known = {} if truth is None else {n: x for n, x in truth.lights.items() if isinstance(x, NearLight)}
     position = np.array([found[name].position_mm for name in names])
     true = np.array([known[name].position_mm for name in names if name in known]).reshape(-1, 3)
-    with _drawing(8.4, 3.8, 3, width_ratios=[1, 1, 0.95]) as (figure, (front, side, bars)):
+    spheres = np.zeros((0, 3)) if lights.sphere_centres_mm is None else np.asarray(lights.sphere_centres_mm)
+    everything = np.concatenate([position, true, spheres, np.zeros((1, 3))])
+    low, high = everything.min(axis=0), everything.max(axis=0)
+    pad = 0.08 * float((high - low).max())
+    span = high - low + 2 * pad
+    ratios = np.clip([span[0] / span[1], span[2] / span[1], 0.9], 0.3, 3)
+    with _drawing(8.4, 3.8, 3, width_ratios=ratios) as (figure, (front, side, bars)):
         for axes, (a, b) in ((front, (0, 1)), (side, (2, 1))):
-            if lights.sphere_centres_mm is not None:
-                radius = lights.sphere_radius_mm or 0.0
-                _discs(axes, np.asarray(lights.sphere_centres_mm)[:, [a, b]], radius)
-            axes.plot(0, 0, marker="s", ms=7, color=_INK, ls="none", label="camera")
+            _discs(axes, spheres[:, [a, b]], lights.sphere_radius_mm or 0.0)
+            axes.plot(0, 0, marker="s", ms=6, color=_INK, ls="none", label="camera")
             if len(true):
                 axes.plot(
-                    true[:, a], true[:, b], "o", ms=8, mfc="none", mew=1.2, color=_ORANGE, label="truth"
+                    true[:, a], true[:, b], "o", ms=7, mfc="none", mew=1.1, color=_ORANGE, label="truth"
                 )
-            for name in names:
+            for name, at in zip(names, position, strict=True):
                 covariance = found[name].covariance
                 if covariance is not None:
-                    _ellipse(
-                        axes,
-                        np.array(found[name].position_mm)[[a, b]],
-                        np.asarray(covariance)[np.ix_([a, b], [a, b])],
-                    )
-            axes.plot(position[:, a], position[:, b], "o", ms=3.2, color=_BLUE, label="found")
-            axes.set_aspect("equal", adjustable="datalim")
-            axes.invert_yaxis()
+                    _ellipse(axes, at[[a, b]], np.asarray(covariance)[np.ix_([a, b], [a, b])])
+            axes.plot(position[:, a], position[:, b], "o", ms=3, color=_BLUE, label="found")
+            axes.set(
+                aspect="equal",
+                xlim=(low[a] - pad, high[a] + pad),
+                ylim=(high[b] + pad, low[b] - pad),
+            )
         for name, (x, y, _) in zip(names, position, strict=True):
             front.annotate(
-                name, (x, y), xytext=(5, 3), textcoords="offset points", fontsize=5.5, color="#5b6673"
+                name, (x, y), xytext=(4, 3), textcoords="offset points", fontsize=5.5, color="#5b6673"
             )
         front.set(title="as the camera looks", xlabel="x / mm", ylabel="y / mm (down)")
-        side.set(title="from the side", xlabel="z / mm (away from the camera)", ylabel="y / mm (down)")
-        side.legend(loc="best")
+        side.set(title="from the side", xlabel="z / mm (from the camera)", yticklabels=[])
+        figure.legend(*side.get_legend_handles_labels(), loc="outside lower left", ncols=3)
         _light_bars(bars, names, found, known)
         return _png(figure)
 
@@ -267,6 +273,7 @@ def histogram(
                 share = np.histogram(part, bins)[0] / part.size * 100
                 axes.stairs(share, bins, color=colour, label=f"{name}: mean {part.mean():.2f}")
         axes.set(ylabel="share of the pixels / %", xlim=(0, top))
+        axes.set_ylim(0, 1.3 * axes.get_ylim()[1])
         axes.legend(loc="upper right")
         return _png(figure)
 
@@ -338,9 +345,9 @@ def _view_colours(view: NDArray[Any]) -> NDArray[Any]:
 
     order = np.unique(view, return_inverse=True)[1]
     # Hues turn by the golden ratio, so that views next to each other differ.
-    return np.asarray(matplotlib.colormaps["hsv"]((order * 0.618034) % 1.0)) * np.array(
-        [0.75, 0.75, 0.75, 1.0]
-    )
+    colours: NDArray[Any] = np.array(matplotlib.colormaps["hsv"]((order * 0.618034) % 1.0))
+    colours[:, :3] *= 0.75
+    return colours
 
 
 def _round_down(value: float) -> float:

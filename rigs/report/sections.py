@@ -149,7 +149,7 @@ def _surface(surface: Surface) -> Section:
     sigma = np.where(normals.valid, normals.sigma_deg, np.nan)
     top = maps.limits(sigma, 0, 98)[1]
     error = None
-    if surface.true_normals is not None:
+    if surface.true_normals is not None and bool(np.any(normals.valid)):
         error = np.where(normals.valid, angle_deg(normals.normals, surface.true_normals), np.nan)
         top = max(top, maps.limits(error, 0, 98)[1])
     figures.append(
@@ -382,7 +382,7 @@ def _lights(report: Report) -> Section:
                     plots.near_lights(lights, report.true_lights),
                     "Positions",
                     f"Positions of {near} near lights from the front and from the side",
-                    "Shaded ellipses hold 95 % of the position's uncertainty.",
+                    "To scale, with shaded ellipses that hold 95 % of a position's uncertainty.",
                     wide=True,
                 )
             )
