@@ -184,8 +184,11 @@ def _load_arrays(path: Path, sidecar: Any) -> dict[str, NDArray[Any]]:
     packed = read_bytes(path.with_name(name), f"missing; it holds the arrays of {path.name}")
     if hashlib.sha256(packed).hexdigest() != digest:
         raise ValueError(f"{path.with_name(name)}: damaged, or not the one that {path.name} was saved with")
-    with np.load(io.BytesIO(packed), allow_pickle=False) as archive:
-        arrays = {key: archive[key] for key in archive.files}
+    try:
+        with np.load(io.BytesIO(packed), allow_pickle=False) as archive:
+            arrays = {key: archive[key] for key in archive.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path.with_name(name)}: no sidecar of arrays ({one_line(error)})") from None
     for array in arrays.values():
         array.flags.writeable = False
     return arrays

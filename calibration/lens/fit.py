@@ -5,7 +5,7 @@ from typing import NamedTuple, Protocol
 
 import cv2
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.spatial.transform import Rotation
 
 from calibration.geometry import Float, angle_deg
@@ -107,7 +107,13 @@ def fit_lens(
     order = sorted(range(len(data)), key=lambda i: (data[i][1].tobytes(), data[i][0].tobytes()))
     corners = _corners([data[i] for i in order])
     free = np.array([name != "k3" or not fix_k3 for name in PARAMETERS])
-    solution = solve(_start(corners, width, height), corners, free, _MIN_POINTS)
+    start = _start(corners, width, height)
+    try:
+        solution = solve(start, corners, free, _MIN_POINTS)
+    except FitError:
+        # Without tilt the start values say nothing about the focal length, and the fit wanders.
+        _refuse_parallel(_largest_tilt_deg(start.rotations), 3 * _PARALLEL_DEG)
+        raise
     _refuse_degenerate(solution, corners, width, height)
     labels = tuple(labels[i] for i in order)
     alive = np.isin(np.arange(len(order)), corners.view[solution.used])
@@ -290,21 +296,25 @@ def _refuse_degenerate(solution: Solution, corners: Corners, width: int, height:
         raise FitError(
             f"only {len(alive)} views agree with one lens: check the board's columns, rows and square size"
         )
-    tilt = _largest_tilt_deg(solution, alive)
     fx, fy, cx, cy = solution.state.parameters[:4]
-    relative = np.sqrt(np.diag(solution.covariance)[:2]) / (fx, fy)
-    if tilt < _PARALLEL_DEG or not np.all(relative < 0.1):
-        raise FitError(
-            f"the boards are nearly parallel (within {tilt:.1f} deg): focal length and distance cannot be "
-            "told apart. Tilt the board by 20 to 40 deg, to all sides"
-        )
+    known = np.all(np.sqrt(np.diag(solution.covariance)[:2]) / (fx, fy) < 0.1)
+    tilt = _largest_tilt_deg(solution.state.rotations[alive])
+    _refuse_parallel(tilt, _PARALLEL_DEG if known else np.inf)
     if not (-width < cx < 2 * width and -height < cy < 2 * height):
         raise FitError(f"the principal point went to {cx:.0f}, {cy:.0f}: add views with other tilts")
 
 
-def _largest_tilt_deg(solution: Solution, alive: NDArray[np.int64]) -> float:
-    """Largest angle between the normals of two boards."""
-    normals = solution.state.rotations[alive, :, 2]
+def _refuse_parallel(tilt_deg: float, limit_deg: float) -> None:
+    if tilt_deg < limit_deg:
+        raise FitError(
+            f"the boards differ in tilt by {tilt_deg:.1f} deg at most: focal length and distance cannot be "
+            "told apart. Tilt the board by 20 to 40 deg, to all sides"
+        )
+
+
+def _largest_tilt_deg(rotations: Float) -> float:
+    """Largest angle between the normals of two boards, rotations (v, 3, 3)."""
+    normals = rotations[:, :, 2]
     return float(np.max(angle_deg(normals[:, None], normals)))
 
 
@@ -322,7 +332,7 @@ def _warnings(
         serious.append(f"only {len(alive)} views: take 15 or more")
     elif len(alive) < 10:
         out.append(f"{len(alive)} views: 15 or more would be safer")
-    tilt = _largest_tilt_deg(solution, alive)
+    tilt = _largest_tilt_deg(solution.state.rotations[alive])
     if tilt < _HARDLY_TILTED_DEG:
         serious.append(
             f"the boards differ in tilt by {tilt:.0f} deg at most: tilt them by 20 to 40 deg, to all sides"
