@@ -94,7 +94,7 @@ def signals_deferred() -> Iterator[None]:
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)
-    if len(held) == 1:
+    if held:
         former[held[0]](held[0], None)
 
 

@@ -53,6 +53,20 @@ class Lighting:
 
     def _leave(self, reason: BaseException | None) -> None:
         failures: dict[str, BaseException] = {}
+        try:
+            self._turn_dark(failures)
+        finally:
+            self._levels = dict.fromkeys(self._lights)
+            if failures:
+                told = "; ".join(
+                    f"{name}: {error or type(error).__name__}" for name, error in failures.items()
+                )
+                after = f"; the run had ended with: {reason}" if isinstance(reason, Exception) else ""
+                raise DeviceError(
+                    ", ".join(failures), f"MAY STILL BURN, could not be turned dark: {told}{after}"
+                ) from reason
+
+    def _turn_dark(self, failures: dict[str, BaseException]) -> None:
         with signals_deferred():
             # those that may burn first, then the others, whose darkness is only what they reported
             for name in sorted(self._lights, key=lambda name: self._levels[name] == 0):
@@ -64,10 +78,3 @@ class Lighting:
                     else:
                         failures.pop(name, None)
                         break
-        self._levels = dict.fromkeys(self._lights)
-        if failures:
-            told = "; ".join(f"{name}: {error or type(error).__name__}" for name, error in failures.items())
-            after = f"; the run had ended with: {reason}" if isinstance(reason, Exception) else ""
-            raise DeviceError(
-                ", ".join(failures), f"MAY STILL BURN, could not be turned dark: {told}{after}"
-            ) from reason

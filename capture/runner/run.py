@@ -176,7 +176,8 @@ class _Taker:
                         failures = 0
                         if todo:
                             yield from self._progress.events(self._writer)
-                        if self._control.state != "running":
+                        if todo and self._control.state != "running":
+                            watch.unsettle()
                             break
             except DeviceLost as error:
                 text = str(error).removeprefix(f"{error.device}: ")
@@ -191,9 +192,6 @@ class _Taker:
                     failures = 0
                 if todo:
                     yield from self._progress.events(self._writer)
-            else:
-                if todo:
-                    watch.unsettle()
         return True
 
     def _may_go_on(self) -> bool:

@@ -183,7 +183,7 @@ class Session:
         Parameters
         ----------
         queue_bytes : int
-            Most pixels waiting to be written; a single larger frame passes alone.
+            Most pixels waiting to be written, in at most eight frames; a single larger frame passes alone.
 
         Raises
         ------

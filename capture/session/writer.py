@@ -13,6 +13,9 @@ from capture.plan import Shot
 from capture.session.disk import encode, write_file
 from capture.session.records import FrameRecord, Journal, SessionError, SkipRecord
 
+_QUEUE_FRAMES = 8
+"""More would not make capture faster, only events later."""
+
 
 @dataclass(frozen=True, eq=False)
 class _Item:
@@ -25,9 +28,9 @@ class _Item:
 class Writer:
     """Brings frames to the disk while the next are taken. Made by `Session.writer`.
 
-    Frames and skips reach the journal in the order they were given. The queue holds at most ``queue_bytes``
-    of pixels (at least one frame): a slower disk makes `put` wait, never the memory grow. When the disk
-    fails, nothing half written stays, later frames are let go, and the next call says so.
+    Frames and skips reach the journal in the order they were given. The queue holds at most eight frames
+    and ``queue_bytes`` of pixels (at least one frame): a slower disk makes `put` wait, never the memory grow.
+    When the disk fails, nothing half written stays, later frames are let go, and the next call says so.
     """
 
     def __init__(self, folder: Path, journal: Journal, queue_bytes: int) -> None:
@@ -56,7 +59,7 @@ class Writer:
         size = frame.dn.nbytes
         with self._changed:
             self._refuse(shot)
-            while self._held_bytes and self._held_bytes + size > self._queue_bytes and self._error is None:
+            while self._full(size) and self._error is None:
                 self._changed.wait(0.5)
             self._raise_error()
             self._given.add(shot.index)
@@ -97,6 +100,11 @@ class Writer:
         self._thread.join()
         if self._error is not None and error is not self._error:
             raise self._error from error
+
+    def _full(self, size: int) -> bool:
+        return self._held_bytes > 0 and (
+            len(self._queue) >= _QUEUE_FRAMES or self._held_bytes + size > self._queue_bytes
+        )
 
     def _refuse(self, shot: Shot) -> None:
         self._raise_error()

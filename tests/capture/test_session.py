@@ -303,6 +303,41 @@ def test_two_writers_are_refused_here_and_from_another_process(tmp_path):
         pass
 
 
+def test_what_the_journal_names_is_on_disk_first(tmp_path, monkeypatch):
+    """The order a power cut relies on: file, name, folder, then the line that names it, at last done.json."""
+    steps = []
+
+    def noting(name, real):
+        def step(*args):
+            path = args[-1] if name == "replace" else os.readlink(f"/proc/self/fd/{args[0]}")
+            steps.append((name, os.path.relpath(path, tmp_path)))
+            return real(*args)
+
+        return step
+
+    if not os.path.exists("/proc/self/fd"):
+        pytest.skip("needs /proc to name what is synced")
+    for name in ("fsync", "replace"):
+        monkeypatch.setattr(os, name, noting(name, getattr(os, name)))
+    session = Session.create(tmp_path / "s", CapturePlan(name="one", blocks=(small_plan().blocks[1],)), {})
+    files = [step for step in steps if step[1] not in ("s", ".")]
+    assert files[-2:] == [("fsync", "s/plan.json.part"), ("replace", "s/plan.json")]
+    assert len(files) == 2 * 4
+    assert steps[-2:] == [("fsync", "s"), ("fsync", ".")]
+    steps.clear()
+    with session.writer() as writer:
+        for shot in session.pending():
+            writer.put(shot, frame())
+    session.finish()
+    frames = [f"s/frames/{index:06d}.tif" for index in range(2)]
+    taken = [
+        [("fsync", file + ".part"), ("replace", file), ("fsync", "s/frames"), ("fsync", "s/journal.jsonl")]
+        for file in frames
+    ]
+    end = [("fsync", "s/done.json.part"), ("replace", "s/done.json"), ("fsync", "s")]
+    assert steps == [("fsync", "s/journal.jsonl"), *taken[0], *taken[1], *end]
+
+
 def test_put_refuses_what_is_not_pending(tmp_path):
     session = Session.create(tmp_path / "s", small_plan(), RIG)
     shots = session.pending()
