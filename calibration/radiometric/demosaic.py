@@ -32,7 +32,7 @@ def demosaic(radiance: Radiance, cfa: str) -> Radiance:
     ValueError
         Unknown ``cfa`` or an image that is not a mosaic.
     """
-    if sorted(cfa) != sorted("RGGB") or cfa[0] == cfa[3] != "G" or cfa[1] == cfa[2] != "G":
+    if cfa not in ("RGGB", "GRBG", "GBRG", "BGGR"):
         raise ValueError(f"colour filter {cfa!r}: want RGGB, GRBG, GBRG or BGGR")
     if radiance.value.ndim != 2 or min(radiance.value.shape) < 2:
         raise ValueError(f"a mosaic has shape (h, w), this image has {radiance.value.shape}")

@@ -38,8 +38,8 @@ class Points:
         DN of the flats, of darkness at this exposure, and of darkness at exposure zero.
     variance : ndarray
         Temporal, DN^2.
-    freedom : ndarray
-        Pixels times degrees of freedom of one pixel's variance.
+    pixels, freedom : ndarray
+        Of the class; its degrees of freedom, pixels times those of one pixel's variance.
     members, plane : ndarray
         The class and its colour.
     """
@@ -49,6 +49,7 @@ class Points:
     dark: Float
     black: Float
     variance: Float
+    pixels: Float
     freedom: Float
     members: NDArray[np.intp]
     plane: NDArray[np.intp]
@@ -105,6 +106,7 @@ class FlatSeries:
             dark=dark,
             black=self._black,
             variance=self._average(variance) - flicker * (class_mean - dark) ** 2,
+            pixels=self._sizes,
             freedom=self._sizes * (len(level.frames) - 1),
             members=np.arange(count),
             plane=self._plane_of_class,

@@ -38,9 +38,9 @@ def merge_linear(
         size = min(_BLOCK, pixels - first)
         electrons = np.zeros(_BLOCK, np.float32)
         time = np.zeros(_BLOCK, np.float32)
-        total = np.zeros(_BLOCK, np.float32)
-        weighted = np.zeros(_BLOCK, np.float32)
-        inverse = np.zeros(_BLOCK, np.float32)
+        total = np.empty(_BLOCK, np.float32)
+        weighted = np.empty(_BLOCK, np.float32)
+        inverse = np.empty(_BLOCK, np.float32)
         for i in range(n):
             t = exposure[i]
             for p in range(size):
@@ -50,21 +50,28 @@ def merge_linear(
                 time[p] += valid * t
         for p in range(size):
             electrons[p] = electrons[p] * inverse_gain / time[p] if time[p] > zero else zero
-        for i in range(n):
-            t = exposure[i]
+        # The second round takes the weights at the first one's estimate: see merge.
+        for _ in range(2):
+            total[:] = zero
+            weighted[:] = zero
+            inverse[:] = zero
+            for i in range(n):
+                t = exposure[i]
+                for p in range(size):
+                    dn = np.float32(stack[i, first + p])
+                    valid = one if dn < saturation else zero
+                    per_time = valid * t / max(electrons[p] * t + floor, half * floor)
+                    total[p] += per_time * t
+                    weighted[p] += per_time * (dn - offset[first + p])
+                    inverse[p] += per_time
             for p in range(size):
-                dn = np.float32(stack[i, first + p])
-                valid = one if dn < saturation else zero
-                per_time = valid * t / max(electrons[p] * t + floor, half * floor)
-                total[p] += per_time * t
-                weighted[p] += per_time * (dn - offset[first + p])
-                inverse[p] += per_time
+                electrons[p] = weighted[p] * inverse_gain / total[p] if total[p] > zero else zero
         for p in range(size):
             q = first + p
             good = total[p] > zero and flat[q] > zero
             scale = one / flat[q] if good else nan
             spread = one / total[p] if good else nan
-            mean = (weighted[p] * inverse_gain * spread - rate[q]) * scale
+            mean = (electrons[p] - rate[q]) * scale
             per_second = inverse[p] * spread
             maps = (c00 * per_second + two * c01) * per_second + c11
             value[q] = mean

@@ -19,10 +19,12 @@ def merge(
 ) -> Radiance:
     """Minimum-variance radiance of a static scene from several exposures under the model's noise.
 
-    The weights are the inverse variances that the model predicts at the pixel's pooled signal (all valid
-    electrons over all their exposure time), not at each noisy sample: weighting a sample by its own noise
-    favours the dark ones. Saturated, defective and NaN samples are left out. Integer frames of a linear model
-    run through one fused kernel.
+    The weights are the inverse variances that the model predicts at the pixel's own merged signal, not at
+    each noisy sample: weighting a sample by its own noise favours the dark ones. They start at the pooled
+    signal (all valid electrons over all their exposure time) and are taken once more at the estimate so
+    found, whose noise is uncorrelated with the differences between the samples, so that no bias is left in
+    the dark. Saturated, defective and NaN samples are left out. Integer frames of a linear model run through
+    one fused kernel.
 
     Parameters
     ----------
@@ -63,31 +65,30 @@ def merge_reference(
     frames: Sequence[NDArray[Any]], exposure: NDArray[np.float64], model: RadiometricModel
 ) -> Radiance:
     """The merge in plain numpy, for every kind of model and frame; what the kernel is tested against."""
-    electrons = np.zeros(model.shape, np.float64)
-    time = np.zeros(model.shape, np.float64)
-    samples = []
-    for index, frame in enumerate(frames):
-        sample, floor = _electrons(model, frame, index)
+    samples = [_electrons(model, frame, index) for index, frame in enumerate(frames)]
+    electrons, time = np.zeros(model.shape), np.zeros(model.shape)
+    for t, (sample, _) in zip(exposure, samples, strict=True):
         valid = np.isfinite(sample)
         electrons += np.where(valid, sample, 0)
-        time += valid * exposure[index]
-        samples.append((sample, floor))
+        time += valid * t
     with np.errstate(invalid="ignore", divide="ignore"):
-        pooled = electrons / time
-    total, weighted, inverse = (np.zeros(model.shape, np.float64) for _ in range(3))
-    for t, (sample, own_floor) in zip(exposure, samples, strict=True):
-        expected = (pooled * t).astype(np.float32)
-        floor = own_floor if model.response is None else _floor_at(model, expected)
-        shot = expected if model.counts_electrons else 0.0
-        with np.errstate(invalid="ignore"):
-            weight = np.where(np.isfinite(sample), t * t / np.maximum(shot + floor, 0.5 * floor), 0.0)
-        total += weight
-        weighted += np.where(weight > 0, weight * sample / t, 0)
-        inverse += weight / t
-    with np.errstate(invalid="ignore", divide="ignore"):
-        rate = np.where(total > 0, weighted / total, np.nan).astype(np.float32)
-        variance = np.where(total > 0, 1 / total, np.nan).astype(np.float32)
-        return model.correct(rate, variance, (inverse / total).astype(np.float32))
+        rate = electrons / time
+        for _ in range(2):
+            total, weighted, inverse = (np.zeros(model.shape) for _ in range(3))
+            for t, (sample, own_floor) in zip(exposure, samples, strict=True):
+                expected = (rate * t).astype(np.float32)
+                floor = own_floor if model.response is None else _floor_at(model, expected)
+                shot = expected if model.counts_electrons else 0.0
+                weight = np.where(np.isfinite(sample), t * t / np.maximum(shot + floor, 0.5 * floor), 0.0)
+                total += weight
+                weighted += np.where(weight > 0, weight * sample / t, 0)
+                inverse += weight / t
+            rate = weighted / total
+        variance = 1 / total
+        variance[total == 0] = np.nan
+        return model.correct(
+            rate.astype(np.float32), variance.astype(np.float32), (inverse / total).astype(np.float32)
+        )
 
 
 def _floor_at(model: RadiometricModel, electrons: NDArray[np.float32]) -> NDArray[np.float32]:

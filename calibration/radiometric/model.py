@@ -368,10 +368,11 @@ class RadiometricModel(Model):
 
 def look_up(table: NDArray[np.float64], dn: NDArray[Any]) -> tuple[Image, Image]:
     """Value and slope of a response table at DN, linear between codes."""
-    slope = np.gradient(table)
+    codes = np.arange(len(table))
+    # A fitted curve may lie flat at its dark end, where it is not known; the samples there are not that sure.
+    slope = np.maximum(np.gradient(table), 0.5 * table / (codes + 1))
     if dn.dtype.kind in "ui":
         return table.astype(np.float32)[dn], slope.astype(np.float32)[dn]
-    codes = np.arange(len(table))
     return np.interp(dn, codes, table).astype(np.float32), np.interp(dn, codes, slope).astype(np.float32)
 
 

@@ -215,7 +215,9 @@ def _photon_transfer(points: Points, dark: DarkSeries, saturation: float) -> _Li
         # Dark shot noise lies on the same line, so the darks stand at their own signal, not at zero.
         rate = float(np.mean(dark.rate_dn_s[~dark.defects]))
         x0, y0 = max(rate, 0.0) * dark.noise_exposure_s, dark.noise_dn2
-        weight = freedom
+        # Each exposure counts the same however often it was repeated: a long series at one exposure would pin
+        # the line there, and real sensors are not linear to the last digit.
+        weight = points.pixels[used]
     else:
         # Without usable darks the intercept counts too: weigh each point by its own uncertainty.
         weight = freedom / y**2
@@ -319,7 +321,9 @@ def _maps(
         - frames * (centre + dark_map + gain * mean_rate * (-t))
         - gain * exposure * (mean_rate + own_rate)
     )
-    flat, flat_sigma = _flat_map(series, light / gain, frames * noise_e2)
+    mean_t = exposure / frames
+    of_dark = offset_variance + rate_variance * (mean_t - t) ** 2
+    flat, flat_sigma = _flat_map(series, light / gain, frames * noise_e2 + frames**2 * of_dark)
     dsnu2 = float(np.var(dark.mean_dn[good])) / gain**2 - offset_variance
     return {
         "black_dn": centre - gain * mean_rate * t,
