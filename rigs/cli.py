@@ -75,26 +75,25 @@ def _rig(path: Path | None) -> "RigConfig | None":
 def _truth(path: Path | None) -> "Truth | None":
     if path is None:
         return None
-    from rigs.simulated import load_truth
+    from rigs.workflows import read_truth
 
-    return load_truth(path)
+    return read_truth(path)
 
 
 def _sensor(path: Path | None) -> "RadiometricModel | None":
-    from calibration.files import load_model
-    from calibration.radiometric import RadiometricModel
+    from rigs.workflows import read_sensor
 
-    return None if path is None else load_model(path, RadiometricModel)
+    return None if path is None else read_sensor(path)
 
 
 def _lens(path: Path | None) -> "LensModel | None":
-    from rigs.workflows import read_lens
+    from rigs.interchange import read_lens
 
     return None if path is None else read_lens(path)
 
 
 def _lights(path: Path) -> "LightSet":
-    from rigs.workflows import read_light_set
+    from rigs.interchange import read_light_set
 
     return read_light_set(path)
 
@@ -416,32 +415,21 @@ def demo(
 
 def main() -> None:
     """Run the command; a user's mistake is one line on stderr and a non-zero exit."""
-    code = 0
     try:
-        code = app(standalone_mode=False) or 0
+        app()
     except KeyboardInterrupt:
-        code = _fail("interrupted", 130)
-    except typer.Exit as stop:
-        code = stop.exit_code
+        sys.exit(_fail("interrupted", 130))
     except Exception as error:
-        code = _explain(error)
-    sys.exit(code)
+        sys.exit(_explain(error))
 
 
 def _explain(error: Exception) -> int:
-    import click
-
-    if isinstance(error, click.exceptions.Abort):
-        return _fail("interrupted", 130)
-    if isinstance(error, click.ClickException):
-        error.show()
-        return error.exit_code
     from calibration.provenance import FitError
     from capture.devices import DeviceError
     from capture.session import SessionError
     from rigs.config import ConfigError
 
-    if isinstance(error, ConfigError | SessionError):
+    if isinstance(error, ConfigError | SessionError | OSError):
         return _fail(str(error), 2)
     if isinstance(error, DeviceError):
         return _fail(str(error), 3)

@@ -7,7 +7,7 @@ Each workflow takes a session and models and gives a model or a result; files ar
 import shutil
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -21,7 +21,7 @@ from calibration.lights.fit import fit_lights
 from calibration.lights.highlights import Highlights, locate_highlights
 from calibration.lights.intensity import fit_intensities, sample_plane, white_spots
 from calibration.lights.model import LightSet
-from calibration.photometric import Method, object_mask
+from calibration.photometric import Method, NormalMap, object_mask, solve
 from calibration.provenance import FitError, Model, Provenance, Quality
 from calibration.radiometric import Radiance, RadiometricModel, demosaic, fit_response, fit_sensor
 from calibration.radiometric import merge as merge_frames
@@ -35,7 +35,7 @@ from capture.runner import PlanCheck, check, run
 from capture.session import Session, Stack
 from rigs.config import ConfigError, RigConfig, SphereTarget, Targets, validate
 from rigs.rig import open_rig
-from rigs.simulated import Truth
+from rigs.simulated import Truth, load_truth
 
 T = TypeVar("T")
 M = TypeVar("M", bound=Model)
@@ -176,21 +176,35 @@ def board_reflectance(config: RigConfig | None) -> float:
     return Targets().board_reflectance if config is None else config.targets.board_reflectance
 
 
-def read_lens(path: Path) -> LensModel:
-    """Lens model of ours (``.json``), or a camera file of OpenCV (``.yml``, ``.yaml``, ``.xml``)."""
-    return files.load_model(path, LensModel) if path.suffix == ".json" else files.read_opencv_camera(path)
+@contextmanager
+def _file_faults() -> Iterator[None]:
+    """Whatever is wrong with a file that a user named becomes one ConfigError."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise ConfigError(str(error)) from None
 
 
-def read_light_set(path: Path) -> LightSet:
-    """Light model of ours (``.json``), or a light list (``.lp``, ``.csv``)."""
-    return files.load_model(path, LightSet) if path.suffix == ".json" else files.read_lights(path)
+def read_truth(path: Path) -> Truth:
+    """Truth file of a simulation."""
+    with _file_faults():
+        return load_truth(path)
+
+
+def read_sensor(path: Path) -> RadiometricModel:
+    """Sensor or response model."""
+    with _file_faults():
+        return files.load_model(path, RadiometricModel)
 
 
 def pinned(config: RigConfig, root: Path, camera: str, name: str, kind: type[M]) -> M | None:
     """Model that rig.yaml pins for a camera (``sensor``, ``lens`` or ``lights``); its digest is checked."""
     entry = config.calibrations.get(camera)
     pin = None if entry is None else getattr(entry, name)
-    return None if pin is None else files.load_model(root / pin.path, kind, digest=pin.digest)
+    if pin is None:
+        return None
+    with _file_faults():
+        return files.load_model(root / pin.path, kind, digest=pin.digest)
 
 
 def check_pins(config: RigConfig, root: Path) -> list[str]:
@@ -203,7 +217,7 @@ def check_pins(config: RigConfig, root: Path) -> list[str]:
         for name, kind in kinds.items():
             try:
                 pinned(config, root, camera, name, kind)
-            except (FitError, ValueError, OSError) as error:
+            except ConfigError as error:
                 problems.append(f"calibrations.{camera}.{name}: {error}")
     return problems
 
@@ -607,6 +621,19 @@ def reconstruct(
     )
     name = pose or _of_kind(session, camera, "object", pose).poses[0]
     return Result(reconstruction, images, mask, name, provenance)
+
+
+def solve_again(result: Result, lights: LightSet, lens: LensModel | None, method: Method) -> NormalMap:
+    """Normals of the same images at the same depth by another method."""
+    return solve(
+        result.images.value,
+        result.images.variance,
+        [lights.lights[name] for name in result.images.names],
+        lens=lens,
+        depth_mm=result.reconstruction.depth_mm,
+        mask=result.mask,
+        method=method,
+    )
 
 
 def write_reconstruction(
