@@ -60,8 +60,11 @@ def _log_factorial(k: Any) -> Any:
         for j in range(2, int(k) + 1):
             product *= j
         return math.log(product)
-    return (k + 0.5) * math.log(k) - k + 0.9189385332046727 + (1 - (1 / 30.0 - 1 / (105.0 * k * k)) / (k * k)) / (
-        12.0 * k
+    return (
+        (k + 0.5) * math.log(k)
+        - k
+        + 0.9189385332046727
+        + (1 - (1 / 30.0 - 1 / (105.0 * k * k)) / (k * k)) / (12.0 * k)
     )
 
 
@@ -74,7 +77,9 @@ def _sample(mean: Any, pixel: Any, k0: Any, k1: Any) -> Any:
     if mean <= 0.0:
         return 0.0, normal
     if mean < 10.0:
-        return _poisson_small(mean, _unit(w0) + (np.float64(w1) - 2147483648.0) * 5.421010862427522e-20), normal
+        return _poisson_small(
+            mean, _unit(w0) + (np.float64(w1) - 2147483648.0) * 5.421010862427522e-20
+        ), normal
     # PTRS: W. Hoermann 1993, doi:10.1016/0167-6687(93)90997-4
     b = 0.931 + 2.53 * math.sqrt(mean)
     a = -0.059 + 0.02483 * b
@@ -104,13 +109,21 @@ def _sample(mean: Any, pixel: Any, k0: Any, k1: Any) -> Any:
 
 @njit(cache=True, parallel=True)
 def expose(
-    photons: Any, dark: Any, offset: Any, sensor: Any, table: Any, key: Any, corner: Any, stride: Any, out: Any
+    photons: Any,
+    dark: Any,
+    offset: Any,
+    sensor: Any,
+    table: Any,
+    key: Any,
+    corner: Any,
+    stride: Any,
+    out: Any,
 ) -> None:
     """Electrons and numbers of one exposure.
 
-    ``photons``, ``dark`` (mean electrons), ``offset`` (electrons): (h, w) float32. ``sensor``: full well, read
-    noise, DN/e-, black, largest DN. ``table``: response, empty when linear. ``corner``, ``stride``: where the
-    array lies on the sensor and the sensor's width. ``out``: (h, w) uint16.
+    ``photons``, ``dark`` (mean electrons), ``offset`` (electrons): (h, w) float32. ``sensor``: full well,
+    read noise, DN/e-, black, largest DN. ``table``: response, empty when linear. ``corner``, ``stride``:
+    where the array lies on the sensor and the sensor's width. ``out``: (h, w) uint16.
     """
     rows, columns = photons.shape
     full_well, read_noise, gain, black, top = sensor[0], sensor[1], sensor[2], sensor[3], sensor[4]
@@ -197,14 +210,22 @@ def meet_relief(origins: Any, directions: Any, features: Any, reach: Any, t: Any
 
 @njit(cache=True, parallel=True)
 def cover_sheet(
-    x: Any, y: Any, jacobian: Any, extent: Any, texture: Any, clear: Any, px_per_mm: Any, margin: Any, cover: Any
+    x: Any,
+    y: Any,
+    jacobian: Any,
+    extent: Any,
+    texture: Any,
+    clear: Any,
+    px_per_mm: Any,
+    margin: Any,
+    cover: Any,
 ) -> None:
     """Mean over each pixel of a sheet's texture and of its presence.
 
-    ``x``, ``y`` (n,): where the pixel's ray meets the sheet, mm; ``jacobian`` (n, 4): dx/du, dx/dv, dy/du, dy/dv;
-    the sheet ends ``margin`` beyond 0..``extent``, the texture (h, w) float32 lies on 0..extent and beyond it is
-    1; ``clear`` (h, w): how many texels around are all alike. ``cover`` (n, 2): texture, presence.
-    Points of a rank-1 lattice (89, 55): every edge direction sees near-even spacing.
+    ``x``, ``y`` (n,): where the pixel's ray meets the sheet, mm; ``jacobian`` (n, 4): dx/du, dx/dv, dy/du,
+    dy/dv. The sheet ends ``margin`` beyond 0..``extent``; the texture (h, w) uint8 lies on 0..extent and
+    beyond it is 255; ``clear`` (h, w) uint8: how many texels around are all alike. ``cover`` (n, 2): texture
+    0..1 and presence. Points of a rank-1 lattice (89, 55): every edge direction sees near-even spacing.
     """
     rows, columns = texture.shape
     for i in prange(x.size):
@@ -218,8 +239,8 @@ def cover_sheet(
             cover[i, 1] = 0.0
             continue
         count = 89
-        column = int(math.floor(x[i] * px_per_mm))
-        row = int(math.floor(y[i] * px_per_mm))
+        column = math.floor(x[i] * px_per_mm)
+        row = math.floor(y[i] * px_per_mm)
         if inside > size:
             if 0 <= column < columns and 0 <= row < rows:
                 if clear[row, column] > size * px_per_mm + 2.0:
@@ -235,13 +256,13 @@ def cover_sheet(
             sy = y[i] + ay * du + by * dv
             if -margin <= sx <= extent[0] + margin and -margin <= sy <= extent[1] + margin:
                 present += 1
-                column = int(math.floor(sx * px_per_mm))
-                row = int(math.floor(sy * px_per_mm))
+                column = math.floor(sx * px_per_mm)
+                row = math.floor(sy * px_per_mm)
                 if 0 <= column < columns and 0 <= row < rows:
                     total += texture[row, column]
                 else:
-                    total += 1.0
-        cover[i, 0] = total / max(present, 1)
+                    total += 255.0
+        cover[i, 0] = total / (255.0 * max(present, 1))
         cover[i, 1] = present / count
 
 
@@ -299,7 +320,15 @@ def block(points: Any, owner: Any, light: Any, balls: Any, sheets: Any, out: Any
 
 @njit(cache=True, parallel=True)
 def shade(
-    points: Any, normals: Any, albedo: Any, weight: Any, owner: Any, gloss: Any, dark: Any, light: Any, out: Any
+    points: Any,
+    normals: Any,
+    albedo: Any,
+    weight: Any,
+    owner: Any,
+    gloss: Any,
+    dark: Any,
+    light: Any,
+    out: Any,
 ) -> None:
     """Add the radiance under one light to ``out`` (n,) float32.
 
@@ -345,7 +374,9 @@ def shade(
                 vh = (vx * hx + vy * hy + vz * hz) * inverse
                 a2 = gloss[who, 0] * gloss[who, 0]
                 lobe = nh * nh * (a2 - one) + one
-                shadowing = nl * math.sqrt(a2 + (one - a2) * nv * nv) + nv * math.sqrt(a2 + (one - a2) * nl * nl)
+                shadowing = nl * math.sqrt(a2 + (one - a2) * nv * nv) + nv * math.sqrt(
+                    a2 + (one - a2) * nl * nl
+                )
                 fresnel = gloss[who, 1] + (one - gloss[who, 1]) * (one - vh) ** 5
                 # a2 / (pi lobe^2) times the pi that E holds; Smith's G over 4 nl nv is 1 / (2 shadowing)
                 value += nl * fresnel * a2 / (lobe * lobe) / (np.float32(2.0) * shadowing)

@@ -1,4 +1,4 @@
-"""Radiance of a view under one light: diffuse and microfacet shading, and the light's image in shiny balls."""
+"""Radiance of a view under one light: diffuse and microfacet shading, and its image in shiny balls."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,6 @@ from scipy.special import ndtr
 
 from calibration.geometry import Float, normalize, tangent_basis
 from calibration.lens import LensModel
-from calibration.lights.model import LightModel, NearLight
 from rigs.simulated.scene import Ball, Samples, Stage, View
 from rigs.simulated.surfaces import Float32
 
@@ -31,19 +30,39 @@ class Highlight(NamedTuple):
     flux: Float
 
 
-def radiance(view: View, light: LightModel, dark: Bits, dark_extra: Bits, channel: int) -> Float32:
+class Source(NamedTuple):
+    """A light in the camera's frame: ``place`` is its position (``near``, mm) or the direction to it.
+
+    ``intensity`` (c,) for the channels of the camera; ``axis`` and ``order`` of a near light's lobe.
+    """
+
+    near: bool
+    place: Float
+    intensity: Float
+    axis: Float
+    order: float
+
+    @property
+    def homogeneous(self) -> Float:
+        """(x, y, z, 1) of a position, (x, y, z, 0) of a direction."""
+        return np.array([*self.place, float(self.near)])
+
+    def towards(self, point: Float) -> Float:
+        """Unit direction from a point to the light."""
+        return normalize(self.place - point) if self.near else self.place
+
+
+def radiance(
+    view: View, light: Source, intensity: float, dark: Bits, dark_extra: Bits, channel: int
+) -> Float32:
     """Radiance (h * w,) under one light, without highlights and blur.
 
-    ``dark``, ``dark_extra``: bits of the cast shadows on the dense and extra samples. ``channel``: column of
-    the stage's tint, and of the light's intensity where that has three.
+    ``intensity`` is the light's in the ``channel`` of the stage's tint; ``dark``, ``dark_extra``: bits of the
+    cast shadows on the dense and extra samples.
     """
     from rigs.simulated import kernels
 
-    near = isinstance(light, NearLight)
-    place = light.position_mm if near else normalize(light.direction)
-    axis, order = (normalize(light.axis), light.order) if near else (np.zeros(3), 0.0)
-    intensity = light.intensity[channel] if len(light.intensity) > 1 else light.intensity[0]
-    numbers = np.array([near, *place, intensity, *axis, order], np.float32)
+    numbers = np.array([light.near, *light.place, intensity, *light.axis, light.order], np.float32)
     out = np.zeros(len(view.dense.albedo), np.float32)
     for samples, shadow in ((view.dense, dark), (view.extra, dark_extra)):
         total = out if samples is view.dense else np.zeros(len(samples.albedo), np.float32)
@@ -84,15 +103,14 @@ def _tinted(stage: Stage, samples: Samples, channel: int) -> Float32:
     return np.asarray(samples.albedo * stage.tint[samples.owner, channel])
 
 
-def reflection_normal(centre: Float, radius: float, light: LightModel) -> Float:
+def reflection_normal(centre: Float, radius: float, light: Source) -> Float:
     """Outward normal (3,) of a ball where the camera (at the origin) sees the light's mirror image.
 
     The normal lies between the directions to the camera and to the light and halves the angle of the two rays
     that leave the surface point: one unknown angle, by bisection to the last bit.
     """
     to_camera = -centre / np.linalg.norm(centre)
-    near = isinstance(light, NearLight)
-    to_light = normalize(np.array(light.position_mm) - centre) if near else normalize(light.direction)
+    to_light = light.towards(centre)
     side = to_light - (to_light @ to_camera) * to_camera
     length = float(np.linalg.norm(side))
     if length < 1e-12:
@@ -104,15 +122,14 @@ def reflection_normal(centre: Float, radius: float, light: LightModel) -> Float:
         normal = np.cos(middle) * to_camera + np.sin(middle) * side
         at = centre + radius * normal
         seen = normalize(-at)
-        lit = normalize(np.array(light.position_mm) - at) if near else to_light
-        if normal @ lit < normal @ seen:
+        if normal @ light.towards(at) < normal @ seen:
             low = middle
         else:
             high = middle
     return np.asarray(np.cos(low) * to_camera + np.sin(low) * side)
 
 
-def highlights(stage: Stage, lens: LensModel, light: LightModel) -> list[Highlight]:
+def highlights(stage: Stage, lens: LensModel, light: Source) -> list[Highlight]:
     """Mirror images of a light in the shiny balls of a stage.
 
     The flux of a small source of radiant intensity J (pi times the model's, whose irradiance has the 1/pi
@@ -128,16 +145,15 @@ def highlights(stage: Stage, lens: LensModel, light: LightModel) -> list[Highlig
         at = ball.centre + ball.radius * normal
         pixel = lens.project(at)
         share = _reflected_share(stage, lens, light, ball, at, normal, pixel)
-        out.append(Highlight(ball.owner, pixel, share * np.pi * np.array(light.intensity)))
+        out.append(Highlight(ball.owner, pixel, share * np.pi * light.intensity))
     return out
 
 
 def _reflected_share(
-    stage: Stage, lens: LensModel, light: LightModel, ball: Ball, at: Float, normal: Float, pixel: Float
+    stage: Stage, lens: LensModel, light: Source, ball: Ball, at: Float, normal: Float, pixel: Float
 ) -> float:
-    near = isinstance(light, NearLight)
-    place = np.array(light.position_mm) if near else normalize(light.direction)
-    away = normalize(place - at) if near else place
+    near, place = light.near, light.place
+    away = light.towards(at)
     cosine = float(normal @ away)
     if cosine <= 0 or not np.all(np.isfinite(pixel)):
         return 0.0
@@ -167,7 +183,7 @@ def _reflected_share(
     spread = abs(du[0] * dv[1] - du[1] * dv[0])
     emitted = 1.0
     if near and light.order > 0:
-        emitted = max(float(-away @ normalize(light.axis)), 0.0) ** light.order
+        emitted = max(float(-away @ light.axis), 0.0) ** light.order
     return float(ball.reflectance(np.array(cosine)) * emitted / spread)
 
 

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from calibration.geometry import Float, normalize
 from calibration.lens import LensModel
-from calibration.lights.model import LightModel, NearLight
 from rigs.simulated.surfaces import (
     Float32,
     Placement,
@@ -62,8 +61,8 @@ class Samples:
 class Stage:
     """The things of a pose in one camera's frame.
 
-    ``gloss`` (k, 2): roughness (0 Lambertian) and f0 of each thing; ``tint`` (k + 1, 4): its factor on the albedo
-    in R, G, B and their mean, the last row that of the surroundings.
+    ``gloss`` (k, 2): roughness (0 Lambertian) and f0 of each thing. ``tint`` (k + 1, 4): its factor on the
+    albedo in R, G, B and their mean; the last row is that of the surroundings.
     """
 
     def __init__(self, things: Sequence[Thing], place: Placement) -> None:
@@ -86,8 +85,10 @@ class Stage:
             elif isinstance(thing, PlaneThing):
                 self.sheets.append(plane_sheet(thing, at, owner))
             else:
-                solid = relief_solid if isinstance(thing, HeightfieldThing) else mesh_solid
-                self.solids.append(solid(thing, at, owner))  # type: ignore[operator]
+                if isinstance(thing, HeightfieldThing):
+                    self.solids.append(relief_solid(thing, at, owner))
+                else:
+                    self.solids.append(mesh_solid(thing, at, owner))
                 if thing.gloss is not None:
                     self.gloss[owner] = thing.gloss.roughness, thing.gloss.f0
         self._embree: Any = None
@@ -112,7 +113,9 @@ class Stage:
         albedo, owner = np.ones(count), np.full(count, -1, np.int16)
         if self._embree is not None:
             hit = self._embree.run(
-                np.ascontiguousarray(origins, np.float32), np.ascontiguousarray(directions, np.float32), output=True
+                np.ascontiguousarray(origins, np.float32),
+                np.ascontiguousarray(directions, np.float32),
+                output=True,
             )
             for number, solid in enumerate(self.solids):
                 (at,) = np.nonzero(hit["geomID"] == number)
@@ -163,21 +166,23 @@ class Stage:
             sheets.append((*corner, *axes[:, 0], *axes[:, 1], *size, sheet.owner))
         return np.array(balls, np.float64).reshape(-1, 5), np.array(sheets, np.float64).reshape(-1, 12)
 
-    def hidden(self, samples: Samples, light: LightModel) -> NDArray[np.uint8]:
-        """Bit i set where sample i lies in a cast shadow of ``light``, little-endian bits."""
+    def hidden(self, samples: Samples, light: Float) -> NDArray[np.uint8]:
+        """Bit i set where sample i lies in a cast shadow, little-endian bits.
+
+        ``light`` (4,): x, y, z, 1 for a position in mm or 0 for the direction to it.
+        """
         from rigs.simulated import kernels
 
-        near = isinstance(light, NearLight)
-        place = np.array([*(light.position_mm if near else normalize(light.direction)), float(near)])
+        near = light[3] > 0
         out = np.zeros(len(samples.albedo), np.bool_)
         balls, sheets = self.occluders()
         if len(balls) or len(sheets):
-            kernels.block(samples.points, samples.owner, place, balls, sheets, out)
+            kernels.block(samples.points, samples.owner, light, balls, sheets, out)
         if self._embree is not None:
 
             def cast(part: slice) -> None:
                 start = samples.points[part] + np.float32(_LIFT_MM) * samples.normals[part]
-                towards = place[:3].astype(np.float32) - (start if near else np.float32(0))
+                towards = light[:3].astype(np.float32) - (start if near else np.float32(0))
                 towards = np.ascontiguousarray(np.broadcast_to(towards, start.shape))
                 reach = np.full(len(start), 1.0 if near else 1e6, np.float32)
                 out[part] |= self._embree.run(start, towards, dists=reach, query="OCCLUDED") >= 0
@@ -265,14 +270,17 @@ class _Canvas:
         pixel = pixel.astype(np.int64)
         keep = t <= self.t[pixel]
         extra = Samples(
-            *(np.ascontiguousarray(a[keep], np.float32) for a in (where, normals, albedo, weight)),
+            np.ascontiguousarray(where[keep], np.float32),
+            np.ascontiguousarray(normals[keep], np.float32),
+            np.ascontiguousarray(albedo[keep], np.float32),
+            np.ascontiguousarray(weight[keep], np.float32),
             owner[keep].astype(np.int16),
         )
-        return View(stage, self.rays.shape[:2], dense, extra, pixel[keep])  # type: ignore[arg-type]
+        return View(stage, (self.rays.shape[0], self.rays.shape[1]), dense, extra, pixel[keep])
 
 
 def cast(stage: Stage, lens: LensModel, rays: Float) -> View:
-    """See a stage through ``rays`` (h, w, 3), the unit rays of the lens's pixels, float64; NaN sees nothing."""
+    """See a stage through ``rays`` (h, w, 3), float64, the unit rays of the lens's pixels (NaN: none)."""
     canvas = _Canvas(rays)
     flat = rays.reshape(-1, 3)
 
@@ -310,32 +318,40 @@ def _paint_sheet(canvas: _Canvas, sheet: Sheet) -> None:
     assert sheet.extent is not None
     shape = canvas.rays.shape[:2]
     flat = canvas.rays.reshape(-1, 3)
-    t, x, y = (a.reshape(shape) for a in _meet_sheet(sheet, np.zeros(3), flat))
+    near = np.empty(len(flat), np.bool_)
     m = sheet.margin
-    near = (t > 0) & (x > -m) & (x < sheet.extent[0] + m) & (y > -m) & (y < sheet.extent[1] + m)
-    window = _window(near)
+    for part in _parts(len(flat)):
+        t, x, y = _meet_sheet(sheet, np.zeros(3), flat[part])
+        near[part] = (t > 0) & (x > -m) & (x < sheet.extent[0] + m) & (y > -m) & (y < sheet.extent[1] + m)
+    window = _window(near.reshape(shape))
     if window is None:
         return
-    pixel = np.arange(flat.shape[0]).reshape(shape)[window].ravel()
-    x, y, t = x[window], y[window], t[window].ravel()
-    xv, xu = np.gradient(x)
-    yv, yu = np.gradient(y)
-    cover = np.empty((pixel.size, 2))
-    kernels.cover_sheet(
-        x.ravel(),
-        y.ravel(),
-        np.stack([xu, xv, yu, yv], axis=-1).reshape(-1, 4),
-        np.array(sheet.extent),
-        sheet.texture,
-        sheet.clear,
-        sheet.px_per_mm,
-        m,
-        cover,
-    )
-    albedo = sheet.black + (sheet.white - sheet.black) * cover[:, 0]
-    normals = np.broadcast_to(sheet.place.matrix[:, 2], (pixel.size, 3))
-    normals = normals * -np.sign(flat[pixel] @ sheet.place.matrix[:, 2])[:, None]
-    canvas.paint(pixel, t, np.where(t > 0, cover[:, 1], 0.0), normals, albedo, sheet.owner)
+    # bands of rows with one more on each side, for the differences
+    for top in range(window[0].start, min(window[0].stop, shape[0]), 128):
+        first, last = max(top - 1, 0), min(top + 129, shape[0])
+        rays = canvas.rays[first:last, window[1]]
+        t, x, y = (a.reshape(rays.shape[:2]) for a in _meet_sheet(sheet, np.zeros(3), rays.reshape(-1, 3)))
+        (xv, xu), (yv, yu) = np.gradient(x), np.gradient(y)
+        own = slice(top - first, min(top + 128, shape[0]) - first)
+        jacobian = np.stack([a[own].ravel() for a in (xu, xv, yu, yv)], axis=-1)
+        cover = np.empty((len(jacobian), 2))
+        kernels.cover_sheet(
+            x[own].ravel(),
+            y[own].ravel(),
+            jacobian,
+            np.array(sheet.extent),
+            sheet.texture,
+            sheet.clear,
+            sheet.px_per_mm,
+            m,
+            cover,
+        )
+        pixel = np.arange(len(flat)).reshape(shape)[first:last, window[1]][own].ravel()
+        albedo = sheet.black + (sheet.white - sheet.black) * cover[:, 0]
+        side = -np.sign(flat[pixel] @ sheet.place.matrix[:, 2])
+        normals = side[:, None] * sheet.place.matrix[:, 2]
+        t = t[own].ravel()
+        canvas.paint(pixel, t, np.where(t > 0, cover[:, 1], 0.0), normals, albedo, sheet.owner)
 
 
 def half_plane_cover(distance: Float, across: Float, along: Float) -> Float:
@@ -388,16 +404,14 @@ def _paint_ball(canvas: _Canvas, stage: Stage, lens: LensModel, ball: Ball) -> N
         return
     for shift_u, shift_v in _MIRROR_RAYS:
         at = normalize(rays[front] + shift_u * ray_u[front] + shift_v * ray_v[front])
-        met, normal = _meet_ball(ball, at)
+        normal = _meet_ball(ball, at)[1]
         cosine_in = -np.sum(normal * at, axis=-1)
         share = cover[front] * ball.reflectance(cosine_in) / len(_MIRROR_RAYS)
         away = at + 2 * cosine_in[:, None] * normal
         start = ball.centre + ball.radius * normal
         far, far_normals, far_albedo, owner = stage.nearest(start, away)
         far = np.where(owner >= 0, far, 0.0)
-        canvas.add(
-            pixel[front], t[front], start + far[:, None] * away, far_normals, far_albedo, share, owner
-        )
+        canvas.add(pixel[front], t[front], start + far[:, None] * away, far_normals, far_albedo, share, owner)
 
 
 def _meet_ball(ball: Ball, rays: Float) -> tuple[Float, Float]:

@@ -1,4 +1,4 @@
-"""The sensor of a simulated camera: EMVA 1288's chain from photons to digital numbers, seeded by what is asked.
+"""The sensor of a simulated camera: EMVA 1288's chain from photons to digital numbers, seeded.
 
 The model is that of EMVA Standard 1288, release 4.0 Linear (European Machine Vision Association, 2021):
 electrons are Poisson, dark noise is normal, numbers are rounded. The full well clips the electrons, then the
@@ -19,7 +19,7 @@ Key = NDArray[np.uint64]
 
 
 class Pattern(NamedTuple):
-    """What is fixed in a sensor: relative response, dark current e-/s, dark offset e-; (h, w) float32 each."""
+    """What is fixed in a sensor, (h, w) float32: relative response, dark current e-/s, dark offset e-."""
 
     response: Float32
     dark_e_s: Float32
@@ -44,15 +44,15 @@ def noise_key(*what: object) -> Key:
     return np.frombuffer(digest, np.uint32).astype(np.uint64)
 
 
-def vignetting(optics: Optics, rays: Float, shape: tuple[int, int], centre: tuple[float, float]) -> Float32:
-    """Share of the light that arrives at each pixel, 1 on the axis."""
-    height, width = shape
+def vignetting(optics: Optics, rays: Float, centre: tuple[float, float]) -> Float32:
+    """Share of the light that arrives at each pixel of ``rays`` (h, w, 3); 1 at ``centre`` (u, v)."""
+    height, width = rays.shape[:2]
     u, v = np.arange(width) - centre[0], np.arange(height)[:, None] - centre[1]
     corner = max(centre[0], width - 1 - centre[0]) ** 2 + max(centre[1], height - 1 - centre[1]) ** 2
     out = 1 - optics.vignetting * (u * u + v * v) / corner
     if optics.cos4:
         out = out * rays[..., 2] ** 4
-    return np.nan_to_num(out).astype(np.float32)
+    return np.asarray(np.nan_to_num(out), np.float32)
 
 
 def expose(
@@ -110,3 +110,14 @@ def expose(
         out,
     )
     return out
+
+
+def mosaic(rate: Float32, colour: str) -> list[Float32]:
+    """Planes (h, w) that the sensor sees of ``rate`` (h, w, c): one of mono or Bayer, three of RGB."""
+    if colour in ("mono", "rgb"):
+        return [np.ascontiguousarray(rate[..., channel]) for channel in range(rate.shape[2])]
+    out = np.empty(rate.shape[:2], np.float32)
+    for place, letter in enumerate(colour):
+        row, column = divmod(place, 2)
+        out[row::2, column::2] = rate[row::2, column::2, "RGB".index(letter)]
+    return [out]

@@ -1,7 +1,8 @@
-"""Shapes of the scene's things: reliefs, mesh files, printed sheets, albedo maps; placed in the camera's frame."""
+"""Shapes of the scene's things, placed in the camera's frame: reliefs, mesh files, sheets, albedo maps."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -9,7 +10,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from calibration.geometry import Float, rotation
 from calibration.targets.boards import board_image, size_mm
-from rigs.simulated.truth import AlbedoMap, BoardThing, Feature, HeightfieldThing, MeshThing, PlaneThing, Scatter
+from rigs.simulated.truth import (
+    AlbedoMap,
+    BoardThing,
+    Feature,
+    HeightfieldThing,
+    MeshThing,
+    PlaneThing,
+    Scatter,
+)
 
 Float32 = NDArray[np.float32]
 _TEXTURE_PX = 3600.0
@@ -61,12 +70,15 @@ class Solid:
 
 @dataclass(frozen=True, eq=False)
 class Sheet:
-    """A flat rectangle; without ``extent`` an endless plane. Texture 1 is ``white``, 0 is ``black``."""
+    """A flat rectangle; without ``extent`` an endless plane.
+
+    ``texture`` 255 is ``white``, 0 is ``black``; ``clear``: within how many texels all are alike.
+    """
 
     place: Placement
     extent: tuple[float, float] | None
-    texture: Float32
-    clear: Float32
+    texture: NDArray[np.uint8]
+    clear: NDArray[np.uint8]
     px_per_mm: float
     margin: float
     white: float
@@ -79,7 +91,7 @@ class Sheet:
         column, row = np.floor(x * self.px_per_mm).astype(int), np.floor(y * self.px_per_mm).astype(int)
         inside = (column >= 0) & (column < columns) & (row >= 0) & (row < rows)
         value = np.ones(x.shape)
-        value[inside] = self.texture[row[inside], column[inside]]
+        value[inside] = self.texture[row[inside], column[inside]] / 255.0
         return np.asarray(self.black + (self.white - self.black) * value)
 
 
@@ -202,7 +214,8 @@ def albedo_map(albedo: float | AlbedoMap) -> Callable[[Float], Float]:
         return lambda points: np.full(len(points), float(albedo))
     rng = np.random.default_rng(albedo.seed)
     count = 12
-    length = np.exp(rng.uniform(*np.log(albedo.scale_mm), size=count))
+    shortest, longest = np.log(albedo.scale_mm)
+    length = np.exp(rng.uniform(shortest, longest, size=count))
     towards = rng.normal(size=(count, 3))
     wave = 2 * np.pi * towards / np.linalg.norm(towards, axis=1, keepdims=True) / length[:, None]
     phase, strength = rng.uniform(0, 2 * np.pi, count), np.sqrt(2.0 / count)
@@ -222,27 +235,22 @@ def board_sheet(thing: BoardThing, place: Placement, owner: int) -> Sheet:
     extent = size_mm(thing.board)
     scale = _TEXTURE_PX / max(extent)
     image = board_image(thing.board, scale)
-    texture = image.astype(np.float32) / np.float32(255)
     dark = (image < 128).astype(np.uint8)
-    clear = np.where(
-        dark, cv2.distanceTransform(dark, cv2.DIST_L2, 3), cv2.distanceTransform(1 - dark, cv2.DIST_L2, 3)
+    clear: NDArray[Any] = np.add(
+        cv2.distanceTransform(dark, cv2.DIST_L2, 3), cv2.distanceTransform(1 - dark, cv2.DIST_L2, 3)
     )
     # beyond the pattern lies white paper: dark texels at the border are next to an edge
-    rows, columns = np.indices(image.shape, dtype=np.float32)
-    border = np.minimum(
-        np.minimum(rows, image.shape[0] - 1 - rows), np.minimum(columns, image.shape[1] - 1 - columns)
-    )
-    clear = np.minimum(clear, border).astype(np.float32)
-    return Sheet(place, extent, texture, clear, scale, thing.margin_mm, thing.white, thing.black, owner)
+    rows, columns = (np.minimum(np.arange(n), np.arange(n)[::-1]) for n in image.shape)
+    clear = np.minimum(np.minimum(clear, 255), np.minimum(rows[:, None], columns)).astype(np.uint8)
+    return Sheet(place, extent, image, clear, scale, thing.margin_mm, thing.white, thing.black, owner)
 
 
 def plane_sheet(thing: PlaneThing, place: Placement, owner: int) -> Sheet:
     """Uniform sheet, its corner at the rectangle's."""
-    blank = np.ones((1, 1), np.float32)
+    blank = np.full((1, 1), 255, np.uint8)
     if thing.size_mm is None:
         return Sheet(place, None, blank, blank, 1.0, 0.0, thing.albedo, 0.0, owner)
     half = np.array([0.5 * thing.size_mm[0], 0.5 * thing.size_mm[1], 0.0])
     corner = Placement(place.matrix, place.points(-half))
-    clear = np.full((1, 1), 1e9, np.float32)
     scale = 1.0 / max(thing.size_mm)
-    return Sheet(corner, thing.size_mm, blank, clear, scale, 0.0, thing.albedo, 0.0, owner)
+    return Sheet(corner, thing.size_mm, blank, blank, scale, 0.0, thing.albedo, 0.0, owner)

@@ -27,7 +27,7 @@ _WHITE = (1.0, 1.0, 1.0)
 class Response(Record):
     """Non-linear camera: relative DN over relative exposure, both 0..1.
 
-    Either ``gamma`` (DN = exposure ** (1 / gamma)) or ``table``: DN at equally spaced exposures, interpolated.
+    Either ``gamma`` (DN = exposure ** (1 / gamma)) or ``table``: DN at equally spaced exposures.
     """
 
     gamma: Positive | None = None
@@ -300,10 +300,10 @@ Thing = Annotated[
 
 
 class FrameFault(Record):
-    """A fault of single exposures: ``shots`` counts the camera's exposures in this run of the twin from 0.
+    """A fault of single exposures; ``shots`` numbers the camera's exposures in this run of the twin from 0.
 
-    ``lost``: no frame comes. ``late``: it comes ``delay_s`` too late. ``exposure``: ``factor`` times the asked
-    exposure is applied, and reported. ``refused``: the camera refuses the setting.
+    ``lost``: no frame comes. ``late``: it comes ``delay_s`` too late. ``exposure``: ``factor`` times the
+    asked exposure is applied, and reported. ``refused``: the camera refuses the setting.
     """
 
     kind: Literal["lost", "late", "exposure", "refused"]
@@ -324,6 +324,10 @@ class LightFault(Record):
     first: int = Field(default=0, ge=0)
     count: int | None = Field(default=None, ge=1)
     noticed: bool = False
+
+    def holds(self, number: int) -> bool:
+        """Whether the ``number``-th lighting fails."""
+        return number >= self.first and (self.count is None or number < self.first + self.count)
 
 
 class VanishFault(Record):
@@ -360,11 +364,11 @@ class Truth(Record):
 
     seed: int = Field(default=0, ge=0)
     cameras: dict[str, CameraTruth] = Field(min_length=1)
-    lights: dict[str, LightTruth] = {}
+    lights: dict[str, LightTruth] = Field(default_factory=dict)
     ambient: NonNegative = 0.0
     poses: dict[str, tuple[Thing, ...]] = Field(min_length=1)
     faults: tuple[Fault, ...] = ()
-    bounds: dict[str, float] = {}
+    bounds: dict[str, float] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -410,7 +414,7 @@ def load_truth(path: str | Path) -> Truth:
 
 
 def parse_truth(data: Mapping[str, Any], *, source: str = "truth", folder: Path | None = None) -> Truth:
-    """Make a truth of plain data as a file holds it; ``generate`` is expanded, mesh paths start at ``folder``.
+    """Make a truth of a file's plain data; ``generate`` is expanded, mesh paths start at ``folder``.
 
     Raises
     ------
