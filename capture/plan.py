@@ -38,7 +38,7 @@ def _unique(value: tuple[object, ...]) -> tuple[object, ...]:
 def expand_ranges(value: Any) -> Any:
     """Names with each range such as ``led01..led24`` replaced by the 24 names, zero-padded as the first is.
 
-    One string becomes a tuple; what is neither string, list nor tuple is given back for the validator to refuse.
+    One string becomes a tuple; what is neither string, list nor tuple comes back for the validator to refuse.
     """
     if isinstance(value, str):
         value = (value,)
@@ -100,7 +100,7 @@ class Shot(Record):
 
 
 class Block(Record):
-    """Shots of one or several poses, each the product of the axes; the last named in ``order`` varies fastest.
+    """Shots of one or several poses, each the product of the axes; the last in ``order`` varies fastest.
 
     ``pose`` takes a name, a list, or a range such as ``board-01..board-20``.
     """

@@ -106,8 +106,8 @@ class ReplayCamera:
             )
         try:
             frame = self._frame(recorded_s, recorded_db)
-        except (SessionError, ValueError) as error:
-            raise DeviceError(self.name, str(error)) from None
+        except (SessionError, OSError, ValueError) as error:
+            raise DeviceError(self.name, f"frame {self._next} of the recording: {error}") from None
         self._next += 1
         self._served += 1
         return frame

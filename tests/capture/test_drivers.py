@@ -1,0 +1,489 @@
+"""One contract for every driver, then what is particular to each.
+
+Not tested here: a driver that wraps native code, of which there is none yet.
+"""
+
+import io
+import subprocess
+import sys
+import time
+from contextlib import closing, contextmanager
+from typing import get_args
+
+import cv2
+import numpy as np
+import pytest
+from capture_fakes import (
+    CAMERA,
+    LIGHT,
+    NAMES,
+    RIG,
+    BurstCamera,
+    FakeScene,
+    capture,
+    open_fake_rig,
+    small_plan,
+)
+from pydantic import TypeAdapter, ValidationError
+
+from capture.devices import (
+    Camera,
+    DeviceError,
+    DeviceLost,
+    FrameLost,
+    Light,
+    Operator,
+    SettingRefused,
+    TriggeredCamera,
+)
+from capture.drivers import CameraConfig, LightConfig, survey
+from capture.drivers.manual import ManualLight, ManualLightConfig, Terminal, TerminalOperator
+from capture.drivers.replay import ReplayCameraConfig
+from capture.drivers.simulated import (
+    SimulatedCamera,
+    SimulatedCameraConfig,
+    SimulatedLight,
+    SimulatedLightConfig,
+    SimulatedOperator,
+)
+from capture.frame import Frame
+from capture.runner import run
+from capture.session import Session, SessionError
+
+LIMITS_OF_CAMERA = CAMERA.model_dump()
+
+
+class Terminals(io.StringIO):
+    """A terminal whose person has typed ``text``."""
+
+    def isatty(self):
+        return True
+
+
+def person(answers=1000):
+    return Terminal(Terminals("\n" * answers), io.StringIO())
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    path = tmp_path_factory.mktemp("recorded") / "session"
+    capture(path, FakeScene())
+    return path
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Twelve pictures whose names sort wrongly as text; each holds its number."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for number in range(1, 13):
+        ending = ("png", "tif")[number % 2]
+        cv2.imwrite(str(folder / f"shot{number}.{ending}"), np.full((6, 8), 300 + number, np.uint16))
+    (folder / "notes.txt").write_text("no picture")
+    return folder
+
+
+def replay(path, **changes):
+    return ReplayCameraConfig.model_validate(LIMITS_OF_CAMERA | {"path": path} | changes)
+
+
+# ---------------------------------------------------------------- the contract of cameras
+
+
+@pytest.fixture(params=["simulated", "burst", "replay session", "replay folder"])
+def make_camera(request, recorded, pictures):
+    """Make one unopened camera that can take ``(0.01 s, 0 dB)`` first."""
+    return {
+        "simulated": lambda: SimulatedCamera("main", CAMERA, FakeScene()),
+        "burst": lambda: BurstCamera("main", CAMERA, FakeScene()),
+        "replay session": lambda: replay(recorded).open("main"),
+        "replay folder": lambda: replay(pictures, exposures_s=0.01).open("main"),
+    }[request.param]
+
+
+def test_every_camera_keeps_the_protocol(make_camera):
+    camera = make_camera()
+    assert isinstance(camera, Camera)
+    assert camera.name == "main"
+    assert camera.limits == CAMERA
+
+
+def test_every_camera_reports_what_it_did(make_camera):
+    with make_camera() as camera:
+        frame = camera.expose(0.01, 0.0, 1.0)
+    assert isinstance(frame, Frame)
+    assert (frame.exposure_s, frame.gain_db) == (0.01, 0.0)
+    assert frame.pixel_format == camera.limits.pixel_format
+    assert frame.dn.shape[:2] == (camera.limits.height, camera.limits.width)
+    assert not frame.dn.flags.writeable
+
+
+def test_every_camera_counts_its_frames(make_camera):
+    settings = [(0.01, 0.0), (0.02, 0.0), (0.04, 0.0)]
+    with make_camera() as camera:
+        first = camera.expose(*settings[0], 1.0)
+        try:
+            second = camera.expose(*settings[1], 1.0)
+        except SettingRefused:
+            second = camera.expose(*settings[0], 1.0)
+    assert second.frame_id == first.frame_id + 1
+    assert second.timestamp_ns > first.timestamp_ns
+
+
+def test_no_camera_outlasts_its_deadline(make_camera):
+    """A tenth of a second is for a computer that is busy with other things."""
+    with make_camera() as camera:
+        start = time.monotonic()
+        camera.expose(0.01, 0.0, 0.5)
+        assert time.monotonic() - start < 0.6
+
+
+def test_no_camera_works_unless_open(make_camera):
+    camera = make_camera()
+    with pytest.raises(DeviceError, match="main: is not open"):
+        camera.expose(0.01, 0.0, 1.0)
+    with camera:
+        camera.expose(0.01, 0.0, 1.0)
+    with pytest.raises(DeviceError, match="main: is not open"):
+        camera.expose(0.01, 0.0, 1.0)
+
+
+def test_every_camera_opens_and_closes_ten_times(make_camera):
+    for _ in range(10):
+        with make_camera() as camera:
+            camera.expose(0.01, 0.0, 1.0)
+
+
+def test_every_camera_closes_on_an_error(make_camera):
+    camera = make_camera()
+
+    def failing():
+        with camera:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        failing()
+    with pytest.raises(DeviceError, match="is not open"):
+        camera.expose(0.01, 0.0, 1.0)
+
+
+def test_bursts_give_a_frame_for_each_setting():
+    camera = BurstCamera("main", CAMERA, FakeScene())
+    assert isinstance(camera, TriggeredCamera)
+    assert not isinstance(SimulatedCamera("main", CAMERA, FakeScene()), TriggeredCamera)
+    with camera, closing(camera.burst([(0.01, 0.0), (0.02, 6.0)], 1.0)) as frames:
+        assert [(frame.exposure_s, frame.gain_db) for frame in frames] == [(0.01, 0.0), (0.02, 6.0)]
+
+
+# ---------------------------------------------------------------- the contract of lights
+
+
+@contextmanager
+def simulated_light():
+    scene = FakeScene()
+    light = SimulatedLight("led1", LIGHT, scene)
+    yield light, lambda: scene.levels.get("led1", 0.0)
+
+
+@contextmanager
+def manual_light():
+    terminal = person()
+    light = ManualLight("led1", LIGHT, terminal=terminal)
+
+    def level():
+        said = terminal._writing.getvalue()
+        return float(said.rfind("switch on") > said.rfind("switch off"))
+
+    yield light, level
+
+
+@pytest.fixture(params=[simulated_light, manual_light])
+def light_and_level(request):
+    with request.param() as pair:
+        yield pair
+
+
+def test_every_light_keeps_the_protocol(light_and_level):
+    light, _ = light_and_level
+    assert isinstance(light, Light)
+    assert (light.name, light.limits) == ("led1", LIGHT)
+
+
+def test_every_light_burns_and_goes_dark(light_and_level):
+    light, level = light_and_level
+    with light:
+        light.set(1.0)
+        assert level() == 1
+        light.set(0.0)
+        assert level() == 0
+        light.set(0.0)
+
+
+@pytest.mark.parametrize("error", [None, ZeroDivisionError, KeyboardInterrupt])
+def test_every_light_is_dark_on_leaving(light_and_level, error):
+    light, level = light_and_level
+
+    def use():
+        with light:
+            light.set(1.0)
+            assert level() == 1
+            if error:
+                raise error
+
+    if error:
+        with pytest.raises(error):
+            use()
+    else:
+        use()
+    assert level() == 0
+
+
+def test_no_light_works_unless_open(light_and_level):
+    light, _ = light_and_level
+    with pytest.raises(DeviceError, match="led1: is not open"):
+        light.set(1.0)
+    with light:
+        pass
+    with pytest.raises(DeviceError, match="led1: is not open"):
+        light.set(0.0)
+
+
+@pytest.mark.parametrize("level", [-0.1, 1.1, float("nan")])
+def test_every_light_refuses_a_level_outside_0_to_1(light_and_level, level):
+    light, _ = light_and_level
+    with light, pytest.raises(ValueError, match="outside 0 to 1"):
+        light.set(level)
+
+
+def test_every_light_opens_and_closes_ten_times(light_and_level):
+    light, level = light_and_level
+    for _ in range(10):
+        with light:
+            light.set(1.0)
+        assert level() == 0
+
+
+# ---------------------------------------------------------------- configurations
+
+
+def members(union):
+    return get_args(get_args(union)[0])
+
+
+@pytest.mark.parametrize("union", [CameraConfig, LightConfig])
+def test_every_configuration_carries_its_limits_and_opens_itself(union):
+    for member in members(union):
+        assert callable(member.open)
+        assert isinstance(member.limits, property)
+        assert member.model_config["extra"] == "forbid"
+        assert member.model_fields["driver"].default
+
+
+@pytest.mark.parametrize(
+    ("union", "value", "place"),
+    [
+        (CameraConfig, LIMITS_OF_CAMERA | {"driver": "genikam"}, "genikam"),
+        (CameraConfig, LIMITS_OF_CAMERA, "driver"),
+        (
+            CameraConfig,
+            LIMITS_OF_CAMERA | {"driver": "simulated", "exposure_max": 3},
+            "simulated.exposure_max",
+        ),
+        (LightConfig, {"driver": "simulated", "settle_ms": 3}, "simulated.settle_ms"),
+        (LightConfig, {"driver": "manual", "max_duty": 2}, "manual.max_duty"),
+    ],
+)
+def test_a_wrong_configuration_is_told_with_its_place(union, value, place):
+    with pytest.raises(ValidationError) as caught:
+        TypeAdapter(union).validate_python(value)
+    told = [".".join(map(str, error["loc"])) + " " + error["msg"] for error in caught.value.errors()]
+    assert len(told) == 1
+    assert place in told[0]
+
+
+def test_a_simulated_device_needs_a_scene():
+    camera = TypeAdapter(CameraConfig).validate_python(LIMITS_OF_CAMERA | {"driver": "simulated"})
+    assert isinstance(camera, SimulatedCameraConfig)
+    assert camera.limits == CAMERA
+    message = r"^camera main has driver simulated: open the rig with --simulate TRUTH$"
+    with pytest.raises(ValueError, match=message):
+        camera.open("main")
+    with pytest.raises(
+        ValueError, match=r"^light led1 has driver simulated: open the rig with --simulate TRUTH$"
+    ):
+        SimulatedLightConfig().open("led1")
+
+
+def test_importing_the_drivers_loads_no_sdk_and_prints_nothing():
+    script = (
+        "import sys, capture.drivers, capture.runner\n"
+        "loaded = {'cv2', 'serial', 'harvesters', 'genicam', 'OpenEXR'} & set(sys.modules)\n"
+        "assert not loaded, loaded"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_survey_names_every_driver():
+    drivers = {
+        member.model_fields["driver"].default
+        for union in (CameraConfig, LightConfig)
+        for member in members(union)
+    }
+    assert {line.split()[0] for line in survey()} == drivers
+
+
+# ---------------------------------------------------------------- simulated
+
+
+def test_faults_of_the_scene_are_those_of_the_device():
+    scene = FakeScene()
+    with SimulatedCamera("main", CAMERA, scene) as camera:
+        for error in (FrameLost("main", "x"), SettingRefused("main", "x"), DeviceLost("main", "x")):
+
+            def fault(name, exposure_s, error=error):
+                raise error
+
+            scene.fault = fault
+            with pytest.raises(type(error)):
+                camera.expose(0.01, 0.0, 1.0)
+
+
+def test_simulated_operator_shows_and_announces():
+    scene, said = FakeScene(), []
+    operator = SimulatedOperator(scene, said.append)
+    assert isinstance(operator, Operator)
+    operator.show("cap", "put the cap on")
+    assert (scene.pose, said) == ("cap", ["put the cap on"])
+
+
+# ---------------------------------------------------------------- replay
+
+
+def test_a_replayed_session_gives_the_same_pixels_and_reports(recorded, tmp_path):
+    """A run with the recording as its camera: the same plan, the same frames."""
+    session = Session.create(tmp_path / "again", small_plan(), RIG)
+    with open_fake_rig(FakeScene()) as rig, replay(recorded).open("main") as camera:
+        rig.cameras = {"main": camera}
+        with closing(run(session.plan, rig, session)) as events:
+            list(events)
+    original = Session.open(recorded)
+    assert session.skipped == ()
+    assert [record.sha256 for record in session.frames] == [record.sha256 for record in original.frames]
+    assert session.frames[3].temperature_c == original.frames[3].temperature_c
+
+
+def test_a_folder_is_played_in_natural_order(pictures):
+    with replay(pictures, exposures_s=[0.01, 0.02]).open("main") as camera:
+        seen = [int(camera.expose((0.01, 0.02)[n % 2], 0.0, 1.0).dn[0, 0]) - 300 for n in range(12)]
+        assert seen == list(range(1, 13))
+        with pytest.raises(DeviceLost, match="main: the recording ends after 12 frames"):
+            camera.expose(0.01, 0.0, 1.0)
+
+
+def test_replay_begins_where_it_is_told(pictures):
+    with replay(pictures, exposures_s=0.01, first=10).open("main") as camera:
+        assert camera.expose(0.01, 0.0, 1.0).dn[0, 0] == 311
+
+
+def test_replay_refuses_other_settings_and_loses_no_frame(recorded):
+    with replay(recorded).open("main") as camera:
+        with pytest.raises(SettingRefused, match=r"frame 0 was recorded with 0\.01 s and 0 dB, not 0\.02 s"):
+            camera.expose(0.02, 0.0, 1.0)
+        with pytest.raises(SettingRefused, match=r"not 0\.01 s and 6 dB"):
+            camera.expose(0.01, 6.0, 1.0)
+        assert camera.expose(0.01, 0.0, 1.0).frame_id == 0
+
+
+def test_replay_gives_colours_as_rgb(tmp_path):
+    bgr = np.zeros((6, 8, 3), np.uint8)
+    bgr[..., 2] = 200
+    cv2.imwrite(str(tmp_path / "red.png"), bgr)
+    with replay(tmp_path, exposures_s=1, pixel_format="RGB8").open("main") as camera:
+        assert camera.expose(1, 0, 1.0).dn[0, 0].tolist() == [200, 0, 0]
+
+
+def test_replay_says_what_is_wrong_with_a_recording(tmp_path, pictures):
+    with pytest.raises(ValueError, match="nowhere is neither a session nor a folder of images"):
+        replay(tmp_path / "nowhere").open("main")
+    with pytest.raises(ValueError, match="holds no TIFF, PNG, BMP or JPEG"):
+        replay(tmp_path).open("main")
+    with pytest.raises(ValueError, match="give exposures_s"):
+        replay(pictures).open("main")
+    with pytest.raises(ValidationError, match="greater than 0"):
+        replay(pictures, exposures_s=[0.01, 0])
+    (tmp_path / "broken.png").write_bytes(b"")
+    with replay(tmp_path, exposures_s=1).open("main") as camera:
+        with pytest.raises(
+            DeviceError, match=r"frame 0 of the recording: .*broken\.png is not a readable image"
+        ):
+            camera.expose(1, 0, 1.0)
+        (tmp_path / "broken.png").unlink()
+        with pytest.raises(DeviceError, match="No such file"):
+            camera.expose(1, 0, 1.0)
+        cv2.imwrite(str(tmp_path / "broken.png"), np.zeros((6, 8), np.uint8))
+        with pytest.raises(DeviceError, match="Mono12 frame has dtype uint8, want uint16"):
+            camera.expose(1, 0, 1.0)
+
+
+def test_replay_of_a_camera_the_session_has_not(recorded):
+    with pytest.raises(SessionError, match="no camera 'side': it has main"):
+        replay(recorded, camera="side").open("main")
+
+
+# ---------------------------------------------------------------- manual
+
+
+def test_the_person_is_asked_only_for_changes():
+    terminal = person()
+    with ManualLight("lamp", LIGHT, "move the lamp to mark 3", terminal) as light:
+        for level in (0.0, 0.5, 0.5, 1.0, 0.0, 0.0):
+            light.set(level)
+    assert terminal._writing.getvalue().splitlines() == [
+        "move the lamp to mark 3 at 50%, then press Enter",
+        "move the lamp to mark 3, then press Enter",
+        "switch off lamp, then press Enter",
+    ]
+
+
+def test_nobody_at_the_terminal_is_a_clear_error():
+    deaf = Terminal(io.StringIO("\n"), io.StringIO())
+    with ManualLightConfig(instruction="aim the lamp").open("lamp") as light:
+        light._terminal = deaf
+        with pytest.raises(
+            DeviceError, match="lamp: cannot ask a person to 'aim the lamp': standard input is"
+        ):
+            light.set(1.0)
+    with pytest.raises(DeviceError, match="operator: cannot ask a person to 'cap on'"):
+        TerminalOperator(deaf).show("cap", "cap on")
+    with pytest.raises(DeviceError, match="operator: nobody answers: standard input has ended"):
+        TerminalOperator(person(answers=0)).show("cap", "cap on")
+
+
+def test_the_operator_waits_for_enter():
+    terminal = person(answers=1)
+    operator = TerminalOperator(terminal)
+    assert isinstance(operator, Operator)
+    operator.show("cap", "put the cap on")
+    assert terminal._writing.getvalue() == "put the cap on, then press Enter\n"
+    with pytest.raises(DeviceError, match="nobody answers"):
+        operator.show("cap", "put the cap on")
+
+
+def test_a_person_switches_lamps_for_a_whole_run(tmp_path):
+    """Hand-moved lights and poses in the plan of any rig."""
+    terminal = person()
+    session = Session.create(tmp_path / "s", small_plan(), RIG)
+    with open_fake_rig(FakeScene()) as rig:
+        lamps = {name: ManualLight(name, LIGHT, terminal=terminal) for name in NAMES}
+        for lamp in lamps.values():
+            lamp.__enter__()
+        rig.lights, rig.operator = lamps, TerminalOperator(terminal)
+        with closing(run(session.plan, rig, session)) as events:
+            list(events)
+        for lamp in lamps.values():
+            lamp.__exit__(None, None, None)
+    said = terminal._writing.getvalue().splitlines()
+    assert said[0] == "put 'relief' in view, then press Enter"
+    assert said[1] == "switch on led1, then press Enter"
+    assert said[-1] == "put the cap on, then press Enter"
+    assert len(said) == 2 + 2 * 8
