@@ -247,7 +247,9 @@ def _renditions(values: NDArray[np.float32]) -> Iterator[NDArray[np.uint8]]:
     plain = np.asarray(np.rint(255 * scaled), np.uint8)
     yield plain
     yield np.asarray(np.rint(255 * scaled**0.4), np.uint8)
-    yield np.asarray(cv2.createCLAHE(clipLimit=4.0, tileGridSize=(8, 8)).apply(plain), np.uint8)
+    quantiles = np.quantile(values[valid], np.linspace(0, 1, 513))
+    rank = np.interp(np.where(valid, values, high), quantiles, np.linspace(0, 255, 513))
+    yield np.asarray(np.rint(rank), np.uint8)
 
 
 Found = tuple[NDArray[np.int64], Float]
@@ -313,16 +315,39 @@ def _refined_view(
     if keep is None:
         return None
     ids, points, pixels = ids[keep], points[keep], pixels[keep]
-    predicted_axes, _ = _neighbourhood(points, pixels, board.square_mm)
+    if isinstance(board, Charuco):
+        ids, pixels = _with_unread(ids, pixels, board)
+        points = corners_mm(board)[ids]
+    axes, _ = _neighbourhood(points, pixels, board.square_mm)
     clear = 1.0 if isinstance(board, Checkerboard) else (1 - board.marker_mm / board.square_mm) / 2
-    refined = refine_corners(values, pixels, predicted_axes, clear)
-    ids, points, pixels = ids[refined.good], points[refined.good], refined.pixels[refined.good]
+    refined = refine_corners(values, pixels, axes, clear)
+    columns = board.columns - (1 if isinstance(board, Charuco) else 0)
+    bright = refined.bright_diagonal ^ ((ids // columns + ids % columns) % 2 == 1)
+    good = refined.good & (bright == (2 * np.sum(bright & refined.good) > np.sum(refined.good)))
+    ids, points, pixels, sigma = ids[good], points[good], refined.pixels[good], refined.sigma_px[good]
     keep = _plausible(points, pixels, board.square_mm)
     if keep is None:
         return None
     order = np.flatnonzero(keep)[np.argsort(ids[keep])]
-    sigma = float(np.sqrt(np.mean(refined.sigma_px[refined.good][order] ** 2)))
-    return BoardView(ids[order], points[order], pixels[order], max(sigma, 1e-3))
+    sigma_px = max(float(np.sqrt(np.mean(sigma[order] ** 2))), 1e-3)
+    return BoardView(ids[order], points[order], pixels[order], sigma_px)
+
+
+def _with_unread(ids: NDArray[np.int64], pixels: Float, board: Charuco) -> Found:
+    """Add the corners whose markers could not be read, where the corners around them say."""
+    every = corners_mm(board)
+    homography, _ = cv2.findHomography(every[ids, :2], pixels, cv2.RANSAC, 2.0)
+    if homography is None:
+        return ids, pixels
+    flat = cv2.perspectiveTransform(every[None, :, :2], homography)[0]
+    more_ids, more_pixels = [ids], [pixels]
+    for corner in np.setdiff1d(np.arange(len(every)), ids):
+        around = np.linalg.norm(every[ids] - every[corner], axis=1) < 1.5 * board.square_mm
+        if around.sum() >= 3:
+            distortion = np.mean(pixels[around] - flat[ids[around]], axis=0)
+            more_ids.append(np.array([corner]))
+            more_pixels.append((flat[corner] + distortion)[None])
+    return np.concatenate(more_ids), np.concatenate(more_pixels)
 
 
 def _plausible(points: Float, pixels: Float, square_mm: float) -> NDArray[np.bool_] | None:

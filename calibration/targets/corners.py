@@ -12,14 +12,28 @@ _REACH_PX = 9  # beyond it lens distortion bends the edges, and little is gained
 _STEPS = 12
 _MAX_SHIFT_PX = 2.5
 _BLUR_PX = (0.2, 4.0)
+_LEAST_CONTRAST = 2.0  # half the step from black to white over the scatter about the fit
 
 
 class Refined(NamedTuple):
-    """Corners after the fit: (n, 2) px, their sigma (n,) px, and which fits are to be believed (n,)."""
+    """Corners after the fit.
+
+    Attributes
+    ----------
+    pixels : ndarray (n, 2)
+        Their positions.
+    sigma_px : ndarray (n,)
+        Standard deviation of a coordinate, from the scatter of the grey values about the fit.
+    good : ndarray (n,) bool
+        Which fits are to be believed.
+    bright_diagonal : ndarray (n,) bool
+        Whether the quadrants between +x and +y and between -x and -y of the board are the bright ones.
+    """
 
     pixels: Float
     sigma_px: Float
     good: NDArray[np.bool_]
+    bright_diagonal: NDArray[np.bool_]
 
 
 def refine_corners(image: NDArray[np.float32], pixels: Float, axes_px: Float, clear: float) -> Refined:
@@ -43,8 +57,16 @@ def refine_corners(image: NDArray[np.float32], pixels: Float, axes_px: Float, cl
     Returns
     -------
     Refined
-        ``sigma_px`` follows from the scatter of the grey values about the fit.
     """
+    # Twice, so that the windows follow from the corner and not from the first guess.
+    first = _fit(image, pixels, axes_px, clear)
+    start = np.where(first.good[:, None], first.pixels, pixels)
+    second = _fit(image, start, axes_px, clear)
+    near = np.linalg.norm(second.pixels - pixels, axis=1) < _MAX_SHIFT_PX
+    return second._replace(good=second.good & near)
+
+
+def _fit(image: NDArray[np.float32], pixels: Float, axes_px: Float, clear: float) -> Refined:
     grey, weight, base, offset = _windows(image, pixels, axes_px, clear)
     count = weight.sum(axis=1)
     scale = np.sqrt(np.maximum((weight * grey**2).sum(axis=1), 1e-30) / np.maximum(count, 1))
@@ -87,9 +109,10 @@ def refine_corners(image: NDArray[np.float32], pixels: Float, axes_px: Float, cl
         & (count > 4 * p.shape[1])
         & (blur < 0.99 * _BLUR_PX[1])
         & (sigma < 0.5)
-        & (p[:, 6] ** 2 > 4 * cost / freedom * (p.shape[1] / np.maximum(count, 1)))
+        & (p[:, 6] ** 2 > (_LEAST_CONTRAST**2) * cost / freedom)
     )
-    return Refined(refined, sigma, np.asarray(good))
+    # The guess at the edges' normals points to -x and +y, so a positive contrast is a dark diagonal.
+    return Refined(refined, sigma, np.asarray(good), p[:, 6] < 0)
 
 
 def _windows(
