@@ -84,7 +84,7 @@ def sensor(model: RadiometricModel, truth: Truth, camera: str) -> list[Metric]:
 
 
 def radiance(model: RadiometricModel, held_out: Stack, twin: Twin, camera: str) -> Metric:
-    """Linearised mean of repeated frames, none of which the fit saw, against the twin's radiance, pixel by pixel.
+    """Linearised mean of repeated frames, none of which the fit saw, against the twin's radiance.
 
     The flat map has mean 1 over the central half, so the truth is scaled by the mean of its own there.
     """
@@ -112,7 +112,7 @@ def radiance(model: RadiometricModel, held_out: Stack, twin: Twin, camera: str) 
 
 
 class MonteCarlo(NamedTuple):
-    """Merged radiance (seeds, n lights, h, w) of a window under other seeds of the noise, and its variance."""
+    """Merged radiance (seeds, n lights, h, w) of a window under other noise, and its variance."""
 
     value: Image
     variance: Image
@@ -275,7 +275,7 @@ def lights(found: LightSet, twin: Twin, camera: str) -> list[Metric]:
 
 
 def normal_errors(found: NormalMap, true: Image, where: NDArray[np.bool_]) -> Float:
-    """Angle between found and true normals in degrees, (h, w); NaN outside ``where`` or where none was found."""
+    """Angle between found and true normals in degrees, (h, w); NaN where there is none."""
     error = angle_deg(found.normals, true)
     return np.where(where & found.valid, error, np.nan)
 
@@ -308,7 +308,7 @@ def normals(error: Float, where: NDArray[np.bool_], name: str, bound: float | No
 
 
 def aligned_depth_error(found: Image, true: Image, where: NDArray[np.bool_]) -> Image:
-    """Depth minus truth after the one factor that a perspective integration leaves free, mm; NaN elsewhere."""
+    """Depth minus truth after the one factor that integration leaves free, mm; NaN elsewhere."""
     both = where & np.isfinite(found) & np.isfinite(true)
     factor = np.median(true[both] / found[both])
     return np.where(both, found * factor - true, np.nan).astype(np.float32)

@@ -1,0 +1,59 @@
+"""What one does at a rig: check, capture, calibrate, reconstruct. The only rooms that see both siblings.
+
+Each workflow takes a session and models and gives a model or a result; files are written by ``save``,
+``merge_session`` and ``write_reconstruction`` alone. ``track`` wraps a long loop to show its progress.
+"""
+
+from rigs.workflows.calibrating import (
+    LightsResult,
+    calibrate_lens,
+    calibrate_lights,
+    calibrate_response,
+    calibrate_sensor,
+)
+from rigs.workflows.capturing import capture_session, check_plan, describe, list_devices
+from rigs.workflows.frames import LightImages, light_images, merge_session
+from rigs.workflows.models import (
+    board_reflectance,
+    check_pins,
+    choose_board,
+    parse_board,
+    pinned,
+    read_sensor,
+    read_truth,
+    save,
+    sphere_target,
+)
+from rigs.workflows.progress import Track, silent
+from rigs.workflows.reconstructing import Result, read_mask, reconstruct, solve_again, write_reconstruction
+
+__all__ = [
+    "LightImages",
+    "LightsResult",
+    "Result",
+    "Track",
+    "board_reflectance",
+    "calibrate_lens",
+    "calibrate_lights",
+    "calibrate_response",
+    "calibrate_sensor",
+    "capture_session",
+    "check_pins",
+    "check_plan",
+    "choose_board",
+    "describe",
+    "light_images",
+    "list_devices",
+    "merge_session",
+    "parse_board",
+    "pinned",
+    "read_mask",
+    "read_sensor",
+    "read_truth",
+    "reconstruct",
+    "save",
+    "silent",
+    "solve_again",
+    "sphere_target",
+    "write_reconstruction",
+]

@@ -1,0 +1,188 @@
+"""Sensor, lens and light models from sessions."""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from calibration.lens import LensModel, fit_lens, fit_pose
+from calibration.lights.fit import fit_lights
+from calibration.lights.highlights import Highlights, locate_highlights
+from calibration.lights.intensity import fit_intensities, sample_plane, white_spots
+from calibration.lights.model import LightSet
+from calibration.provenance import FitError, Quality
+from calibration.radiometric import RadiometricModel, fit_response, fit_sensor
+from calibration.targets.boards import Board, detect_board
+from calibration.targets.spheres import SphereView, detect_spheres, sphere_from_mask
+from capture.session import Session, Stack
+from rigs.config import SphereTarget
+from rigs.workflows.frames import (
+    Image,
+    gray,
+    light_images,
+    merged_of,
+    of_kind,
+    provenance_of,
+    sensor_for,
+    stack_of,
+)
+from rigs.workflows.progress import Track, silent
+from rigs.workflows.reconstructing import read_mask
+
+
+def calibrate_sensor(
+    session: Session, *, camera: str | None = None, track: Track = silent
+) -> RadiometricModel:
+    """Photon transfer on the session's ``flat`` and ``dark`` frames."""
+    flats, darks = (of_kind(session, camera, kind) for kind in ("flat", "dark"))
+    return fit_sensor(
+        flats,
+        flats.exposure_s,
+        darks,
+        darks.exposure_s,
+        pixel_format=flats.pixel_format,
+        gain_db=float(flats.gain_db[0]),
+        provenance=provenance_of(session),
+    )
+
+
+def calibrate_response(session: Session, *, camera: str | None = None) -> RadiometricModel:
+    """Response curve from the session's one exposure stack (Debevec and Malik)."""
+    stack = stack_of(session, camera)
+    stack = (
+        stack.select(kind="object") if "object" in {k for r in stack.records for k in r.shot.kinds} else stack
+    )
+    return fit_response(list(stack), stack.exposure_s)
+
+
+def calibrate_lens(
+    session: Session,
+    board: Board | None,
+    *,
+    sensor: RadiometricModel | None = None,
+    camera: str | None = None,
+    track: Track = silent,
+) -> LensModel:
+    """Lens from the session's ``board`` frames; frames of one pose count as one view."""
+    assert board is not None
+    stack = of_kind(session, camera, "board")
+    model = sensor_for(stack, sensor)
+    views, names, missed = [], [], []
+    for name, view in track(_board_views(stack), "finding boards"):
+        radiance = merged_of(view, model)
+        found = detect_board(gray(radiance.value), board)
+        if found is None:
+            missed.append(name)
+        else:
+            views.append(found)
+            names.append(name)
+    if not views:
+        raise FitError(f"{session.path}: the board was found in none of {len(missed)} views")
+    height, width = stack.shape[1:3]
+    lens = fit_lens(views, width, height, names=names, provenance=provenance_of(session, board=board.kind))
+    if missed:
+        note = f"board not found in {len(missed)} of {len(missed) + len(names)} views: {', '.join(missed)}"
+        lens = lens.replace(quality=_warned(lens.quality, note))
+    return lens
+
+
+def _warned(quality: Quality | None, warning: str) -> Quality | None:
+    return None if quality is None else quality.replace(warnings=(*quality.warnings, warning))
+
+
+def _board_views(stack: Stack) -> list[tuple[str, Stack]]:
+    """Frames of one pose, unless they repeat each other: then nobody named the poses and each is a view."""
+    views = []
+    for pose in dict.fromkeys(stack.poses):
+        group = stack.select(pose=pose)
+        keys = [(r.shot.light, r.exposure_s, r.shot.repeat) for r in group.records]
+        if len(set(keys)) == len(keys):
+            views.append((pose, group))
+        else:
+            views += [(f"frame {r.shot.index}", group[i : i + 1]) for i, r in enumerate(group.records)]
+    return views
+
+
+class LightsResult(NamedTuple):
+    """Calibrated lights and what they were seen by: spheres, highlights, the mean picture over the lights."""
+
+    lights: LightSet
+    spheres: tuple[SphereView, ...]
+    highlights: Highlights
+    picture: Image
+
+
+def calibrate_lights(
+    session: Session,
+    target: SphereTarget | None,
+    *,
+    sensor: RadiometricModel | None = None,
+    lens: LensModel | None = None,
+    board: Board | None = None,
+    board_reflectance: float = 0.9,
+    masks: Sequence[Path] = (),
+    model: Literal["auto", "near", "distant"] = "auto",
+    camera: str | None = None,
+    track: Track = silent,
+) -> LightsResult:
+    """Lights from the session's ``sphere`` frames.
+
+    Positions or directions come from the highlights in the mirror spheres. Intensities come from the white of
+    a board in the same frames when ``board`` and ``lens`` are given, else from the highlights' flux.
+
+    Parameters
+    ----------
+    target : SphereTarget or None
+        Number and diameter; None: whatever spheres are found, of unknown size (distant lights only).
+    masks : sequence of paths
+        Mask images, one a sphere, in place of detection.
+    model : 'auto', 'near' or 'distant'
+
+    Raises
+    ------
+    FitError
+        No sphere, or a light without consistent highlights; the message names it.
+    """
+    images = light_images(session, "sphere", sensor=sensor, camera=camera, track=track)
+    values = list(gray(images.value))
+    count = None if target is None else target.count
+    if masks:
+        views = tuple(sphere_from_mask(read_mask(path, values[0].shape), lens) for path in masks)
+    else:
+        views = detect_spheres(values, lens, count=count)
+    if not views:
+        raise FitError(f"{session.path}: no mirror sphere found in the {len(values)} images: give --mask")
+    if count is not None and len(views) < count:
+        raise FitError(f"{session.path}: {len(views)} mirror spheres found, the rig has {count}")
+    highlights = locate_highlights(values, views)
+    lights = fit_lights(
+        images.names,
+        highlights,
+        views,
+        lens,
+        sphere_radius_mm=None if target is None else target.diameter_mm / 2,
+        model=model,
+        provenance=provenance_of(session, spheres=len(views), model=model),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a pixel may be saturated under every light
+        picture = np.asarray(np.nanmean(values, axis=0), np.float32)
+    if board is not None and lens is not None:
+        found = detect_board(picture, board)
+        if found is None:
+            note = "board not found beside the spheres: intensities come from the highlights"
+            lights = lights.replace(quality=_warned(lights.quality, note))
+        else:
+            pose = fit_pose(lens, found.points_mm, found.pixels)
+            samples = sample_plane(
+                images.value,
+                images.variance,
+                lens,
+                (pose.rotvec, pose.t_mm),
+                white_spots(board),
+                board_reflectance,
+            )
+            lights = fit_intensities(lights, samples)
+    return LightsResult(lights, views, highlights, picture)

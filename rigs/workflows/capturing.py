@@ -1,0 +1,78 @@
+"""Plans checked and run on a rig, or on its twin."""
+
+import shutil
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from capture.plan import CapturePlan
+from capture.runner import PlanCheck, check, run
+from capture.session import Session
+from rigs.config import ConfigError, RigConfig
+from rigs.rig import open_rig
+from rigs.simulated import Truth
+from rigs.workflows.progress import Track, silent
+
+
+def check_plan(config: RigConfig, plan: CapturePlan, session: Path) -> PlanCheck:
+    """Find what would go wrong, with no hardware touched; the disk is the one that holds ``session``."""
+    folder = session.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    return check(plan, config.limits, free_bytes=shutil.disk_usage(folder).free)
+
+
+def describe(report: PlanCheck) -> str:
+    """One line: shots, expected duration, size."""
+    minutes, seconds = divmod(round(report.duration_s), 60)
+    return f"{report.shots} shots, about {minutes} min {seconds} s and {report.bytes / 1e9:.2f} GB"
+
+
+def capture_session(
+    config: RigConfig,
+    plan: CapturePlan | None,
+    path: Path,
+    *,
+    simulate: Truth | None = None,
+    resume: bool = False,
+    track: Track = silent,
+) -> Session:
+    """Run ``plan`` on the rig, or on its twin, into a session at ``path``.
+
+    Parameters
+    ----------
+    plan : CapturePlan or None
+        None with ``resume``: the session's own plan.
+    resume : bool
+        Complete the session at ``path``; the plan and the rig must be those it began with.
+
+    Raises
+    ------
+    ConfigError
+        The plan does not fit the rig; one line a fault, nothing was touched.
+    capture.session.SessionError
+        The folder is taken, or is not a session of this plan and rig.
+    capture.devices.DeviceError
+        A device was lost; the session stays resumable.
+    """
+    if plan is None:
+        plan = Session.open(path).plan
+    report = check_plan(config, plan, path)
+    if report.problems:
+        raise ConfigError("\n".join(f"plan {plan.name}: {problem}" for problem in report.problems))
+    snapshot = config.model_dump(mode="json", exclude={"calibrations"})
+    facts: dict[str, Any] = {"simulated": simulate is not None}
+    begin = Session.resume if resume else Session.create
+    session = begin(path, plan, snapshot, facts)
+    taken = [record.shot for record in session.frames]
+    with open_rig(config, simulate, taken=taken) as rig, closing(run(plan, rig, session)) as events:
+        for _ in track(events, f"capturing {session.plan.name}"):
+            pass
+    return Session.open(path)
+
+
+def list_devices() -> list[str]:
+    """Return one line for each driver: what it finds here, or why it finds nothing."""
+    from capture import drivers
+
+    return drivers.survey()

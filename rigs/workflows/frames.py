@@ -1,0 +1,152 @@
+"""A session's frames merged to radiance, light by light."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration import files
+from calibration.provenance import FitError, Provenance
+from calibration.radiometric import Radiance, RadiometricModel, demosaic
+from calibration.radiometric import merge as merge_frames
+from capture.frame import format_cfa
+from capture.session import Session, Stack
+from rigs.workflows.progress import Track, silent
+
+Image = NDArray[np.float32]
+
+
+def stack_of(session: Session, camera: str | None) -> Stack:
+    """Frames of one camera; its name may be left out where the session has only one."""
+    cameras = sorted({record.shot.camera for record in session.frames})
+    if not cameras:
+        raise FitError(f"{session.path}: has no frames")
+    if camera is None and len(cameras) > 1:
+        raise FitError(f"{session.path}: has cameras {', '.join(cameras)}: say which with --camera")
+    if camera is not None and camera not in cameras:
+        raise FitError(f"{session.path}: no frames of camera {camera!r}; it has {', '.join(cameras)}")
+    return session.stack(camera or cameras[0])
+
+
+def of_kind(session: Session, camera: str | None, kind: str, pose: str | None = None) -> Stack:
+    """Frames that may serve as ``kind``, of one pose if given; FitError where there are none."""
+    stack = stack_of(session, camera).select(kind=kind)
+    if not len(stack):
+        raise FitError(f"{session.path}: has no {kind!r} frames")
+    poses = tuple(dict.fromkeys(stack.poses))
+    if pose is not None:
+        if pose not in poses:
+            raise FitError(f"{session.path}: no {kind!r} frames of pose {pose!r}; it has {', '.join(poses)}")
+        stack = stack.select(pose=pose)
+    return stack
+
+
+def provenance_of(session: Session, **options: str | float | int | bool) -> Provenance:
+    """Provenance of what is made of ``session`` with these options."""
+    from importlib.metadata import version
+
+    return Provenance(session=session.digest, code_version=version("gnomon"), options=options)
+
+
+def sensor_for(stack: Stack, sensor: RadiometricModel | None) -> RadiometricModel:
+    """``sensor``, or the nominal model of these frames; FitError where its size is not theirs."""
+    if sensor is None:
+        return RadiometricModel.nominal(stack.pixel_format, stack.shape[1:])
+    if sensor.shape != stack.shape[1:]:
+        raise FitError(
+            f"sensor model is for frames of {sensor.shape}, these are {stack.shape[1:]} (rows, columns)"
+        )
+    return sensor
+
+
+def merged_of(stack: Stack, sensor: RadiometricModel, background: Radiance | None = None) -> Radiance:
+    """Radiance of one view from all its exposures, demosaiced where it is a mosaic."""
+    radiance = merge_frames(stack, stack.exposure_s, sensor, background=background)
+    cfa = format_cfa(stack.pixel_format)
+    return radiance if cfa is None else demosaic(radiance, cfa)
+
+
+def _background(session: Session, camera: str | None, pose: str, sensor: RadiometricModel) -> Radiance | None:
+    """Light that is there with every lamp dark, where the session has ``ambient`` frames of this pose."""
+    stack = stack_of(session, camera).select(kind="ambient", pose=pose)
+    return merge_frames(stack, stack.exposure_s, sensor) if len(stack) else None
+
+
+class LightImages(NamedTuple):
+    """Merged radiance under each light in turn, background removed.
+
+    ``names`` (n,); ``value``, ``variance`` (n, h, w[, 3]) float32, e-/s, NaN where no sample is valid.
+    """
+
+    names: tuple[str, ...]
+    value: Image
+    variance: Image
+
+
+def light_images(
+    session: Session,
+    kind: str,
+    *,
+    sensor: RadiometricModel | None = None,
+    camera: str | None = None,
+    pose: str | None = None,
+    track: Track = silent,
+) -> LightImages:
+    """Merge the frames of ``kind`` light by light.
+
+    Raises
+    ------
+    FitError
+        No such frames, several poses and none chosen, or no frame with a light.
+    """
+    stack = of_kind(session, camera, kind, pose)
+    poses = tuple(dict.fromkeys(stack.poses))
+    if len(poses) > 1:
+        raise FitError(f"{session.path}: {kind!r} frames of poses {', '.join(poses)}: say which with --pose")
+    model = sensor_for(stack, sensor)
+    names = tuple(name for name in dict.fromkeys(stack.lights) if name)
+    if not names:
+        raise FitError(f"{session.path}: no {kind!r} frame has a light")
+    background = _background(session, camera, poses[0], model)
+    value: Image | None = None
+    for index, name in enumerate(track(names, "merging exposures")):
+        merged = merged_of(stack.select(light=name), model, background)
+        if value is None:
+            value = np.empty((len(names), *merged.value.shape), np.float32)
+            variance = np.empty_like(value)
+        value[index], variance[index] = merged
+    assert value is not None
+    return LightImages(names, value, variance)
+
+
+def merge_session(
+    session: Session,
+    out: Path,
+    *,
+    sensor: RadiometricModel | None = None,
+    camera: str | None = None,
+    track: Track = silent,
+) -> Iterator[Path]:
+    """Write one radiance EXR, ``R G B`` or ``Y`` and their sigma, for each pose and light; yield paths."""
+    stack = stack_of(session, camera)
+    model = sensor_for(stack, sensor)
+    out.mkdir(parents=True, exist_ok=True)
+    groups = tuple(dict.fromkeys(zip(stack.poses, stack.lights, strict=True)))
+    for pose, light in track(groups, "merging exposures"):
+        merged = merged_of(stack.select(pose=pose, light=light), model)
+        channels = {}
+        for name, image in (("", merged.value), ("sigma.", np.sqrt(merged.variance))):
+            planes = [image] if image.ndim == 2 else list(np.moveaxis(image, -1, 0))
+            for letter, plane in zip("Y" if image.ndim == 2 else "RGB", planes, strict=True):
+                channels[name + letter] = plane
+        path = out / (f"{pose}-{light}.exr" if light else f"{pose}.exr")
+        attributes = {"units": "e-/s" if sensor is not None else "relative", "session": session.digest}
+        files.write_exr(path, channels, attributes)
+        yield path
+
+
+def gray(image: Image) -> Image:
+    """Mean over colour channels, ``(..., h, w[, 3]) -> (..., h, w)``; NaN where a channel is."""
+    return image if image.shape[-1] != 3 else np.asarray(image.mean(axis=-1), np.float32)

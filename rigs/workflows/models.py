@@ -1,0 +1,134 @@
+"""What rig files, options and model files give a workflow."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from calibration import files
+from calibration.lens import LensModel
+from calibration.lights.model import LightSet
+from calibration.provenance import Model
+from calibration.radiometric import RadiometricModel
+from calibration.targets.boards import Board, Charuco, Checkerboard
+from rigs.config import ConfigError, RigConfig, SphereTarget, Targets, validate
+from rigs.simulated import Truth, load_truth
+
+M = TypeVar("M", bound=Model)
+
+
+def choose_board(text: str | None, config: RigConfig | None, needed: bool = True) -> Board | None:
+    """Board from the option's text, else from the rig file."""
+    if text is not None:
+        return parse_board(text)
+    board = None if config is None else config.targets.board
+    if board is None and needed:
+        raise ConfigError("no board: give --board, or --rig with targets.board")
+    return board
+
+
+def parse_board(text: str) -> Board:
+    """``'checkerboard 9x6 25'`` (inner corners, mm) or ``'charuco 11x8 10 7.5 [DICT] [legacy]'``."""
+    usage = (
+        f"board {text!r}: want 'checkerboard COLSxROWS SQUARE_MM' or "
+        "'charuco COLSxROWS SQUARE_MM MARKER_MM [DICTIONARY] [legacy]'"
+    )
+    words = text.split()
+    try:
+        columns, rows = (int(word) for word in words[1].lower().split("x"))
+        sizes = [float(word) for word in words[2 : 3 if words[0] == "checkerboard" else 4]]
+        rest = words[2 + len(sizes) :]
+    except (IndexError, ValueError):
+        raise ConfigError(usage) from None
+    raw: dict[str, object] = {"columns": columns, "rows": rows}
+    match words[0], sizes:
+        case "checkerboard", [square] if not rest:
+            return validate(raw | {"square_mm": square}, Checkerboard, f"board {text!r}")
+        case "charuco", [square, marker]:
+            legacy = "legacy" in rest
+            names = [word for word in rest if word != "legacy"]
+            raw |= {"square_mm": square, "marker_mm": marker, "legacy": legacy}
+            if len(names) > 1:
+                raise ConfigError(usage)
+            if names:
+                raw["dictionary"] = names[0]
+            return validate(raw, Charuco, f"board {text!r}")
+    raise ConfigError(usage)
+
+
+def sphere_target(
+    config: RigConfig | None, diameter_mm: float | None, count: int | None
+) -> SphereTarget | None:
+    """Spheres from the options, else from the rig file; None where neither says anything."""
+    known = None if config is None else config.targets.spheres
+    if diameter_mm is None and known is not None:
+        diameter_mm = known.diameter_mm
+    if count is None and known is not None:
+        count = known.count
+    if diameter_mm is None:
+        return None
+    return validate({"count": count, "diameter_mm": diameter_mm}, SphereTarget, "spheres")
+
+
+def board_reflectance(config: RigConfig | None) -> float:
+    """Reflectance of the board's white; 0.9, a white print's, where no rig file says."""
+    return Targets().board_reflectance if config is None else config.targets.board_reflectance
+
+
+@contextmanager
+def _file_faults() -> Iterator[None]:
+    """Whatever is wrong with a file that a user named becomes one ConfigError."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise ConfigError(str(error)) from None
+
+
+def read_truth(path: Path) -> Truth:
+    """Truth file of a simulation."""
+    with _file_faults():
+        return load_truth(path)
+
+
+def read_sensor(path: Path) -> RadiometricModel:
+    """Sensor or response model."""
+    with _file_faults():
+        return files.load_model(path, RadiometricModel)
+
+
+def pinned(config: RigConfig, root: Path, camera: str, name: str, kind: type[M]) -> M | None:
+    """Model that rig.yaml pins for a camera (``sensor``, ``lens`` or ``lights``); its digest is checked."""
+    entry = config.calibrations.get(camera)
+    pin = None if entry is None else getattr(entry, name)
+    if pin is None:
+        return None
+    with _file_faults():
+        return files.load_model(root / pin.path, kind, digest=pin.digest)
+
+
+def check_pins(config: RigConfig, root: Path) -> list[str]:
+    """One line for each pinned calibration that is missing, damaged or not the one pinned."""
+    problems = []
+    kinds: dict[str, type[Model]] = {"sensor": RadiometricModel, "lens": LensModel, "lights": LightSet}
+    for camera in config.calibrations:
+        if camera not in config.cameras:
+            problems.append(f"calibrations.{camera}: no camera of that name")
+        for name, kind in kinds.items():
+            try:
+                pinned(config, root, camera, name, kind)
+            except ConfigError as error:
+                problems.append(f"calibrations.{camera}.{name}: {error}")
+    return problems
+
+
+def save(path: Path, model: Model, say: Callable[[str], None]) -> None:
+    """Write a model and say its path, its digest (for the pin in rig.yaml), its verdict and its warnings."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    digest = files.save_model(path, model)
+    say(f"{path}: digest {digest}")
+    quality = getattr(model, "quality", None)
+    if quality is not None:
+        fit = f"residual {quality.residual_rms:.4g} {quality.unit} over {quality.observations}"
+        say(f"{quality.verdict}: {fit}")
+        for warning in quality.warnings:
+            say(f"warning: {warning}")
