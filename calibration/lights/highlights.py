@@ -208,6 +208,8 @@ def _gaussian(
         coefficients = np.linalg.lstsq(linear, data, rcond=None)[0]
         residual = data - linear @ coefficients
         cost = float(residual @ residual)
+        if coefficients[0] <= 0 and not np.isfinite(previous):
+            return None
         if cost > previous * (1 + 1e-12) or coefficients[0] <= 0:
             damping *= 10
             if damping > 1e6:
