@@ -48,13 +48,15 @@ def report_directory(directory: Path, out: Path) -> Path:
     if not directory.is_dir():
         raise ConfigError(f"{directory}: no such folder")
     folders = [directory, *sorted(path for path in directory.iterdir() if path.is_dir())]
-    surfaces = tuple(_surface(folder) for folder in folders if (folder / "normals.exr").is_file())
     models: dict[str, Any] = {}
     for folder in folders:
         for path in sorted(folder.glob("*.json")) + sorted((folder / "models").glob("*.json")):
             name, kind = _MODELS.get(_kind(path), ("", None))
             if kind is not None and name not in models:
                 models[name] = load_model(path, kind)
+    # Without a lens model there was no scale: depth came in pixels.
+    unit = "mm" if "lens" in models else "px"
+    surfaces = tuple(_surface(folder, unit) for folder in folders if (folder / "normals.exr").is_file())
     metrics = _metrics(directory / "metrics.json")
     if not surfaces and not models and not metrics:
         raise ConfigError(f"{directory}: holds no normals.exr, no models and no metrics.json")
@@ -79,7 +81,7 @@ def _metrics(path: Path) -> tuple[Metric, ...]:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
 
 
-def _surface(folder: Path) -> Surface:
+def _surface(folder: Path, depth_unit: str) -> Surface:
     maps = read_exr(folder / "normals.exr")
     normals = np.stack([maps[f"N.{axis}"] for axis in "XYZ"], axis=-1)
     valid = np.isfinite(normals).all(axis=-1)
@@ -93,6 +95,7 @@ def _surface(folder: Path) -> Surface:
             sigma_deg=maps.get("sigma", blank),
             lights_used=np.nan_to_num(maps.get("lights", blank)).astype(np.uint8),
         ),
+        depth_unit=depth_unit,
         depth_mm=read_exr(folder / "depth.exr")["Z"] if (folder / "depth.exr").is_file() else None,
     )
 

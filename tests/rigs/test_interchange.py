@@ -10,7 +10,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from capture.session import Session
-from rigs.interchange import ImageError, ManifestError, import_folder, read_image, read_manifest
+from rigs.interchange import COLUMNS, ImageError, ManifestError, import_folder, read_image, read_manifest
 
 RGB = np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)
 GRAY = (np.arange(5 * 7, dtype=np.uint16) * 1801).reshape(5, 7)
@@ -323,3 +323,15 @@ def test_what_speaks_against_the_pictures_is_recorded(folder: Path, tmp_path: Pa
         "camera two: 16-bit samples whose lowest 4 bits are 0",
         "camera three: 16-bit samples that use 12 bits",
     ]
+
+
+def test_the_manifest_of_the_documentation_is_read(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "own-images.md").read_text("utf-8")
+    table = next(block for block in text.split("```") if block.lstrip().startswith("file,"))
+    for line in table.split()[1:]:
+        write_png(tmp_path / line.partition(",")[0], GRAY)
+    rows = read_manifest(manifest(tmp_path, table.lstrip()))
+    assert {row.pose for row in rows} == {"relief"}
+    assert [row.exposure_s for row in rows[:2]] == [1 / 4, 1 / 250]
+    for column in COLUMNS:
+        assert f"| `{column}` |" in text
