@@ -15,7 +15,7 @@ from capture.drivers.simulated import SimulatedCamera
 from capture.frame import Frame
 from capture.plan import Block, CapturePlan, ExposureBracket, LightSequence
 from capture.runner import RunControl, check, exit_on_sigterm, run
-from capture.session import FrameRecord, Session, SessionError, SkipRecord
+from capture.session import FrameRecord, Session, SessionError, SkipRecord, Writer
 
 
 @pytest.fixture
@@ -134,8 +134,20 @@ def test_events_come_in_order_once_on_disk(session):
         seen[0].done = 3
 
 
-def test_a_consumer_that_stops_at_the_last_event_has_a_finished_session(session):
-    with open_fake_rig(FakeScene()) as rig, closing(run(session.plan, rig, session)) as events:
+@pytest.mark.parametrize("last_fails", [False, True])
+def test_a_consumer_that_stops_at_the_last_event_has_a_finished_session(session, monkeypatch, last_fails):
+    """Also when the disk is so fast that each frame is on it before the next is asked for."""
+    written = Writer.written
+
+    def at_once(writer):
+        writer.flush()
+        return written(writer)
+
+    monkeypatch.setattr(Writer, "written", at_once)
+    scene = FakeScene()
+    if last_fails:
+        scene.fault = failing(99, FrameLost("main", "incomplete"), lambda exposure_s: scene.frames == 25)
+    with open_fake_rig(scene) as rig, closing(run(session.plan, rig, session)) as events:
         for event in events:
             if event.done == event.total:
                 break
@@ -151,6 +163,10 @@ def test_only_lights_that_must_change_are_changed(session):
     # 8 times a light burns; each of the 7 changes is one off, one on; the last goes off for the cap
     assert len(changes) == 2 * 7 + 1
     assert [call for call in scene.calls if call[0] == "show"] == [("show", "relief"), ("show", "cap")]
+    burning = set()
+    for _, name, level in (call for call in scene.calls if call[0] == "light"):
+        burning = burning | {name} if level else burning - {name}
+        assert len(burning) <= 1, "the next light burns only once the last is dark"
 
 
 def test_lights_are_dark_when_what_is_in_view_changes(session):
@@ -549,13 +565,18 @@ def test_an_impatient_second_ctrl_c_does_not_leave_lights_on(session, times):
 
         def interrupted(name, level):
             scene.set_light = real
+            real(name, level)
             for _ in range(times):
                 os.kill(os.getpid(), signal.SIGINT)
-            real(name, level)
 
         scene.set_light = interrupted
+        before = len(scene.calls)
         with pytest.raises(KeyboardInterrupt):
             events.close()
+        if times == 1:
+            assert len(scene.calls) - before == len(NAMES), (
+                "the first interrupt waits, so no light is set twice"
+            )
         assert scene.levels == dict.fromkeys(NAMES, 0.0)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
