@@ -248,14 +248,14 @@ def _start(corners: Corners, width: int, height: int) -> State:
     best: tuple[float, State] | None = None
     for focal in guesses:
         parameters = np.array([focal, focal, *centre, *_NO_DISTORTION])
-        poses, error = [], 0.0
+        poses, misses = [], []
         for at in views:
             normalized = (corners.pixels[at] - centre) / focal
             candidates = _poses(corners.points[at], normalized)
             if not candidates:
-                raise FitError(
-                    "a view's corners fit no board: check the board's columns, rows and square size"
-                )
+                # No board at all: placed somewhere in front, its corners will be thrown out.
+                span = np.ptp(corners.points[at], axis=0).max() / np.ptp(normalized, axis=0).max()
+                candidates = [(np.eye(3), np.array([0, 0, span]))]
             errors = []
             for rotation, translation in candidates:
                 p = corners.points[at] @ rotation.T + translation
@@ -263,9 +263,10 @@ def _start(corners: Corners, width: int, height: int) -> State:
                     float(np.median(np.linalg.norm(p[:, :2] / p[:, 2:] - normalized, axis=1))) * focal
                 )
             poses.append(candidates[int(np.argmin(errors))])
-            error += min(errors)
-        if best is None or error < best[0]:
-            best = error, State(parameters, np.array([r for r, _ in poses]), np.array([t for _, t in poses]))
+            misses.append(min(errors))
+        miss = float(np.median(misses))
+        if best is None or miss < best[0]:
+            best = miss, State(parameters, np.array([r for r, _ in poses]), np.array([t for _, t in poses]))
     assert best is not None
     return best[1]
 
@@ -359,15 +360,17 @@ def _warnings(
     lost = 1 - float(np.mean(solution.used))
     if lost > 0.1:
         serious.append(f"{100 * lost:.0f} % of the corners do not agree with the rest")
-    squares = np.sum(solution.residual**2, axis=1) * solution.used
-    per_view = np.sqrt(
-        [squares[corners.view == i].sum() / (2 * solution.used[corners.view == i].sum()) for i in alive]
-    )
-    out += [
-        f"{labels[i]}: residual {per_view[k]:.2f} px, the median view has {np.median(per_view):.2f}"
-        for k, i in enumerate(alive)
-        if per_view[k] > 3 * np.median(per_view) and per_view[k] > 0.02
-    ]
+    rms_of, lost_of = np.zeros(len(labels)), np.zeros(len(labels))
+    for i in alive:
+        mine = corners.view == i
+        rms_of[i] = np.sqrt(np.mean(solution.residual[mine & solution.used] ** 2))
+        lost_of[i] = 1 - np.mean(solution.used[mine])
+    usual = float(np.median(rms_of[alive]))
+    for i in sorted(alive, key=lambda i: labels[i]):
+        if lost_of[i] > 0.3:
+            out.append(f"{labels[i]}: {100 * lost_of[i]:.0f} % of its corners do not agree with the rest")
+        elif rms_of[i] > max(3 * usual, 0.02):
+            out.append(f"{labels[i]}: residual {rms_of[i]:.2f} px, the median view has {usual:.2f}")
     return (*serious, *out), bool(serious)
 
 

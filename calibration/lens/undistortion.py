@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 from calibration.lens.model import LensModel
 
+_ROUNDING_PX = 1e-3
+
 
 class Undistorted(NamedTuple):
     """Image (h, w) or (h, w, c), float32, NaN where the camera saw nothing; its lens without distortion."""
@@ -44,17 +46,19 @@ def undistort_image(lens: LensModel, image: NDArray[Any]) -> Undistorted:
         raise ValueError(f"image {image.shape} does not fit a lens of {lens.width} x {lens.height} px")
     u, v = np.meshgrid(np.arange(lens.width), np.arange(lens.height))
     points = np.stack([(u - lens.cx) / lens.fx, (v - lens.cy) / lens.fy, np.ones(u.shape)], axis=-1)
-    where = lens.project(points).astype(np.float32)
-    where = np.where(np.isfinite(where), where, np.float32(-10))
+    where = lens.project(points)
+    on_image = np.clip(where, 0, (lens.width - 1, lens.height - 1))
+    # Rounding must not put the outermost pixels outside.
+    outside = ~np.all(np.abs(where - on_image) < _ROUNDING_PX, axis=-1)
     # Linear interpolation of float32 is exact in OpenCV 5; cubic and Lanczos round to 1/32 px.
     seen = cv2.remap(
         np.ascontiguousarray(image, np.float32),
-        np.ascontiguousarray(where[..., 0]),
-        np.ascontiguousarray(where[..., 1]),
+        np.ascontiguousarray(np.nan_to_num(on_image[..., 0]), np.float32),
+        np.ascontiguousarray(np.nan_to_num(on_image[..., 1]), np.float32),
         cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_CONSTANT,
-        borderValue=(float("nan"),) * 4,
+        borderMode=cv2.BORDER_REPLICATE,
     )
+    seen[outside] = np.nan
     straight = LensModel(
         width=lens.width, height=lens.height, fx=lens.fx, fy=lens.fy, cx=lens.cx, cy=lens.cy,
         covariance=_pinhole_part(lens), provenance=lens.provenance,
