@@ -195,11 +195,9 @@ def _number_repeats(drafts: Sequence[_Draft]) -> tuple[tuple[ManifestRow, ...], 
     for draft in drafts:
         repeat = draft.repeat
         if repeat < 0:
-            rows = taken.setdefault(draft.settings, {})
             repeat = next_free.get(draft.settings, 0)
-            while repeat in rows:
+            while repeat in taken.get(draft.settings, {}):
                 repeat += 1
-            rows[repeat] = draft.row
             next_free[draft.settings] = repeat + 1
         numbered.append(
             ManifestRow(

@@ -17,12 +17,13 @@ from rigs.report.sections import number, sections
 
 
 def write_report(path: Path, report: Report) -> Path:
-    """Write ``report`` as one HTML file that needs nothing else, and ``metrics.json`` beside it.
+    """Write ``report`` as one HTML file that needs nothing else, and its numbers beside it.
 
     Parameters
     ----------
     path : Path
-        Of the HTML file; its folder must exist. Both files appear whole or not at all.
+        Of the HTML file; its folder must exist. ``metrics.json`` goes there too where there are numbers. Both
+        appear whole or not at all.
     report : Report
         What to show.
 
@@ -47,7 +48,8 @@ def write_report(path: Path, report: Report) -> Path:
         provenance=tuple(_provenance(report)),
     )
     write_bytes(path, html.encode())
-    write_metrics(path.parent / "metrics.json", report.metrics)
+    if report.metrics:
+        write_metrics(path.parent / "metrics.json", report.metrics)
     return path
 
 

@@ -208,7 +208,9 @@ def distant_lights(lights: LightSet, truth: LightSet | None) -> bytes:
     names = list(found)
     direction = np.array([found[name].direction for name in names])
     with _drawing(8.4, 3.8, 2, width_ratios=[1, 1.2]) as (figure, (sky, bars)):
-        for zenith in (30, 60, 90):
+        widest = float(angle_deg(direction, [0.0, 0.0, -1.0]).max())
+        reach = next((step for step in (30, 60) if 1.05 * widest < step), 90)
+        for zenith in range(reach // 3, reach + 1, reach // 3):
             turn = np.linspace(0, 2 * np.pi, 181)
             sky.plot(zenith * np.cos(turn), zenith * np.sin(turn), color="#d5dbe1", lw=0.8, zorder=0)
             sky.annotate(f"{zenith}°", (0, -zenith), fontsize=6.5, color="#5b6673", ha="center", va="bottom")
@@ -220,7 +222,10 @@ def distant_lights(lights: LightSet, truth: LightSet | None) -> bytes:
         for name, at in zip(names, _sky(direction), strict=True):
             sky.annotate(name, at, xytext=(4, 3), textcoords="offset points", fontsize=6, color="#5b6673")
         sky.set(
-            aspect="equal", xlim=(-97, 97), ylim=(97, -97), title="angle from the camera axis, as it looks"
+            aspect="equal",
+            xlim=(-1.08 * reach, 1.08 * reach),
+            ylim=(1.08 * reach, -1.08 * reach),
+            title="angle from the camera axis, as it looks",
         )
         sky.axis("off")
         sky.legend(loc="lower right")
