@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from calibration.geometry import Float, normalize
 from calibration.lens import LensModel
 from rigs.simulated.surfaces import (
+    LIFT_MM,
     Float32,
     Placement,
     Sheet,
@@ -23,7 +24,6 @@ from rigs.simulated.surfaces import (
 from rigs.simulated.truth import BoardThing, HeightfieldThing, MeshThing, PlaneThing, SphereThing, Thing
 
 _CHUNK = 1 << 18
-_LIFT_MM = 0.02
 # sub-pixel places of a mirror's reflected rays: a rank-1 lattice
 _MIRROR_RAYS = tuple(((k + 0.5) / 5 - 0.5, ((2 * k) % 5 + 0.5) / 5 - 0.5) for k in range(5))
 
@@ -181,7 +181,7 @@ class Stage:
         if self._embree is not None:
 
             def cast(part: slice) -> None:
-                start = samples.points[part] + np.float32(_LIFT_MM) * samples.normals[part]
+                start = samples.points[part] + np.float32(LIFT_MM) * samples.normals[part]
                 towards = light[:3].astype(np.float32) - (start if near else np.float32(0))
                 towards = np.ascontiguousarray(np.broadcast_to(towards, start.shape))
                 reach = np.full(len(start), 1.0 if near else 1e6, np.float32)

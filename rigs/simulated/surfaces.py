@@ -22,6 +22,8 @@ from rigs.simulated.truth import (
 
 Float32 = NDArray[np.float32]
 _TEXTURE_PX = 3600.0
+# a relief's point is moved off its triangle by less than shadow rays are lifted, or it would shade itself
+_CLOSE_MM, LIFT_MM = 0.015, 0.02
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,7 +178,7 @@ def relief_solid(thing: HeightfieldThing, place: Placement, owner: int) -> Solid
             np.ascontiguousarray(origins),
             np.ascontiguousarray(directions),
             table,
-            4.0 * thing.cell_mm,
+            _CLOSE_MM,
             t,
             slopes,
         )

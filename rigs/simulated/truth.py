@@ -270,7 +270,9 @@ class Scatter(Record):
 class HeightfieldThing(Placed):
     """A relief of summed features over a rectangle centred on its origin; heights rise along -z.
 
-    The traced surface is the formula itself: triangles of ``cell_mm`` only find where a ray meets it.
+    The traced surface is the formula where its triangles of ``cell_mm`` come within 0.015 mm of it along the
+    ray, and the triangles elsewhere: at the rim of a cap, at a silhouette, or with coarse cells. Normals are
+    always the formula's.
     """
 
     kind: Literal["heightfield"]
