@@ -65,7 +65,7 @@ def read_opencv_camera(path: Path, *, size: tuple[int, int] | None = None) -> Le
             f"{path}: camera_matrix: want a 3 x 3 matrix (also looked for {', '.join(_MATRIX[1:])})"
         )
     matrix = matrix.reshape(3, 3)
-    if abs(matrix[0, 1]) > 1e-6 * matrix[0, 0] or not np.array_equal(
+    if abs(matrix[0, 1]) > 1e-6 * abs(matrix[0, 0]) or not np.array_equal(
         matrix[[1, 2, 2, 2], [0, 0, 1, 2]], [0, 0, 0, 1]
     ):
         raise ValueError(f"{path}: camera_matrix: skew or a scale cannot be represented")

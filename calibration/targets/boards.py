@@ -18,6 +18,7 @@ from calibration.provenance import Model
 from calibration.targets.corners import refine_corners
 
 MIN_CORNERS = 6
+_PART_SEARCH_PX = 800
 
 
 class Checkerboard(Model):
@@ -272,11 +273,15 @@ def _find_checkerboard(grey: NDArray[np.uint8], board: Checkerboard) -> Found | 
     if ok:
         grid = np.asarray(pixels, np.float64).reshape(board.rows, board.columns, 2)
         return _numbered(grey, grid, board)
+    # A part of the board: any grid of corners, searched in a smaller picture as it takes long.
+    shrink = max(1, round(max(grey.shape) / _PART_SEARCH_PX))
+    small = cv2.resize(grey, None, fx=1 / shrink, fy=1 / shrink, interpolation=cv2.INTER_AREA)
     flags |= cv2.CALIB_CB_EXHAUSTIVE | cv2.CALIB_CB_LARGER
-    ok, pixels, meta = cv2.findChessboardCornersSBWithMeta(grey, (3, 3), flags=flags)
+    ok, pixels, meta = cv2.findChessboardCornersSBWithMeta(np.asarray(small), (3, 3), flags=flags)
     if not ok or meta is None:
         return None
-    return _numbered(grey, np.asarray(pixels, np.float64).reshape(*np.shape(meta)[:2], 2), board)
+    grid = np.asarray(pixels, np.float64).reshape(*np.shape(meta)[:2], 2)
+    return _numbered(grey, (grid + 0.5) * shrink - 0.5, board)
 
 
 def _numbered(grey: NDArray[np.uint8], grid: Float, board: Checkerboard) -> Found | None:
