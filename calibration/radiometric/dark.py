@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import chi2
+from scipy.special import chdtri
 
 from calibration.provenance import FitError
 from calibration.radiometric.model import QUANTISATION_DN2
@@ -94,7 +94,7 @@ def fit_dark(reader: Reader, levels: list[Level]) -> DarkSeries:
         noise /= np.float32(freedom)
         typical = float(noise[~defects].mean(dtype=np.float64))
         # A variance that chance gives one pixel in ten million, and at least twice the usual sigma.
-        limit = max(float(chi2.isf(1e-7, freedom)) / freedom, 4.0) * max(typical, QUANTISATION_DN2)
+        limit = max(float(chdtri(freedom, 1e-7)) / freedom, 4.0) * max(typical, QUANTISATION_DN2)
         defects |= noise > limit
         noise_dn2 = float(noise[~defects].mean(dtype=np.float64))
         noise_sigma = noise_dn2 * float(np.sqrt(2 / (np.count_nonzero(~defects) * freedom)))

@@ -6,7 +6,6 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import isotonic_regression
 
 from calibration.provenance import FitError, Provenance, Quality
 from calibration.radiometric.model import RadiometricModel
@@ -90,6 +89,8 @@ def fit_response(
 
 def _increasing(log_curve: NDArray[np.float64]) -> NDArray[np.float64]:
     """Nearest increasing curve; plateaus get a slope too small to matter but large enough to invert."""
+    from scipy.optimize import isotonic_regression  # slow to import, rarely needed
+
     fitted = np.asarray(isotonic_regression(log_curve).x)
     return np.asarray(fitted + 1e-6 * np.arange(len(fitted)))
 

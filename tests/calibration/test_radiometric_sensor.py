@@ -186,16 +186,19 @@ def test_rgb_frames():
     assert abs(model.gain_dn_per_e - sensor.gain) < 4 * model.gain_sigma_dn_per_e
 
 
-def test_dead_and_noisy_pixels_are_defects():
-    rng = np.random.default_rng(8)
-    sensor = Sensor(rng, (60, 80), hot=0)
+def test_dead_noisy_and_leaking_pixels_are_defects():
+    sensor = Sensor(np.random.default_rng(8), (60, 80), hot=0)
     flats, flat_s, darks, dark_s = sensor.series(levels=6)
     for frame in flats:
         frame[10, 20] = 66
-    for frame in [*flats, *darks]:
-        frame[30, 40] = np.clip(int(frame[30, 40]) + rng.normal(0, 12), 0, 4095)
+    for k, frame in enumerate([*flats, *darks]):
+        # Swings about the right level, so that only its variance gives it away.
+        frame[30, 40] = np.clip(int(frame[30, 40]) + 6 * (-1) ** k, 0, 4095)
+    for frame, t in zip(darks, dark_s, strict=True):
+        # Right on the average of the exposures, so that only its slope gives it away.
+        frame[50, 7] = int(frame[50, 7]) + round(200 * (t - dark_s.mean()))
     model = fit_sensor(flats, flat_s, darks, dark_s, pixel_format="Mono12")
-    assert set(zip(*np.nonzero(model.defects), strict=True)) == {(10, 20), (30, 40)}
+    assert set(zip(*np.nonzero(model.defects), strict=True)) == {(10, 20), (30, 40), (50, 7)}
 
 
 def test_linearity_error_of_a_bent_response():
