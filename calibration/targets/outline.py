@@ -175,9 +175,10 @@ class Edges(NamedTuple):
     """How well the images support an outline."""
 
     view: SphereView
-    coverage: float
-    """Share of the outline's visible directions with an edge on it, 0..1."""
+    support: float
+    """Share of the outline along which the strongest edge nearby lies on it; some 0.2 by chance."""
     rms_px: float
+    blur_px: float
 
 
 def refine(images: NDArray[np.float32], start: SphereView, lens: LensModel | None, slack_px: float) -> Edges:
@@ -204,22 +205,20 @@ def refine(images: NDArray[np.float32], start: SphereView, lens: LensModel | Non
     FitError
         No outline there.
     """
-    view = start
-    blur = max(slack_px / 2.5, 0.8)
+    view, blur = start, max(slack_px / 2.5, 0.8)
     while True:
-        factor = max(1, 2 ** int(np.floor(np.log2(blur / 1.6))) if blur > 1.6 else 1)
+        factor = max(1, 2 ** int(np.floor(np.log2(blur / 1.6))))
         reduced = images if factor == 1 else _reduced(images, factor)
-        if blur <= 1.6:
-            blur = _blur_of(reduced, view, lens)
-        for _ in range(6 if blur > 2 else 8):
+        for _ in range(10):
             edges, moved = _refine_once(reduced, factor, view, lens, blur)
             view = edges.view
-            if moved < 0.003 * blur:
+            if moved < 0.002 * blur:
                 break
-        if blur <= 2.0 and factor == 1:
+        sharp = _edge_width(reduced, factor, view, lens, blur)
+        if sharp > 0.75 * blur or blur <= 0.6:
             break
-        blur = max(blur / 2, 1.2)
-    return edges
+        blur = max(blur / 2, sharp, 0.6)
+    return edges._replace(support=_support(reduced, factor, view, lens, blur))
 
 
 def _reduced(images: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
@@ -249,45 +248,158 @@ class _Steps(NamedTuple):
     offset: Float
     sigma: Float
     significance: Float
-    residual: float
+
+
+def _basis(x: Float, blur: float, *, curved: bool = False) -> Float:
+    """Level, common slope, step, its motion, and depth inside the outline, blurred like the edge: (m, 5).
+
+    ``curved`` adds the squared depth: close to its outline a mirror's view turns so fast that a straight line
+    cannot follow. It tells the blur better, but then a wrong blur shifts the edge by half its error.
+    """
+    step = ndtr(x / blur)
+    bell = np.exp(-0.5 * (x / blur) ** 2) / (blur * np.sqrt(2 * np.pi))
+    depth = blur**2 * bell - x * (1 - step)
+    columns = [np.ones_like(x), x, step - 0.5, bell, depth]
+    return np.stack([*columns, depth**2] if curved else columns, axis=-1)
 
 
 def _steps(profiles: NDArray[np.float32], x: Float, blur: float) -> _Steps:
     """Offset of the step in every profile (n, k), its noise, and the step's size over its noise."""
-    step = ndtr(x / blur)
-    bell = np.exp(-0.5 * (x / blur) ** 2) / (blur * np.sqrt(2 * np.pi))
-    basis = np.stack([np.ones_like(x), x, step - 0.5, x * (step - 0.5), bell], axis=-1)
+    basis = _basis(x, blur)
     inverse = np.linalg.pinv(basis)
     spread = inverse @ inverse.T
     p = profiles.astype(np.float64)
     coefficients = p @ inverse.T
     residual = p - coefficients @ basis.T
-    variance = np.sum(residual**2, axis=-1) / (len(x) - 5) + 1e-30
+    variance = np.sum(residual**2, axis=-1) / max(len(x) - basis.shape[1], 1) + 1e-30
     with np.errstate(invalid="ignore", divide="ignore"):
-        height, shift = coefficients[..., 2], coefficients[..., 4]
+        height, shift = coefficients[..., 2], coefficients[..., 3]
         offset = -shift / height
         significance = np.abs(height) / np.sqrt(variance * spread[2, 2])
-        sigma = np.sqrt(variance * (spread[4, 4] + offset**2 * spread[2, 2])) / np.abs(height)
-    explained = float(np.nansum(variance) / np.nansum(np.nanvar(p, axis=-1) + 1e-30))
-    return _Steps(offset, sigma, significance, explained)
+        sigma = np.sqrt(variance * (spread[3, 3] + offset**2 * spread[2, 2])) / np.abs(height)
+    return _Steps(offset, sigma, significance)
 
 
 def _count(view: SphereView, blur: float) -> int:
     return int(np.clip(2 * np.pi * view.radius_px / (1.5 * blur), 72, 720))
 
 
-def _blur_of(images: NDArray[np.float32], view: SphereView, lens: LensModel | None) -> float:
-    """Width of the step that explains the profiles best, px."""
-    angles = np.asarray(np.arange(120) * (2 * np.pi / 120), np.float64)
+def _edge_width(
+    images: NDArray[np.float32], factor: int, view: SphereView, lens: LensModel | None, blur: float
+) -> float:
+    """Blur of the edge at the outline, px, roughly and not above ``blur``.
+
+    The derivative's response, times the square root of its scale, is largest at the scale of the edge itself
+    (T. Lindeberg, "Edge detection and ridge detection with automatic scale selection", 1998,
+    doi:10.1023/A:1008097225773).
+    """
+    angles = np.asarray(np.arange(180) * (2 * np.pi / 180), np.float64)
     points, normal, _ = _frame(view, lens, angles)
-    x = np.arange(-8.0, 8.01, 0.5)
-    profiles = _profiles(images, 1, points, normal, x)
-    widths = [0.6, 0.8, 1.0, 1.3, 1.6, 2.0]
-    return widths[int(np.argmin([_steps(profiles, x, b).residual for b in widths]))]
+    widths = blur * 2.0 ** np.arange(-2.0, 0.3, 0.25)
+    x = np.arange(-3 * blur, 3 * blur + 1e-9, min(0.5 * factor, blur / 4))
+    profiles = _profiles(images, factor, points, normal, x)
+    filters = -x * np.exp(-0.5 * (x / widths[:, None]) ** 2)
+    # Normal to the response to a slope; with the root of the scale a step's response peaks at its own width.
+    filters *= np.sqrt(widths[:, None]) / np.abs(filters * x).sum(axis=-1, keepdims=True)
+    strength = np.nan_to_num(np.abs(profiles @ filters.T.astype(np.float32))).max(axis=0)
+    # Where the outline is faint the response is texture: the clearer half decides.
+    clear = strength[strength[:, -1] >= np.median(strength[:, -1])]
+    return float(widths[int(np.argmax(clear.mean(axis=0)))])
+
+
+def _best_width(images: NDArray[np.float32], view: SphereView, lens: LensModel | None, blur: float) -> float:
+    """The blur that leaves the smallest residuals round the outline."""
+    angles = np.asarray(np.arange(360) * (2 * np.pi / 360), np.float64)
+    points, normal, _ = _frame(view, lens, angles)
+    for _ in range(4):
+        x = np.arange(-3.5 * blur, 3.5 * blur + 1e-9, min(0.5, blur / 2))
+        p = _profiles(images, 1, points, normal, x)
+        p = p[np.isfinite(p).all(axis=-1)]
+        widths = blur * np.array([0.8, 0.9, 1.0, 1.1, 1.2])
+        left = np.empty(5)
+        for k, width in enumerate(widths):
+            basis = _basis(x, float(width), curved=True)
+            hat = np.eye(len(x)) - basis @ np.linalg.pinv(basis)
+            left[k] = np.mean(np.log(np.mean((p @ hat.astype(np.float32)) ** 2, axis=-1) + 1e-30))
+        bend, slope, _ = np.polyfit(widths / blur - 1, left, 2)
+        change = float(np.clip(-0.5 * slope / bend, -0.2, 0.2)) if bend > 0 else 0.2 * float(np.sign(-slope))
+        blur = float(np.clip(blur * (1 + change), 0.5, 20.0))
+        if abs(change) < 0.02:
+            break
+    return blur
+
+
+def polish(images: NDArray[np.float32], rough: Edges, lens: LensModel | None) -> Edges:
+    """The outline once more, at full resolution, with the exact blur of its edge.
+
+    Parameters
+    ----------
+    images : ndarray, (n, h, w), float32
+        As for ``refine``.
+    rough : Edges
+        Its result.
+    lens : LensModel or None
+        Of the given pixel frame.
+
+    Returns
+    -------
+    Edges
+        ``rough`` itself where the edge is too faint for it.
+    """
+    try:
+        blur = _best_width(images, rough.view, lens, rough.blur_px)
+        view, edges = rough.view, rough
+        for _ in range(12):
+            edges, moved = _refine_once(images, 1, view, lens, blur)
+            view = edges.view
+            if moved < 1e-4:
+                break
+    except FitError:
+        return rough
+    far = np.hypot(*(view.centre_px - rough.view.centre_px)) + abs(view.radius_px - rough.view.radius_px)
+    if not far < 1.5 * blur:
+        return rough
+    floor = np.diag(_px_per_step(view, lens) ** -2.0) * (_MODEL_ERROR * blur) ** 2
+    view = view._replace(covariance=view.covariance + floor)
+    return edges._replace(view=view, support=rough.support)
+
+
+_MODEL_ERROR = 0.02
+"""Standard error, in blurs of the edge, from what a mirror shows just inside its outline: seen in renderings."""
+
+
+def _px_per_step(view: SphereView, lens: LensModel | None) -> Float:
+    """Root mean square motion of the outline, px, by the three parameters."""
+    jacobian = _frame(view, lens, np.linspace(0, 2 * np.pi, 72, endpoint=False))[2]
+    return np.asarray(np.sqrt(np.mean(jacobian**2, axis=0)) * np.array([np.sqrt(2), np.sqrt(2), 1.0]))
+
+
+def _support(
+    images: NDArray[np.float32], factor: int, view: SphereView, lens: LensModel | None, blur: float
+) -> float:
+    k = min(_count(view, blur), 240)
+    angles = np.asarray(np.arange(k) * (2 * np.pi / k), np.float64)
+    points, normal, _ = _frame(view, lens, angles)
+    reach = min(8 * blur, 0.3 * view.radius_px)
+    x = np.arange(-reach, reach + 1e-9, min(0.5 * factor, blur / 2))
+    profiles = np.nan_to_num(_profiles(images, factor, points, normal, x))
+    half = int(np.ceil(3 * blur / (x[1] - x[0])))
+    u = np.arange(-half, half + 1) * (x[1] - x[0])
+    kernel = (-u * np.exp(-0.5 * (u / blur) ** 2)).astype(np.float32)
+    slope = cv2.filter2D(profiles.reshape(-1, len(x)), -1, kernel[None], borderType=cv2.BORDER_REPLICATE)
+    energy = slope.reshape(profiles.shape) ** 2
+    # Every light has the same say, however bright.
+    energy /= np.mean(energy, axis=(1, 2), keepdims=True) + 1e-30
+    best = np.abs(x[np.argmax(energy.sum(axis=0), axis=-1)])
+    return float(np.mean(best < 0.2 * reach))
 
 
 def _refine_once(
-    images: NDArray[np.float32], factor: int, view: SphereView, lens: LensModel | None, blur: float
+    images: NDArray[np.float32],
+    factor: int,
+    view: SphereView,
+    lens: LensModel | None,
+    blur: float,
 ) -> tuple[Edges, float]:
     k = _count(view, blur)
     angles = np.asarray(np.arange(k) * (2 * np.pi / k), np.float64)
@@ -296,14 +408,13 @@ def _refine_once(
     x = np.arange(-reach, reach + 1e-9, min(0.5 * max(factor, 1), blur / 1.5))
     steps = _steps(_profiles(images, factor, points, normal, x), x, blur)
     with np.errstate(invalid="ignore"):
-        good = (steps.significance > 5) & (np.abs(steps.offset) < 2.0 * blur) & (steps.sigma < blur)
-    visible = np.isfinite(steps.offset).any(axis=0)
+        good = (steps.significance > 8) & (np.abs(steps.offset) < 2.0 * blur) & (steps.sigma < blur)
     if good.any(axis=0).sum() < 12:
         raise FitError("no outline of a sphere at this place")
     light, where = np.nonzero(good)
     offset, sigma = steps.offset[light, where], steps.sigma[light, where]
     j = jacobian[where]
-    base = 1 / (sigma**2 + (0.1 * blur) ** 2)
+    base = 1 / (sigma**2 + (0.03 * blur) ** 2)
     step = np.zeros(3)
     scale = blur
     cluster = where * 36 // k
@@ -312,14 +423,10 @@ def _refine_once(
         weight = base / (1 + (residual / scale) ** 2) ** 2
         step, covariance = _solve(j, offset, weight, cluster)
         residual = offset - j @ step
-        inlier = np.abs(residual) < 3 * scale
         spread = np.sqrt(np.sum(weight * residual**2) / np.sum(weight))
         scale = float(np.clip(3 * spread, 0.15 * blur, blur))
-    _ = light
     near = np.abs(residual) < 3 * scale
-    supported = np.zeros(k, bool)
-    supported[where[near & inlier]] = True
     rms = float(np.sqrt(np.mean(residual[near] ** 2))) if near.any() else np.inf
     moved = float(np.max(np.abs(jacobian @ step)))
     view = _settled(_moved(view, step, lens), lens)._replace(covariance=covariance)
-    return Edges(view, float(supported.sum() / max(visible.sum(), 1)), rms), moved
+    return Edges(view, 0.0, rms, blur), moved

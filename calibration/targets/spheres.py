@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from calibration.geometry import Float
 from calibration.lens import LensModel
 from calibration.provenance import FitError
-from calibration.targets.outline import SphereView, circle, fit_points, refine
+from calibration.targets.outline import SphereView, circle, fit_points, polish, refine
 
 __all__ = ["SphereView", "detect_spheres", "sphere_from_circle", "sphere_from_mask"]
 
@@ -163,13 +163,14 @@ def detect_spheres(
         low, high = radius_px
     else:
         low, high = 0.7 * radius_px, 1.4 * radius_px
-    candidates = _mirrors(survey, _circles(survey, low, high))
-    candidates = _distinct(candidates)[: 3 * (count or 8)]
+    layers = _compressed(survey.mean)
+    candidates = _outermost(survey, layers, _mirrors(survey, _circles(layers, survey.factor, low, high)))
+    candidates = [c for c in candidates if low <= c.radius_px <= high]
     if not candidates:
         raise FitError(
             "no mirror sphere found: no circle of edges holds a moving highlight under half of the lights"
         )
-    found = _refined(images, candidates, lens, survey.factor)
+    found = _refined(images, candidates[: 2 * (count or 16)], lens, survey.factor)
     if count is not None:
         if len(found) < count:
             raise FitError(f"found {len(found)} mirror spheres, want {count}")
@@ -215,12 +216,9 @@ def _compressed(mean: Image) -> list[Image]:
     ]
 
 
-def _circles(survey: _Survey, low: float, high: float) -> list[_Candidate]:
+def _circles(layers: list[Image], scale: int, low: float, high: float) -> list[_Candidate]:
     """Hough vote of edges along their gradients, one octave of radii at each level of a pyramid."""
-    layers = _compressed(survey.mean)
-    factor = float(survey.factor)
-    while factor > 1 and low / factor < _MIN_RADIUS and survey.factor == factor:
-        break
+    factor = float(scale)
     found: list[_Candidate] = []
     while True:
         radii = [r for r in range(_MIN_RADIUS - 3, _MAX_RADIUS + 1) if low <= r * factor <= high]
@@ -255,18 +253,18 @@ def _vote(layers: list[Image], radii: list[int], factor: float) -> list[_Candida
     if len(radii) > 2:
         padded = np.pad(space, ((1, 1), (0, 0), (0, 0)), mode="edge")
         space = (padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4
-    flat = space.max(axis=0)
-    which = space.argmax(axis=0)
-    local = flat >= cv2.dilate(flat, np.ones((7, 7), np.uint8))
-    rows, cols = np.nonzero(local & (flat > 0.15))
-    order = np.argsort(-flat[rows, cols], kind="stable")[:40]
+    wide = np.stack([cv2.dilate(layer, np.ones((5, 5), np.uint8)) for layer in space])
+    around = np.pad(wide, ((1, 1), (0, 0), (0, 0)), mode="edge")
+    around = np.maximum(np.maximum(around[:-2], around[1:-1]), around[2:])
+    which, rows, cols = np.nonzero((space >= around) & (space > 0.15))
+    height = space[which, rows, cols]
     return [
         _Candidate(
             (np.array([cols[k] - pad, rows[k] - pad]) + 0.5) * factor - 0.5,
-            radii[which[rows[k], cols[k]]] * factor,
-            float(flat[rows[k], cols[k]]),
+            radii[which[k]] * factor,
+            float(height[k]),
         )
-        for k in order
+        for k in np.argsort(-height, kind="stable")[:80]
     ]
 
 
@@ -325,29 +323,79 @@ def _highlight_cue(survey: _Survey, c: _Candidate) -> tuple[float, float, float]
     return float(bright.mean()), spread, reach
 
 
-def _distinct(candidates: list[_Candidate]) -> list[_Candidate]:
-    """Best first; a circle overlapping a better one is dropped."""
-    kept: list[_Candidate] = []
+def _outermost(survey: _Survey, layers: list[Image], candidates: list[_Candidate]) -> list[_Candidate]:
+    """One circle for each sphere, best first: fitted at the survey's scale, the outermost that edges support.
+
+    A mirror ball shows the horizon of its surroundings as another circle inside its outline, often with the
+    stronger contrast.
+    """
+    stack = np.stack(layers)
+    fitted: list[_Candidate] = []
+    tried: list[_Candidate] = []
     for c in candidates:
-        clash = any(
-            np.linalg.norm(c.centre_px - k.centre_px) < 0.75 * (c.radius_px + k.radius_px) for k in kept
-        )
-        if not clash:
+        gap = [np.hypot(*(o.centre_px - c.centre_px)) for o in tried]
+        known = [
+            g + abs(o.radius_px - c.radius_px) < 0.08 * c.radius_px for g, o in zip(gap, tried, strict=True)
+        ]
+        crowd = [g < 0.5 * max(o.radius_px, c.radius_px) for g, o in zip(gap, tried, strict=True)]
+        if any(known) or sum(crowd) >= 8 or len(tried) >= 60:
+            continue
+        tried.append(c)
+        better = _supported(stack, survey, c, 0.08)
+        if better is not None:
+            fitted.append(better)
+    outer: list[_Candidate] = []
+    for c in sorted(fitted, key=lambda c: (-c.score, -c.radius_px)):
+        if any(np.hypot(*(o.centre_px - c.centre_px)) < 0.5 * max(o.radius_px, c.radius_px) for o in outer):
+            continue
+        rings = [f for f in fitted if np.hypot(*(f.centre_px - c.centre_px)) < 0.25 * c.radius_px]
+        for growth in np.arange(1.05, 1.56, 0.05):
+            ring = _supported(stack, survey, c._replace(radius_px=c.radius_px * growth), 0.03)
+            if ring is not None and abs(ring.radius_px / c.radius_px - growth) < 0.06:
+                rings.append(ring)
+        outer.append(max((r for r in rings if r.score >= 0.4 * c.score), key=lambda r: r.radius_px))
+    kept: list[_Candidate] = []
+    for c in sorted(outer, key=lambda c: -c.score * c.radius_px**0.5):
+        if all(np.hypot(*(c.centre_px - k.centre_px)) > 0.7 * (c.radius_px + k.radius_px) for k in kept):
             kept.append(c)
     return kept
+
+
+_SUPPORT = 0.38
+"""Least share of an outline with its edge in place: by chance it is about 0.2, with a spread of 0.04."""
+
+
+def _supported(stack: Image, survey: _Survey, c: _Candidate, slack: float) -> _Candidate | None:
+    """The circle fitted to the edges nearby, if enough of it has one and a highlight moves inside."""
+    f = survey.factor
+    centre, radius = (c.centre_px + 0.5) / f - 0.5, c.radius_px / f
+    x0, y0, x1, y1 = _box(centre, radius, stack.shape[1:])
+    corner = np.array([x0, y0], np.float64)
+    try:
+        start = circle(centre - corner, radius, None)
+        edges = refine(stack[:, y0:y1, x0:x1], start, None, max(slack * radius, 1.5))
+    except FitError:
+        return None
+    at = (edges.view.centre_px + corner + 0.5) * f - 0.5
+    better = _Candidate(at, edges.view.radius_px * f, edges.support)
+    share, spread, reach = _highlight_cue(survey, better)
+    mirror = share >= 0.5 and spread > 0.02 and reach < 0.93
+    return better if mirror and edges.support > _SUPPORT else None
+
+
+def _box(centre: Float, radius: float, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """Window x0, y0, x1, y1 that holds a circle and its surroundings."""
+    reach = 1.3 * radius + 12
+    low = np.maximum(centre - reach, 0).astype(int)
+    high = np.minimum(centre + reach + 1, [shape[1], shape[0]]).astype(int)
+    return int(low[0]), int(low[1]), int(high[0]), int(high[1])
 
 
 def _refined(
     images: Sequence[NDArray[np.floating]], candidates: list[_Candidate], lens: LensModel | None, factor: int
 ) -> list[tuple[float, SphereView]]:
     """Views fitted at full resolution with their scores, best first."""
-    h, w = images[0].shape
-    boxes = []
-    for c in candidates:
-        reach = 1.3 * c.radius_px + 12
-        x0, y0 = (int(max(v - reach, 0)) for v in c.centre_px)
-        x1, y1 = int(min(c.centre_px[0] + reach + 1, w)), int(min(c.centre_px[1] + reach + 1, h))
-        boxes.append((x0, y0, x1, y1))
+    boxes = [_box(c.centre_px, c.radius_px, images[0].shape) for c in candidates]
     crops: list[list[Image]] = [[] for _ in boxes]
     for image in images:
         for crop, (x0, y0, x1, y1) in zip(crops, boxes, strict=True):
@@ -356,12 +404,14 @@ def _refined(
     for c, crop, (x0, y0, _, _) in zip(candidates, crops, boxes, strict=True):
         shifted = None if lens is None else lens.replace(cx=lens.cx - x0, cy=lens.cy - y0)
         corner = np.array([x0, y0], np.float64)
+        stack = np.stack(crop)
         try:
             start = circle(c.centre_px - corner, c.radius_px, shifted)
-            edges = refine(np.stack(crop), start, shifted, max(0.1 * c.radius_px, 3.0))
+            edges = refine(stack, start, shifted, max(0.03 * c.radius_px, 2.0 * factor))
         except FitError:
             continue
+        edges = polish(stack, edges, shifted)
         view = edges.view._replace(centre_px=edges.view.centre_px + corner)
-        if edges.coverage > 0.3:
-            found.append((edges.coverage * c.score, view))
+        if edges.support > _SUPPORT:
+            found.append((edges.support, view))
     return sorted(found, key=lambda f: -f[0])
