@@ -110,7 +110,7 @@ def test_a_relief_lies_on_its_formula():
         "translation_mm": [2, 3, 450],
         "rotvec_deg": [10, 0, 0],
         "features": [hill, cap],
-        "cell_mm": 0.5,
+        "cell_mm": 0.25,
     }
     twin = Twin(truth([relief]))
     points, maps = points_of(twin)
@@ -123,7 +123,9 @@ def test_a_relief_lies_on_its_formula():
     r2 = (local[:, 0] + 28) ** 2 + (local[:, 1] - 10) ** 2
     ball = (14**2 + 6**2) / 12
     height = bump + np.where(r2 < 14**2, np.sqrt(np.maximum(ball**2 - r2, 0)) - (ball - 6), 0)
-    assert np.abs(local[:, 2] + height).max() < 10 * 450 * FLOAT32
+    # triangles cut the rim of the cap
+    smooth = np.abs(np.sqrt(r2) - 14) > 0.5
+    assert np.abs(local[:, 2] + height)[smooth].max() < 2 * 450 * FLOAT32
     slope_x, slope_y = -bump * (u * c / 9 - v * s / 15), -bump * (u * s / 9 + v * c / 15)
     expected = np.stack([-slope_x, -slope_y, -np.ones_like(slope_x)], axis=-1)
     expected /= np.linalg.norm(expected, axis=-1, keepdims=True)
