@@ -202,15 +202,19 @@ def _gaussian(
     damping, previous = 1e-3, np.inf
     keep = p
     for _ in range(40):
-        dx, dy = u - p[0], v - p[1]
-        shape = np.exp(-0.5 * (p[2] * dx * dx + 2 * p[3] * dx * dy + p[4] * dy * dy))
-        linear = np.stack([shape, np.ones_like(u), u, v], axis=-1)
-        coefficients = np.linalg.lstsq(linear, data, rcond=None)[0]
-        residual = data - linear @ coefficients
-        cost = float(residual @ residual)
-        if coefficients[0] <= 0 and not np.isfinite(previous):
+        cost = np.inf
+        # Only an ellipse is a spot: beyond, the exponential overflows.
+        if min(p[2], p[4]) > 1e-3 and p[2] * p[4] - p[3] ** 2 > 1e-6 and np.hypot(p[0], p[1]) <= reach:
+            dx, dy = u - p[0], v - p[1]
+            shape = np.exp(-0.5 * (p[2] * dx * dx + 2 * p[3] * dx * dy + p[4] * dy * dy))
+            linear = np.stack([shape, np.ones_like(u), u, v], axis=-1)
+            coefficients = np.linalg.lstsq(linear, data, rcond=None)[0]
+            if coefficients[0] > 0:
+                residual = data - linear @ coefficients
+                cost = float(residual @ residual)
+        if not np.isfinite(min(cost, previous)):
             return None
-        if cost > previous * (1 + 1e-12) or coefficients[0] <= 0:
+        if cost > previous * (1 + 1e-12):
             damping *= 10
             if damping > 1e6:
                 break
@@ -233,17 +237,7 @@ def _gaussian(
             kept = coefficients, shape
             if improved < 1e-10 * cost:
                 break
-        step = np.linalg.solve(hessian + damping * np.diag(np.diag(hessian)), gradient)[:5]
-        p = keep + step
-        if p[2] <= 1e-3 or p[4] <= 1e-3 or p[2] * p[4] - p[3] ** 2 <= 1e-6 or np.hypot(p[0], p[1]) > reach:
-            p = keep + 0.1 * step * 0
-            damping *= 10
-            if damping > 1e6:
-                break
-            step = np.linalg.solve(hessian + damping * np.diag(np.diag(hessian)), gradient)[:5]
-            p = keep + step
-    if not np.isfinite(previous):
-        return None
+        p = keep + np.linalg.solve(hessian + damping * np.diag(np.diag(hessian)), gradient)[:5]
     p, (coefficients, shape) = keep, kept
     variance = previous / max(len(data) - 9, 1)
     covariance = np.linalg.pinv(hessian) * variance
