@@ -23,7 +23,7 @@ from rigs.simulated.surfaces import (
 )
 from rigs.simulated.truth import BoardThing, HeightfieldThing, MeshThing, PlaneThing, SphereThing, Thing
 
-_CHUNK = 1 << 18
+_CHUNK = 1 << 15
 # sub-pixel places of a mirror's reflected rays: a rank-1 lattice
 _MIRROR_RAYS = tuple(((k + 0.5) / 5 - 0.5, ((2 * k) % 5 + 0.5) / 5 - 0.5) for k in range(5))
 

@@ -21,7 +21,7 @@ from rigs.simulated.truth import (
 )
 
 Float32 = NDArray[np.float32]
-_TEXTURE_PX = 3600.0
+_TEXTURE_PX = 2400.0
 # a relief's point is moved off its triangle by less than shadow rays are lifted, or it would shade itself
 _CLOSE_MM, LIFT_MM = 0.015, 0.02
 
