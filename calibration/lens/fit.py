@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from scipy.spatial.transform import Rotation
 
 from calibration.geometry import Float, angle_deg
-from calibration.lens.bundle import Corners, Solution, State, solve
+from calibration.lens.bundle import FEW, Corners, Solution, State, solve
 from calibration.lens.model import PARAMETERS, LensModel
 from calibration.provenance import FitError, Provenance, Quality
 
@@ -174,23 +174,20 @@ def fit_pose(lens: LensModel, points_mm: ArrayLike, pixels: ArrayLike) -> Pose:
         raise FitError("some points are seen where the lens model is not valid")
     corners = Corners(points, seen, np.zeros(len(points), np.int64))
     held = np.zeros(len(PARAMETERS), dtype=bool)
-    best: Solution | None = None
+    solutions: list[Solution] = []
     for rotation, translation in _poses(points, rays[:, :2] / rays[:, 2:]):
         start = State(lens.parameters, rotation[None], translation[None])
         solution = solve(start, corners, held, min_points=4)
         behind = (points @ solution.state.rotations[0].T + solution.state.translations[0])[:, 2] <= 0
-        if behind.any():
-            continue
-        if best is None or _merit(solution) < _merit(best):
-            best = solution
-    if best is None:
+        if not behind.any():
+            solutions.append(solution)
+    if not solutions:
         raise FitError("no pose puts the points in front of the camera")
+    # The wrong one of two poses fits no point well, but it may throw fewer out.
+    limit = 25 * min(solution.variance for solution in solutions) if len(points) >= FEW else np.inf
+    best = min(solutions, key=lambda s: float(np.sum(np.minimum(np.sum(s.residual**2, axis=1), limit))))
     rotvec = np.asarray(Rotation.from_matrix(best.state.rotations[0]).as_rotvec(), np.float64)
     return Pose(rotvec, best.state.translations[0], best.pose_covariance[0])
-
-
-def _merit(solution: Solution) -> tuple[int, float]:
-    return -int(solution.used.sum()), solution.variance
 
 
 def _pair(points_mm: ArrayLike, pixels: ArrayLike, what: str) -> tuple[Float, Float]:

@@ -69,9 +69,10 @@ class LensModel(Model):
     @cached_property
     def valid_tangent(self) -> float:
         """Tangent of the largest angle to the axis that is imaged; inf if the polynomial never turns back."""
-        roots = np.roots([7 * self.k3, 5 * self.k2, 3 * self.k1, 1.0])
-        turning = roots.real[(np.abs(roots.imag) < 1e-9 * np.abs(roots)) & (roots.real > 0)]
-        return float(np.sqrt(turning.min())) if turning.size else float("inf")
+        # Where 1 + 3 k1 r^2 + 5 k2 r^4 + 7 k3 r^6 = 0 first, as a polynomial in 1 / r^2.
+        roots = np.roots([1.0, 3 * self.k1, 5 * self.k2, 7 * self.k3])
+        turning = roots.real[(np.abs(roots.imag) < 1e-9 * np.abs(roots)) & (roots.real > 1e-12)]
+        return float(turning.max() ** -0.5) if turning.size else float("inf")
 
     def project(self, points: ArrayLike) -> Float:
         """Image of points in the camera frame: (..., 3) mm -> (..., 2) px; NaN behind or beyond validity."""

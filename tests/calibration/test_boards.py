@@ -219,6 +219,17 @@ def test_a_moved_corner_is_dropped_and_a_shuffled_board_refused():
     assert np.flatnonzero(~_plausible(points, pixels, 10.0)).tolist() == [7]
     assert _plausible(points, np.random.default_rng(0).permutation(pixels), 10.0) is None
     assert _plausible(points[:5], pixels[:5], 10.0) is None
+    assert _plausible(points, where(CHARUCO, tilted()) * (-1, 1), 10.0) is None  # mirrored
+
+
+def test_a_corner_of_the_wrong_colours_is_dropped():
+    picture = seen(CHARUCO, tilted())
+    u, v = np.rint(where(CHARUCO, tilted())[9]).astype(int)
+    window = np.s_[v - 13 : v + 14, u - 13 : u + 14]
+    picture[window] = 1.0 - picture[window]
+    view = detect_board(picture, CHARUCO)
+    assert 9 not in view.ids
+    assert len(view.ids) >= 20
 
 
 def test_the_first_guess_does_not_matter():
