@@ -134,7 +134,8 @@ def fit_points(pixels: Float, start: SphereView, lens: LensModel | None) -> Sphe
         offset = np.sum((pixels - points) * normal, axis=-1)
         scale = max(1.4826 * float(np.median(np.abs(offset))), 0.02)
         weight = 1 / (1 + (offset / (3 * scale)) ** 2) ** 2
-        step, covariance = _solve(jacobian, offset, weight, np.floor(angles / (2 * np.pi) * 36).astype(int))
+        sector = np.floor(angles / (2 * np.pi) * 36).astype(int)
+        step, covariance = _solve(jacobian, offset, weight, sector)
         view = _settled(_moved(view, step, lens), lens)
         if np.max(np.abs(jacobian @ step)) < 1e-7:
             break
@@ -150,11 +151,12 @@ def _angles_of(view: SphereView, lens: LensModel | None, pixels: Float) -> Float
     return np.asarray(np.arctan2(rays @ v, rays @ u) % (2 * np.pi))
 
 
-def _solve(jacobian: Float, offset: Float, weight: Float, cluster: NDArray[np.int_]) -> tuple[Float, Float]:
+def _solve(jacobian: Float, offset: Float, weight: Float, *clusters: NDArray[np.intp]) -> tuple[Float, Float]:
     """Weighted least squares step and its cluster-robust covariance.
 
-    Neighbouring profiles share pixels and the same texture behind the sphere: their errors are not
-    independent, so that the covariance is the sandwich over sectors of the outline.
+    Neighbouring profiles share pixels and the same texture behind the sphere; one light makes one shading all
+    round it. Their errors are not independent, so that the covariance is the sum of the sandwiches over
+    sectors and over lights.
     """
     scale = np.sqrt(np.mean(jacobian**2, axis=0))
     j = jacobian / scale
@@ -164,10 +166,12 @@ def _solve(jacobian: Float, offset: Float, weight: Float, cluster: NDArray[np.in
     bread = np.linalg.inv(normal)
     step = bread @ (j.T @ (weight * offset))
     score = j * (weight * (offset - j @ step))[:, None]
-    groups = np.zeros((int(cluster.max()) + 1, 3))
-    np.add.at(groups, cluster, score)
-    used = len(np.unique(cluster[weight > 0]))
-    meat = groups.T @ groups * (used / max(used - 3, 1))
+    meat = np.zeros((3, 3))
+    for cluster in clusters:
+        count = int(cluster.max()) + 1
+        groups = np.stack([np.bincount(cluster, s, count) for s in score.T])
+        used = len(np.unique(cluster[weight > 0]))
+        meat += groups @ groups.T * (used / max(used - 3, 1))
     return step / scale, bread @ meat @ bread / np.outer(scale, scale)
 
 
@@ -359,13 +363,31 @@ def polish(images: NDArray[np.float32], rough: Edges, lens: LensModel | None) ->
     far = np.hypot(*(view.centre_px - rough.view.centre_px)) + abs(view.radius_px - rough.view.radius_px)
     if not far < 1.5 * blur:
         return rough
-    floor = np.diag(_px_per_step(view, lens) ** -2.0) * (_MODEL_ERROR * blur) ** 2
+    model = max(_LEAST_ERROR, 0.6 * _steepness(images, view, lens, blur)) * blur
+    floor = np.diag((model / _px_per_step(view, lens)) ** 2)
     view = view._replace(covariance=view.covariance + floor)
     return edges._replace(view=view, support=rough.support)
 
 
-_MODEL_ERROR = 0.02
-"""Standard error, in blurs of the edge, from what a mirror shows just inside its outline: seen in renderings."""
+_LEAST_ERROR = 0.02
+"""Standard error of a sharp outline, in blurs of its edge: what blur and interpolation leave (renderings)."""
+
+
+def _steepness(images: NDArray[np.float32], view: SphereView, lens: LensModel | None, blur: float) -> float:
+    """Change of brightness within one blur inside the outline, over the step at it.
+
+    A mirror's view turns fast there, and not along a straight line: what the step's model misses grows with it,
+    by a factor of 0.6 in renderings of mirrors before backdrops.
+    """
+    angles = np.asarray(np.arange(360) * (2 * np.pi / 360), np.float64)
+    points, normal, _ = _frame(view, lens, angles)
+    x = np.arange(-5 * blur, 5 * blur + 1e-9, min(0.5, blur / 2))
+    profiles = _profiles(images, 1, points, normal, x).astype(np.float64)
+    profiles = profiles[np.isfinite(profiles).all(axis=-1)]
+    coefficients = profiles @ np.linalg.pinv(_basis(x, blur)).T
+    height = np.abs(coefficients[:, 2])
+    clear = height > 0.3 * np.median(height)
+    return float(np.median(np.abs(coefficients[clear, 4]) * blur / height[clear]))
 
 
 def _px_per_step(view: SphereView, lens: LensModel | None) -> Float:
@@ -389,7 +411,7 @@ def _support(
     slope = cv2.filter2D(profiles.reshape(-1, len(x)), -1, kernel[None], borderType=cv2.BORDER_REPLICATE)
     energy = slope.reshape(profiles.shape) ** 2
     # Every light has the same say, however bright.
-    energy /= np.mean(energy, axis=(1, 2), keepdims=True) + 1e-30
+    energy = energy / (np.mean(energy, axis=(1, 2), keepdims=True) + 1e-30)
     best = np.abs(x[np.argmax(energy.sum(axis=0), axis=-1)])
     return float(np.mean(best < 0.2 * reach))
 
@@ -417,11 +439,11 @@ def _refine_once(
     base = 1 / (sigma**2 + (0.03 * blur) ** 2)
     step = np.zeros(3)
     scale = blur
-    cluster = where * 36 // k
+    sector = where * 36 // k
     for _ in range(12):
         residual = offset - j @ step
         weight = base / (1 + (residual / scale) ** 2) ** 2
-        step, covariance = _solve(j, offset, weight, cluster)
+        step, covariance = _solve(j, offset, weight, sector, light)
         residual = offset - j @ step
         spread = np.sqrt(np.sum(weight * residual**2) / np.sum(weight))
         scale = float(np.clip(3 * spread, 0.15 * blur, blur))

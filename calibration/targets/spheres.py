@@ -164,7 +164,9 @@ def detect_spheres(
     else:
         low, high = 0.7 * radius_px, 1.4 * radius_px
     layers = _compressed(survey.mean)
-    candidates = _outermost(survey, layers, _mirrors(survey, _circles(layers, survey.factor, low, high)))
+    candidates = _outermost(
+        survey, layers, _mirrors(survey, _circles(layers, survey.factor, 0.65 * low, high))
+    )
     candidates = [c for c in candidates if low <= c.radius_px <= high]
     if not candidates:
         raise FitError(
@@ -354,8 +356,9 @@ def _outermost(survey: _Survey, layers: list[Image], candidates: list[_Candidate
             if ring is not None and abs(ring.radius_px / c.radius_px - growth) < 0.06:
                 rings.append(ring)
         outer.append(max((r for r in rings if r.score >= 0.4 * c.score), key=lambda r: r.radius_px))
+    # In the order of their groups' best support: a faint outline with a clear horizon inside is a sphere.
     kept: list[_Candidate] = []
-    for c in sorted(outer, key=lambda c: -c.score * c.radius_px**0.5):
+    for c in outer:
         if all(np.hypot(*(c.centre_px - k.centre_px)) > 0.7 * (c.radius_px + k.radius_px) for k in kept):
             kept.append(c)
     return kept
