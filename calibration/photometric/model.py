@@ -31,5 +31,7 @@ class NormalMap(Model):
     valid: Array
     sigma_deg: Array
     lights_used: Array
+    roughness: float | None = None
+    gloss: Array | None = None
     quality: Quality | None = None
     provenance: Provenance = Provenance()

@@ -6,23 +6,23 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.geometry import Float, normalize
 from calibration.lens import LensModel
-from calibration.lights.model import DistantLight, NearLight
+from calibration.photometric.gloss import Gloss, find_gloss
 from calibration.photometric.mask import object_mask
 from calibration.photometric.model import NormalMap
+from calibration.photometric.pixels import Light, Pixels, Solution
 from calibration.provenance import FitError, Provenance, Quality
 
 Method = Literal["robust", "least-squares"]
 
-_TRIPLETS = 48
-_FLATTEST = 0.02
+# Parts of the object's gloss that a pixel may have; the likeliest first.
+_SHARES = (1.0, 0.0, 0.5, 2.0)
 
 
 def solve(
     radiance: NDArray[np.float32],
     variance: NDArray[np.float32],
-    lights: Sequence[DistantLight | NearLight],
+    lights: Sequence[Light],
     *,
     lens: LensModel | None = None,
     depth_mm: NDArray[np.floating] | float | None = None,
@@ -54,7 +54,9 @@ def solve(
         by the inverse of variance plus (1 % of the pixel's rms signal)^2. Robust starts from the best of
         smallest absolute residuals and sampled triplets of lights under a truncated loss, then iterates
         Tukey's biweight, whose scale is the noise plus the same model error, and wider where the residuals
-        ask for it; samples in cast or attached shadow get weight zero.
+        ask for it; samples in cast or attached shadow get weight zero. If a GGX lobe common to the object
+        explains the images better, it is fitted as well, and each pixel takes 0, 1/2, 1 or 2 times its
+        strength; a sample is trusted the less the more of it is gloss.
 
     Returns
     -------
@@ -77,7 +79,7 @@ def solve(
     R. J. Woodham, Optical Engineering 19 (1980), doi:10.1117/12.7972479. Biweight: A. E. Beaton and J. W.
     Tukey, Technometrics 16 (1974), doi:10.1080/00401706.1974.10489171.
     """
-    _check(radiance, variance, lights, lens, depth_mm)
+    check(radiance, variance, lights, lens, depth_mm)
     h, w = radiance.shape[1:3]
     if mask is None:
         mask = object_mask(radiance, variance)
@@ -90,80 +92,75 @@ def solve(
 def solve_at(
     radiance: NDArray[np.float32],
     variance: NDArray[np.float32],
-    lights: Sequence[DistantLight | NearLight],
+    lights: Sequence[Light],
     points: NDArray[np.float32],
     mask: NDArray[np.bool_],
     *,
     method: Method = "robust",
+    gloss: Gloss | None = None,
     provenance: Provenance | None = None,
 ) -> NormalMap:
     """``solve`` for known surface points (h, w, 3), mm, NaN where unknown; (1, 1, 3): one line of sight for
-    all."""
-    from calibration.photometric import kernels
+    all.
 
-    mono = radiance.ndim == 3
-    n, h, w = radiance.shape[:3]
-    mask = mask.astype(bool)
-    if points.shape[:2] != (1, 1):
-        mask &= np.isfinite(points).all(axis=2)
-    if not mask.any():
-        raise FitError(
-            "the mask holds no pixel: give a mask, or images in which the object is brighter than noise"
-        )
-    directions = _directions(lights, points, mask)
-
-    # The lights go into the kernel in an order of their own, so that the caller's changes no bit.
-    table = _table(lights, 1 if mono else 3)
-    order = np.lexsort(table.T[::-1])
-    value, noise = (np.ascontiguousarray(a, np.float32).reshape(n, h, w, -1) for a in (radiance, variance))
-    normals = np.full((h, w, 3), np.nan, np.float32)
-    albedo = np.full((h, w, value.shape[3]), np.nan, np.float32)
-    sigma_deg, misfit = np.full((h, w), np.nan, np.float32), np.full((h, w), np.nan, np.float32)
-    used = np.zeros((h, w), np.uint8)
-    kernels.solve_pixels(
-        value, noise, points, table[order], order, mask, _triplets(directions[order]), method == "robust",
-        normals, albedo, sigma_deg, used, misfit,
-    )  # fmt: skip
-    valid = np.isfinite(normals[..., 0])
+    ``gloss`` is used as it is (strength 0: matt); without it the robust solver looks for it.
+    """
+    pixels = Pixels.prepare(radiance, variance, lights, points, mask)
+    if method == "least-squares":
+        gloss, found = None, pixels.solve(robust=False)
+    else:
+        gloss = find_gloss(pixels) if gloss is None else gloss
+        if gloss is None or not gloss.strength > 0:
+            gloss, found = None, pixels.solve(robust=True)
+        else:
+            strengths = [share * gloss.strength for share in _SHARES]
+            found = pixels.solve(robust=True, roughness=gloss.roughness, strengths=strengths)
+    valid = np.isfinite(found.normals[..., 0])
     if not valid.any():
         raise FitError(
-            "no pixel has three usable samples from lights that span space: check exposure, mask, lights"
+            "no pixel has three usable samples from lights that span space: check exposure, mask and lights"
         )
-    share = float(valid.sum() / mask.sum())
-    residual = float(np.sqrt(np.median(misfit[valid])))
-    warnings = []
-    if share < 0.9:
-        warnings.append(f"{100 * (1 - share):.0f} % of the mask could not be solved")
-    if residual > 2:
-        warnings.append(
-            f"residuals are {residual:.1f} times what noise and 1 % model error explain: not Lambertian"
-        )
-    trusted = int(used[valid].sum(dtype=np.int64))
     return NormalMap(
-        normals=normals,
-        albedo=albedo[..., 0] if mono else albedo,
+        normals=found.normals,
+        albedo=found.albedo[..., 0] if radiance.ndim == 3 else found.albedo,
         valid=valid,
-        sigma_deg=sigma_deg,
-        lights_used=used,
-        quality=Quality(
-            residual_rms=residual,
-            unit="sigma of noise and model error",
-            observations=trusted,
-            rejected=int(mask.sum()) * n - trusted,
-            verdict="doubtful" if warnings else "good",
-            warnings=tuple(warnings),
-        ),
+        sigma_deg=found.sigma_deg,
+        lights_used=found.used,
+        roughness=None if gloss is None else gloss.roughness,
+        gloss=None if gloss is None else found.strength,
+        quality=_quality(found, valid, pixels.mask, len(lights)),
         provenance=provenance or Provenance(options={"method": method}),
     )
 
 
-def _check(
+def _quality(found: Solution, valid: NDArray[np.bool_], mask: NDArray[np.bool_], lights: int) -> Quality:
+    share = float(valid.sum() / mask.sum())
+    known = found.misfit[np.isfinite(found.misfit)]
+    residual = float(np.sqrt(np.median(known))) if known.size else 0.0
+    warnings = []
+    if share < 0.9:
+        warnings.append(f"{100 * (1 - share):.0f} % of the mask could not be solved")
+    if residual > 2:
+        warnings.append(f"residuals are {residual:.1f} times what noise and 1 % model error explain")
+    trusted = int(found.used[valid].sum(dtype=np.int64))
+    return Quality(
+        residual_rms=residual,
+        unit="sigma of noise and model error",
+        observations=trusted,
+        rejected=int(mask.sum()) * lights - trusted,
+        verdict="doubtful" if warnings else "good",
+        warnings=tuple(warnings),
+    )
+
+
+def check(
     radiance: NDArray[np.float32],
     variance: NDArray[np.float32],
-    lights: Sequence[DistantLight | NearLight],
+    lights: Sequence[Light],
     lens: LensModel | None,
     depth_mm: NDArray[np.floating] | float | None,
 ) -> None:
+    """Raise ValueError or FitError, in one line, where images, lights, lens and depth do not go together."""
     if radiance.ndim not in (3, 4) or (radiance.ndim == 4 and radiance.shape[3] != 3):
         raise ValueError(f"radiance is {radiance.shape}: want (n, h, w) or (n, h, w, 3)")
     if variance.shape != radiance.shape:
@@ -213,42 +210,3 @@ def sight(lens: LensModel, rows: NDArray[np.int_], columns: NDArray[np.int_]) ->
         ray = lens.unproject(np.stack([columns, np.full(len(columns), y)], axis=-1))
         rays[i] = ray / ray[:, 2:]
     return rays
-
-
-def _table(lights: Sequence[DistantLight | NearLight], channels: int) -> Float:
-    from calibration.photometric import kernels
-
-    table = np.zeros((len(lights), kernels.COLUMNS))
-    for row, light in zip(table, lights, strict=True):
-        if light.kind == "near":
-            row[kernels.NEAR] = 1
-            row[kernels.PLACE : kernels.PLACE + 3] = light.position_mm
-            row[kernels.AXIS : kernels.AXIS + 3] = normalize(light.axis)
-            row[kernels.ORDER] = light.order
-        else:
-            row[kernels.PLACE : kernels.PLACE + 3] = normalize(light.direction)
-        row[kernels.INTENSITY : kernels.INTENSITY + channels] = light.intensity
-    return table
-
-
-def _directions(
-    lights: Sequence[DistantLight | NearLight], points: NDArray[np.float32], mask: NDArray[np.bool_]
-) -> Float:
-    """Directions to the lights from the middle of the object; refuses lights that do not span space."""
-    middle = points[0, 0] if points.shape[:2] == (1, 1) else points[mask].mean(axis=0, dtype=np.float64)
-    directions = np.array([light.at(middle)[0] for light in lights])
-    spread = np.linalg.svd(directions, compute_uv=False)
-    if spread[2] < _FLATTEST * spread[0]:
-        raise FitError(
-            "the lights lie in one plane with the object: their images do not determine a normal; "
-            "add a light off that plane"
-        )
-    return directions
-
-
-def _triplets(directions: Float) -> NDArray[np.int64]:
-    """Triplets of lights that span space well, drawn from a fixed seed, widest first."""
-    rng = np.random.default_rng(0)
-    drawn = rng.permuted(np.tile(np.arange(len(directions)), (4 * _TRIPLETS, 1)), axis=1)[:, :3]
-    volume = np.abs(np.linalg.det(directions[drawn]))
-    return np.ascontiguousarray(drawn[np.argsort(-volume, kind="stable")[:_TRIPLETS]])

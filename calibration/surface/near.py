@@ -8,11 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from calibration.geometry import Float
+from calibration.geometry import Float, normalize
 from calibration.lens import LensModel
 from calibration.lights.model import DistantLight, NearLight
-from calibration.photometric import Method, NormalMap, object_mask, sight, solve
-from calibration.photometric.solver import solve_at
+from calibration.photometric import Gloss, Method, NormalMap, object_mask, sight, solve
+from calibration.photometric.gloss import find_gloss
+from calibration.photometric.pixels import Pixels
+from calibration.photometric.solver import check, solve_at
 from calibration.provenance import FitError, Provenance
 from calibration.surface.integration import integrate, integrate_grid
 
@@ -20,6 +22,7 @@ _COARSE_PIXELS = 15000
 _ROUNDS = 12
 _CONVERGED = 2e-5
 _PRIOR_SIGMA = 0.1
+_GLOSS_ERROR = 0.3
 _SCALE_PIXELS = 4000
 _MODEL_ERROR = 0.01
 
@@ -101,9 +104,10 @@ def reconstruct(
         )
         return Reconstruction(normals, integrate(normals, lens, depth_mm=depth_mm), float("nan"), 1)
 
+    check(radiance, variance, lights, lens, depth_mm)
     h, w = mask.shape
     step = max(1, round(float(np.sqrt(mask.sum() / _COARSE_PIXELS))))
-    depth, sigma, rounds = _coarse(
+    depth, sigma, gloss, rounds = _coarse(
         radiance[:, ::step, ::step],
         variance[:, ::step, ::step],
         lights,
@@ -113,8 +117,9 @@ def reconstruct(
         method,
     )
     start = _enlarge(depth, step, (h, w))
-    normals = solve(
-        radiance, variance, lights, lens=lens, depth_mm=start, mask=mask, method=method, provenance=provenance
+    points = sight(lens, np.arange(h), np.arange(w)) * start[..., None].astype(np.float32)
+    normals = solve_at(
+        radiance, variance, lights, points, mask, method=method, gloss=gloss, provenance=provenance
     )
     return Reconstruction(normals, integrate(normals, lens, depth_mm=start), sigma, rounds)
 
@@ -127,28 +132,31 @@ def _coarse(
     mask: NDArray[np.bool_],
     prior: Float,
     method: Method,
-) -> tuple[Float, float, int]:
+) -> tuple[Float, float, Gloss, int]:
     depth, sigma, moved, rounds = prior, float("nan"), 0.0, 0
+    gloss = matt = Gloss(1.0, 0.0)
     while rounds < _ROUNDS:
         rounds += 1
         before = depth
-        normals = solve_at(
-            radiance, variance, lights, np.asarray(rays * depth[..., None], np.float32), mask, method=method
-        )
+        points = np.asarray(rays * depth[..., None], np.float32)
+        # The shape of the first round is too rough to tell gloss; after the third it no longer changes.
+        if method == "robust" and (rounds == 2 or (rounds == 3 and gloss is not matt)):
+            pixels = Pixels.prepare(radiance, variance, lights, points, mask)
+            gloss = find_gloss(pixels, None if gloss is matt else gloss) or matt
+        normals = solve_at(radiance, variance, lights, points, mask, method=method, gloss=gloss)
         depth = integrate_grid(normals.normals, normals.sigma_deg, rays, depth_mm=depth, tolerance=1e-5)
         step, sigma = _scale_step(radiance, variance, lights, rays, depth, normals, moved)
         moved += step
         depth = depth * np.exp(step)
         both = np.isfinite(depth) & np.isfinite(before)
         if not both.any():
-            raise FitError(
-                "the surface fell apart while alternating normals and depth: check lights and depth_mm"
-            )
-        if np.quantile(np.abs(np.log(depth[both] / before[both])), 0.9) < _CONVERGED:
-            break
+            raise FitError("the surface fell apart while alternating: check lights and depth_mm")
+        change = np.abs(np.log(depth[both] / before[both]))
         # Pixels that drop out of one round may come back in the next.
         depth = _fill(depth)
-    return depth, sigma, rounds
+        if rounds > 2 and np.quantile(change, 0.9) < _CONVERGED:
+            break
+    return depth, sigma, gloss, rounds
 
 
 def _scale_step(
@@ -170,10 +178,12 @@ def _scale_step(
     guess = (normals.normals * albedo[..., None]).reshape(-1, 3)[at]
 
     shading = _shading(lights, points, 1.0)
+    shine = _shine(normals, points, shading, at)
+    signal = signal - shine
     fit = np.einsum("knc,kc->kn", shading, guess)
     usable = np.isfinite(signal) & np.isfinite(noise) & (fit > 0)
     signal, noise = np.where(usable, signal, 0.0), np.where(usable, noise, 1.0)
-    s = np.sqrt(noise + (_MODEL_ERROR * fit.max(axis=1, keepdims=True)) ** 2)
+    s = np.sqrt(noise + (_MODEL_ERROR * fit.max(axis=1, keepdims=True)) ** 2 + (_GLOSS_ERROR * shine) ** 2)
     u = (signal - fit) / s
     f = np.maximum(1.0, 1.4826 * np.nanmedian(np.where(usable, np.abs(u), np.nan), axis=1, keepdims=True))
     weight = np.where(usable, np.clip(1 - (u / (4.685 * f)) ** 2, 0, None) ** 2, 0.0) / s**2
@@ -221,6 +231,17 @@ def _shading(lights: Sequence[DistantLight | NearLight], points: Float, factor: 
         direction, irradiance = light.replace(intensity=(1.0,), intensity_sigma=None).at(points * factor)
         out[:, k] = direction * irradiance
     return out
+
+
+def _shine(normals: NormalMap, points: Float, shading: Float, at: NDArray[np.intp]) -> Float:
+    """Gloss (pixels, lights) that the solution has in its samples under lights of unit intensity."""
+    if normals.roughness is None or normals.gloss is None:
+        return np.zeros(shading.shape[:2])
+    irradiance = np.linalg.norm(shading, axis=2)
+    lobe = Gloss(normals.roughness, 1.0).reflect(
+        normals.normals.reshape(-1, 3)[at][:, None], normalize(shading), normalize(-points)[:, None]
+    )
+    return np.asarray(lobe * irradiance * normals.gloss.ravel()[at][:, None])
 
 
 def _projected(signal: Float, weight: Float, shading: Float) -> Float:

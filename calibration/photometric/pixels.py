@@ -1,0 +1,147 @@
+"""A photometric problem made ready for the kernel."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.geometry import Float, normalize
+from calibration.lights.model import DistantLight, NearLight
+from calibration.provenance import FitError
+
+Light = DistantLight | NearLight
+
+_TRIPLETS = 48
+_FLATTEST = 0.02
+
+
+class Solution(NamedTuple):
+    """What the kernel writes, (h, w, ...); NaN and 0 where a pixel could not be solved."""
+
+    normals: NDArray[np.float32]
+    albedo: NDArray[np.float32]
+    sigma_deg: NDArray[np.float32]
+    used: NDArray[np.uint8]
+    strength: NDArray[np.float32]
+    misfit: NDArray[np.float32]
+    cost: NDArray[np.float32]
+
+
+class Pixels(NamedTuple):
+    """Samples (n, h, w, c) and the tables of their lights, in an order of the lights' own.
+
+    So the caller's order of the lights changes no bit of the result.
+    """
+
+    radiance: NDArray[np.float32]
+    variance: NDArray[np.float32]
+    points: NDArray[np.float32]
+    mask: NDArray[np.bool_]
+    table: Float
+    order: NDArray[np.int64]
+    triplets: NDArray[np.int64]
+
+    @classmethod
+    def prepare(
+        cls,
+        radiance: NDArray[np.float32],
+        variance: NDArray[np.float32],
+        lights: Sequence[Light],
+        points: NDArray[np.float32],
+        mask: NDArray[np.bool_],
+    ) -> "Pixels":
+        """Check that the lights span space at the object and lay out their tables."""
+        n, h, w = radiance.shape[:3]
+        mask = mask.astype(bool)
+        if points.shape[:2] != (1, 1):
+            mask &= np.isfinite(points).all(axis=2)
+        if not mask.any():
+            raise FitError(
+                "the mask holds no pixel: give a mask, or images in which the object is brighter than noise"
+            )
+        directions = _directions(lights, points, mask)
+        value, noise = (
+            np.ascontiguousarray(a, np.float32).reshape(n, h, w, -1) for a in (radiance, variance)
+        )
+        table = _table(lights, value.shape[3])
+        order = np.lexsort(table.T[::-1])
+        return cls(value, noise, points, mask, table[order], order, _triplets(directions[order]))
+
+    def sample(self, count: int) -> "Pixels":
+        """About ``count`` pixels of the mask, evenly drawn, packed into a small image."""
+        at = np.flatnonzero(self.mask.ravel())
+        at = at[np.linspace(0, len(at) - 1, min(count, len(at))).round().astype(np.intp)]
+        rows = 16
+        columns = -(-len(at) // rows)
+        mask = np.zeros(rows * columns, bool)
+        mask[: len(at)] = True
+        at = np.resize(at, rows * columns)
+        n, channels = self.radiance.shape[0], self.radiance.shape[3]
+        value, noise = (
+            np.take(a.reshape(n, -1, channels), at, axis=1).reshape(n, rows, columns, channels)
+            for a in (self.radiance, self.variance)
+        )
+        points = self.points
+        if points.shape[:2] != (1, 1):
+            points = points.reshape(-1, 3)[at].reshape(rows, columns, 3)
+        return self._replace(radiance=value, variance=noise, points=points, mask=mask.reshape(rows, columns))
+
+    def solve(self, *, robust: bool, roughness: float = 0.5, strengths: Sequence[float] = (0.0,)) -> Solution:
+        """Run the kernel; each pixel takes the strength of gloss that explains it best."""
+        from calibration.photometric import kernels
+
+        h, w = self.mask.shape
+        out = Solution(
+            normals=np.full((h, w, 3), np.nan, np.float32),
+            albedo=np.full((h, w, self.radiance.shape[3]), np.nan, np.float32),
+            sigma_deg=np.full((h, w), np.nan, np.float32),
+            used=np.zeros((h, w), np.uint8),
+            strength=np.full((h, w), np.nan, np.float32),
+            misfit=np.full((h, w), np.nan, np.float32),
+            cost=np.full((h, w), np.nan, np.float32),
+        )
+        kernels.solve_pixels(
+            self.radiance, self.variance, self.points, self.table, self.order, self.mask, self.triplets,
+            float(roughness), np.array(strengths, np.float64), robust,
+            out.normals, out.albedo, out.sigma_deg, out.used, out.strength, out.misfit, out.cost,
+        )  # fmt: skip
+        return out
+
+
+def _table(lights: Sequence[Light], channels: int) -> Float:
+    from calibration.photometric import kernels
+
+    table = np.zeros((len(lights), kernels.COLUMNS))
+    for row, light in zip(table, lights, strict=True):
+        if light.kind == "near":
+            row[kernels.NEAR] = 1
+            row[kernels.PLACE : kernels.PLACE + 3] = light.position_mm
+            row[kernels.AXIS : kernels.AXIS + 3] = normalize(light.axis)
+            row[kernels.ORDER] = light.order
+        else:
+            row[kernels.PLACE : kernels.PLACE + 3] = normalize(light.direction)
+        row[kernels.INTENSITY : kernels.INTENSITY + channels] = light.intensity
+    return table
+
+
+def _directions(lights: Sequence[Light], points: NDArray[np.float32], mask: NDArray[np.bool_]) -> Float:
+    """Directions to the lights from the middle of the object; refuses lights that do not span space."""
+    single = points.shape[:2] == (1, 1)
+    middle = points[0, 0] if single else points[mask].mean(axis=0, dtype=np.float64)
+    directions = np.array([light.at(middle)[0] for light in lights])
+    spread = np.linalg.svd(directions, compute_uv=False)
+    if spread[2] < _FLATTEST * spread[0]:
+        raise FitError(
+            "the lights lie in one plane with the object: their images do not determine a normal; "
+            "add a light off that plane"
+        )
+    return directions
+
+
+def _triplets(directions: Float) -> NDArray[np.int64]:
+    """Triplets of lights that span space well, drawn from a fixed seed, widest first."""
+    rng = np.random.default_rng(0)
+    drawn = rng.permuted(np.tile(np.arange(len(directions)), (4 * _TRIPLETS, 1)), axis=1)[:, :3]
+    volume = np.abs(np.linalg.det(directions[drawn]))
+    return np.ascontiguousarray(drawn[np.argsort(-volume, kind="stable")[:_TRIPLETS]])
