@@ -345,14 +345,14 @@ def _with_unread(ids: NDArray[np.int64], pixels: Float, board: Charuco) -> Found
     if homography is None:
         return ids, pixels
     flat = cv2.perspectiveTransform(every[None, :, :2], homography)[0]
-    more_ids, more_pixels = [ids], [pixels]
-    for corner in np.setdiff1d(np.arange(len(every)), ids):
-        around = np.linalg.norm(every[ids] - every[corner], axis=1) < 1.5 * board.square_mm
-        if around.sum() >= 3:
-            distortion = np.mean(pixels[around] - flat[ids[around]], axis=0)
-            more_ids.append(np.array([corner]))
-            more_pixels.append((flat[corner] + distortion)[None])
-    return np.concatenate(more_ids), np.concatenate(more_pixels)
+    for _ in range(2):
+        offset = pixels - flat[ids]
+        for corner in np.setdiff1d(np.arange(len(every)), ids):
+            around = np.linalg.norm(every[ids[: len(offset)]] - every[corner], axis=1) < 1.5 * board.square_mm
+            if around.sum() >= 3:
+                ids = np.append(ids, corner)
+                pixels = np.vstack([pixels, flat[corner] + np.mean(offset[around], axis=0)])
+    return ids, pixels
 
 
 def _plausible(points: Float, pixels: Float, square_mm: float) -> NDArray[np.bool_] | None:
