@@ -10,7 +10,7 @@ from calibration.geometry import Float, normalize, tangent_basis
 from calibration.lens import LensModel
 from calibration.lights.bundle import Mirror, OrthographicMirror, PerspectiveMirror, Solution, State, adjust
 from calibration.lights.highlights import Highlights, locate_highlights
-from calibration.lights.intensity import FluxIntensity, flux_intensity, mirror_gain
+from calibration.lights.intensity import EQUAL_INTENSITIES, FluxIntensity, flux_intensity, mirror_gain
 from calibration.lights.model import DistantLight, LightModel, LightSet, NearLight
 from calibration.provenance import FitError, Provenance, Quality
 from calibration.targets.spheres import SphereView
@@ -304,9 +304,7 @@ def _quality(
     size = np.linalg.norm(solution.residual, axis=-1)
     warnings = []
     if not flux_known:
-        warnings.append(
-            "highlights are saturated, all lights are taken as equal: expose shorter or add a white plane"
-        )
+        warnings.append(EQUAL_INTENSITIES)
     for i, j in np.argwhere(seen & ~used):
         off = f"{size[i, j]:.1f} px off" if np.isfinite(size[i, j]) else "where none can be"
         warnings.append(f"light {names[i]}: highlight in sphere {j} rejected, {off}")

@@ -22,6 +22,12 @@ from calibration.provenance import FitError
 from calibration.targets.boards import Charuco, Checkerboard, board_image, size_mm
 
 
+EQUAL_INTENSITIES = (
+    "highlights are saturated, all lights are taken as equal: expose shorter or add a white plane"
+)
+"""Warning of lights fitted from spheres alone; a white plane answers it."""
+
+
 class PlaneSamples(NamedTuple):
     """Radiance of a flat matte white surface at some points under every light.
 
@@ -238,7 +244,11 @@ def fit_intensities(lights: LightSet, samples: PlaneSamples) -> LightSet:
         note="; ".join(t for t in (lights.provenance.note, note) if t),
         options={**lights.provenance.options, "intensity": "white plane"},
     )
-    return lights.replace(lights=fitted, provenance=provenance)
+    quality = lights.quality
+    if quality is not None and EQUAL_INTENSITIES in quality.warnings:
+        others = tuple(warning for warning in quality.warnings if warning != EQUAL_INTENSITIES)
+        quality = quality.replace(warnings=others, verdict="doubtful" if others else "good")
+    return lights.replace(lights=fitted, quality=quality, provenance=provenance)
 
 
 class _Lobe(NamedTuple):
