@@ -119,6 +119,21 @@ def test_nothing_is_seen_beyond_the_turning_point_or_behind():
     assert LensModel(width=2, height=2, fx=1, fy=1, cx=0, cy=0, k1=0.1).valid_tangent == np.inf
 
 
+def test_no_ray_comes_from_beyond_the_turning_point():
+    # Newton, left alone, runs to the second root of these polynomials at the corners of a wide image.
+    for k1, k2, k3, p1 in (
+        (-0.18, -0.02, -0.046, -0.0097),
+        (-0.21, 0.096, -0.032, 0.0),
+        (-0.17, 0.08, -0.047, 0.0),
+    ):
+        lens = LENS.replace(fx=300.0, fy=300.0, cx=320.0, cy=240.0, k1=k1, k2=k2, k3=k3, p1=p1, p2=0.0)
+        u, v = np.meshgrid(np.arange(-200.0, 840, 20), np.arange(-200.0, 680, 20))
+        rays = lens.unproject(np.stack([u, v], axis=-1))
+        tangent = np.hypot(rays[..., 0], rays[..., 1]) / rays[..., 2]
+        assert np.isnan(tangent).any()
+        assert np.nanmax(tangent) < lens.valid_tangent
+
+
 def test_rays_of_the_image_are_those_of_its_pixels():
     lens = LENS.replace(width=160, height=101, cx=70.0, cy=55.0, fx=150.0, fy=150.0)
     u, v = np.meshgrid(np.arange(160.0), np.arange(101.0))
@@ -195,7 +210,7 @@ def test_outliers_are_thrown_out_and_kept_as_evidence():
     for view in views_of(11, 15):
         pixels = view.pixels.copy()
         bad = rng.random(len(pixels)) < 0.06
-        pixels[bad] += rng.uniform(0.2, 20, (bad.sum(), 2)) * rng.choice([-1, 1], (bad.sum(), 2))
+        pixels[bad] += np.geomspace(0.2, 20, bad.sum())[:, None] * rng.choice([-1, 1], (bad.sum(), 2))
         wrong += int(bad.sum())
         views.append(view._replace(pixels=pixels))
     lens = fit_lens(views, LENS.width, LENS.height)
