@@ -21,7 +21,6 @@ from calibration.lights.model import DistantLight, LightModel, LightSet, NearLig
 from calibration.provenance import FitError
 from calibration.targets.boards import Charuco, Checkerboard, board_image, size_mm
 
-
 EQUAL_INTENSITIES = (
     "highlights are saturated, all lights are taken as equal: expose shorter or add a white plane"
 )
