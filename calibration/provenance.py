@@ -14,10 +14,11 @@ class FitError(Exception):
 def _lock(value: Any) -> NDArray[Any]:
     if not isinstance(value, np.ndarray):
         raise ValueError("want an array")
-    if value.flags.writeable:
-        value = value.copy()
-        value.flags.writeable = False
-    return value
+    array: NDArray[Any] = value
+    if array.flags.writeable:
+        array = array.copy()
+        array.flags.writeable = False
+    return array
 
 
 Array = Annotated[NDArray[Any], PlainValidator(_lock), PlainSerializer(lambda value: value, return_type=Any)]
@@ -39,7 +40,7 @@ class Model(BaseModel):
     def __eq__(self, other: object) -> bool:
         if type(self) is not type(other):
             return NotImplemented
-        mine, theirs = self._values(), other._values()  # type: ignore[attr-defined]
+        mine, theirs = self._values(), other._values()
         return all(_same(value, theirs[name]) for name, value in mine.items())
 
     def _values(self) -> dict[str, Any]:

@@ -182,7 +182,14 @@ class _Job:
             plain = workflows.solve_again(glossy, self.lights.lights, self.lens, "least-squares")
         true = self.twin.maps("glossy", self.camera)
         plain_error = verify.normal_errors(plain, true.normals, where)
-        metrics += verify.normals(plain_error, where, "glossy by least squares", None)[:1]
+        metrics.append(
+            Metric(
+                section="glossy",
+                quantity="glossy: normals by least squares, mean error",
+                value=float(np.nanmean(plain_error)),
+                unit="deg",
+            )
+        )
         metrics.append(
             Metric(
                 section="glossy",
@@ -295,6 +302,7 @@ class _Job:
                     result.reconstruction.depth_mm,
                     window,
                     where,
+                    result.name,
                     self.truth,
                 ),
             ]

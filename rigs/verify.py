@@ -342,6 +342,7 @@ def normal_sigma(
     depth_mm: Image,
     window: Window,
     where: NDArray[np.bool_],
+    name: str,
     truth: Truth,
 ) -> Metric:
     """Claimed sigma of the normals against their scatter over seeds, root mean square over a window.
@@ -366,8 +367,8 @@ def normal_sigma(
     observed = np.sqrt((scatter**2).sum(axis=0).mean() / (n - 1))
     expected = np.sqrt(np.mean(np.array(claimed, np.float64)[:, good] ** 2))
     return Metric(
-        section="normals",
-        quantity="normals: claimed sigma over scatter, off by",
+        section=name,
+        quantity=f"{name}: normals, claimed sigma over scatter, off by",
         value=100 * abs(float(expected / observed) - 1),
         unit="%",
         bound=truth.bounds.get("normal_sigma_percent"),

@@ -89,22 +89,6 @@ class Surface(Model):
     snr: Array | None = None
 
 
-class LensResiduals(Model):
-    """Where the corners of all board views lay and how far off the model is.
-
-    Attributes
-    ----------
-    pixels, residuals_px : ndarray (n, 2)
-        Found corners, and found minus projected.
-    view : ndarray (n,), integers
-        Which view each belongs to.
-    """
-
-    pixels: Array
-    residuals_px: Array
-    view: Array
-
-
 class SphereSight(Model):
     """What the light fit saw of the mirror spheres.
 
@@ -146,7 +130,6 @@ class Report(Model):
     surfaces: tuple[Surface, ...] = ()
     sensor: RadiometricModel | None = None
     lens: LensModel | None = None
-    lens_residuals: LensResiduals | None = None
     lights: LightSet | None = None
     true_lights: LightSet | None = None
     spheres: SphereSight | None = None

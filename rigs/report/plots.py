@@ -12,7 +12,7 @@ from calibration.geometry import angle_deg
 from calibration.lens import LensModel
 from calibration.lights.model import DistantLight, LightSet, NearLight
 from rigs.report import maps
-from rigs.report.content import LensResiduals, SphereSight
+from rigs.report.content import SphereSight
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -132,13 +132,15 @@ def response(table: NDArray[Any]) -> bytes:
         return _png(figure)
 
 
-def lens_residuals(lens: LensModel, seen: LensResiduals) -> bytes:
-    """Coverage of the image by corners, residual vectors, and their scatter."""
-    pixels, residuals = np.asarray(seen.pixels, float), np.asarray(seen.residuals_px, float)
+def lens_residuals(lens: LensModel) -> bytes:
+    """Coverage of the image by the corners that the fit kept, residual vectors, and their scatter."""
+    assert lens.observations is not None
+    kept = lens.observations[lens.observations[:, 0] >= 0]
+    view, pixels, residuals = kept[:, 0].astype(int), kept[:, 4:6], kept[:, 6:8]
     rms = float(np.sqrt(np.mean(np.sum(residuals**2, axis=1)))) if len(residuals) else 0.0
     stretch = _round_down(0.03 * lens.width / max(rms, 1e-9))
     with _drawing(8.4, 3.5, 2, width_ratios=[1.75, 1]) as (figure, (field, scatter)):
-        colours = _view_colours(seen.view)
+        colours = _view_colours(view)
         field.quiver(
             pixels[:, 0], pixels[:, 1], residuals[:, 0] * stretch, residuals[:, 1] * stretch,
             color=colours, angles="xy", scale_units="xy", scale=1, width=0.0016, headwidth=4,
@@ -148,7 +150,7 @@ def lens_residuals(lens: LensModel, seen: LensResiduals) -> bytes:
         field.set(
             xlim=(-0.5, lens.width - 0.5), ylim=(lens.height - 0.5, -0.5), aspect="equal",
             xlabel="column / px", ylabel="row / px",
-            title=f"corners of {len(np.unique(seen.view))} views; residuals ×{stretch:g}; + principal point",
+            title=f"corners of {len(np.unique(view))} views; residuals ×{stretch:g}; + principal point",
         )  # fmt: skip
         scatter.scatter(residuals[:, 0], residuals[:, 1], s=4, c=colours, alpha=0.6, linewidths=0)
         reach = 1.1 * float(np.max(np.abs(residuals), initial=1e-3))

@@ -344,12 +344,12 @@ def _lens(report: Report) -> Section:
         return Section("Lens", missing=("No lens model: rays are taken as parallel.",))
     figures: tuple[Figure, ...] = ()
     missing: tuple[str, ...] = ("Residuals of the corners: not given.",)
-    if report.lens_residuals is not None:
+    if lens.observations is not None:
         figures = (
             _figure(
-                plots.lens_residuals(lens, report.lens_residuals),
+                plots.lens_residuals(lens),
                 "Corners and residuals",
-                f"Residuals of {len(report.lens_residuals.pixels)} board corners, in place and as a cloud",
+                f"Residuals of {int((lens.observations[:, 0] >= 0).sum())} board corners, in place and as a cloud",
                 "Left: where corners were seen and how far the model misses them. "
                 "Right: the same as a cloud, which should be round and centred.",
                 wide=True,

@@ -20,7 +20,6 @@ from calibration.provenance import Provenance, Quality
 from calibration.radiometric import RadiometricModel
 from rigs.config import ConfigError
 from rigs.report import (
-    LensResiduals,
     Metric,
     Report,
     SphereSight,
@@ -94,11 +93,10 @@ def whole_report() -> Report:
     normals, _ = ball_normals()
     depth = np.where(np.isfinite(normals[..., 2]), 450 + 25 * normals[..., 2], np.nan)
     rng = np.random.default_rng(3)
-    residuals = LensResiduals(
-        pixels=rng.uniform(0, H, (50, 2)),
-        residuals_px=rng.normal(size=(50, 2)) * 0.05,
-        view=np.repeat(np.arange(5), 10),
-    )
+    observations = np.zeros((50, 8))
+    observations[:, 0] = np.repeat(np.arange(5), 10)
+    observations[:, 4:6] = rng.uniform(0, H, (50, 2))
+    observations[:, 6:8] = rng.normal(size=(50, 2)) * 0.05
     return Report(
         title="A <rig>",
         summary="A summary.",
@@ -120,9 +118,15 @@ def whole_report() -> Report:
         ),
         sensor=sensor(),
         lens=LensModel(
-            width=W, height=H, fx=90, fy=90, cx=40, cy=30, covariance=np.diag([0.01] * 4 + [0.0] * 5)
+            width=W,
+            height=H,
+            fx=90,
+            fy=90,
+            cx=40,
+            cy=30,
+            covariance=np.diag([0.01] * 4 + [0.0] * 5),
+            observations=observations,
         ),
-        lens_residuals=residuals,
         lights=near_lights(1.5),
         true_lights=near_lights(),
         spheres=SphereSight(
