@@ -254,22 +254,23 @@ class _Steps(NamedTuple):
     significance: Float
 
 
-def _basis(x: Float, blur: float, *, curved: bool = False) -> Float:
-    """Level, common slope, step, its motion, and depth inside the outline, blurred like the edge: (m, 5).
+def _basis(x: Float, blur: float, inside: int) -> Float:
+    """Level, slope, step, its motion, and ``inside`` powers of the depth inside, blurred like the edge.
 
-    ``curved`` adds the squared depth: close to its outline a mirror's view turns so fast that a straight line
-    cannot follow. It tells the blur better, but then a wrong blur shifts the edge by half its error.
+    None is safest to find an edge with. One follows what a mirror shows near its outline, where its view
+    turns fast. Two follow it better and tell the blur better, but then a wrong blur shifts the edge by half
+    its error.
     """
     step = ndtr(x / blur)
     bell = np.exp(-0.5 * (x / blur) ** 2) / (blur * np.sqrt(2 * np.pi))
     depth = blur**2 * bell - x * (1 - step)
-    columns = [np.ones_like(x), x, step - 0.5, bell, depth]
-    return np.stack([*columns, depth**2] if curved else columns, axis=-1)
+    powers = [depth**k for k in range(1, inside + 1)]
+    return np.stack([np.ones_like(x), x, step - 0.5, bell, *powers], axis=-1)
 
 
-def _steps(profiles: NDArray[np.float32], x: Float, blur: float) -> _Steps:
+def _steps(profiles: NDArray[np.float32], x: Float, blur: float, inside: int) -> _Steps:
     """Offset of the step in every profile (n, k), its noise, and the step's size over its noise."""
-    basis = _basis(x, blur)
+    basis = _basis(x, blur, inside)
     inverse = np.linalg.pinv(basis)
     spread = inverse @ inverse.T
     p = profiles.astype(np.float64)
@@ -322,7 +323,7 @@ def _best_width(images: NDArray[np.float32], view: SphereView, lens: LensModel |
         widths = blur * np.array([0.8, 0.9, 1.0, 1.1, 1.2])
         left = np.empty(5)
         for k, width in enumerate(widths):
-            basis = _basis(x, float(width), curved=True)
+            basis = _basis(x, float(width), 2)
             hat = np.eye(len(x)) - basis @ np.linalg.pinv(basis)
             left[k] = np.mean(np.log(np.mean((p @ hat.astype(np.float32)) ** 2, axis=-1) + 1e-30))
         bend, slope, _ = np.polyfit(widths / blur - 1, left, 2)
@@ -354,7 +355,7 @@ def polish(images: NDArray[np.float32], rough: Edges, lens: LensModel | None) ->
         blur = _best_width(images, rough.view, lens, rough.blur_px)
         view, edges = rough.view, rough
         for _ in range(12):
-            edges, moved = _refine_once(images, 1, view, lens, blur)
+            edges, moved = _refine_once(images, 1, view, lens, blur, inside=1)
             view = edges.view
             if moved < 1e-4:
                 break
@@ -376,7 +377,7 @@ _LEAST_ERROR = 0.02
 def _steepness(images: NDArray[np.float32], view: SphereView, lens: LensModel | None, blur: float) -> float:
     """Change of brightness within one blur inside the outline, over the step at it.
 
-    A mirror's view turns fast there, and not along a straight line: what the step's model misses grows with it,
+    A mirror's view turns fast there, not along a straight line: what the step's model misses grows with it,
     by a factor of 0.6 in renderings of mirrors before backdrops.
     """
     angles = np.asarray(np.arange(360) * (2 * np.pi / 360), np.float64)
@@ -384,7 +385,7 @@ def _steepness(images: NDArray[np.float32], view: SphereView, lens: LensModel | 
     x = np.arange(-5 * blur, 5 * blur + 1e-9, min(0.5, blur / 2))
     profiles = _profiles(images, 1, points, normal, x).astype(np.float64)
     profiles = profiles[np.isfinite(profiles).all(axis=-1)]
-    coefficients = profiles @ np.linalg.pinv(_basis(x, blur)).T
+    coefficients = profiles @ np.linalg.pinv(_basis(x, blur, 1)).T
     height = np.abs(coefficients[:, 2])
     clear = height > 0.3 * np.median(height)
     return float(np.median(np.abs(coefficients[clear, 4]) * blur / height[clear]))
@@ -396,24 +397,71 @@ def _px_per_step(view: SphereView, lens: LensModel | None) -> Float:
     return np.asarray(np.sqrt(np.mean(jacobian**2, axis=0)) * np.array([np.sqrt(2), np.sqrt(2), 1.0]))
 
 
+def _slopes(
+    images: NDArray[np.float32], factor: int, points: Float, normal: Float, x: Float, blur: float
+) -> NDArray[np.float32]:
+    """Squared slope along the normals at the scale ``blur``, summed over lights that weigh alike."""
+    profiles = np.nan_to_num(_profiles(images, factor, points, normal, x))
+    step = x[1] - x[0]
+    half = int(np.ceil(3 * blur / step))
+    u = np.arange(-half, half + 1) * step
+    kernel = (-u * np.exp(-0.5 * (u / blur) ** 2)).astype(np.float32)
+    slope = cv2.filter2D(profiles.reshape(-1, len(x)), -1, kernel[None], borderType=cv2.BORDER_REPLICATE)
+    energy = slope.reshape(profiles.shape) ** 2
+    energy = energy / (np.mean(energy, axis=(1, 2), keepdims=True) + 1e-30)
+    return np.asarray(energy.sum(axis=0), np.float32)
+
+
 def _support(
     images: NDArray[np.float32], factor: int, view: SphereView, lens: LensModel | None, blur: float
 ) -> float:
     k = min(_count(view, blur), 240)
     angles = np.asarray(np.arange(k) * (2 * np.pi / k), np.float64)
     points, normal, _ = _frame(view, lens, angles)
-    reach = min(8 * blur, 0.3 * view.radius_px)
+    # Nearer than the horizon that a ball mirrors, which can be the stronger edge.
+    reach = max(min(8 * blur, 0.15 * view.radius_px), 3.5 * blur)
     x = np.arange(-reach, reach + 1e-9, min(0.5 * factor, blur / 2))
-    profiles = np.nan_to_num(_profiles(images, factor, points, normal, x))
-    half = int(np.ceil(3 * blur / (x[1] - x[0])))
-    u = np.arange(-half, half + 1) * (x[1] - x[0])
-    kernel = (-u * np.exp(-0.5 * (u / blur) ** 2)).astype(np.float32)
-    slope = cv2.filter2D(profiles.reshape(-1, len(x)), -1, kernel[None], borderType=cv2.BORDER_REPLICATE)
-    energy = slope.reshape(profiles.shape) ** 2
-    # Every light has the same say, however bright.
-    energy = energy / (np.mean(energy, axis=(1, 2), keepdims=True) + 1e-30)
-    best = np.abs(x[np.argmax(energy.sum(axis=0), axis=-1)])
+    energy = _slopes(images, factor, points, normal, x, blur)
+    best = np.abs(x[np.argmax(energy, axis=-1)])
     return float(np.mean(best < 0.2 * reach))
+
+
+def align(images: NDArray[np.float32], start: SphereView, slack_px: float) -> SphereView:
+    """The circle within ``slack_px`` (in centre and radius) that most of its directions see an edge on.
+
+    Parameters
+    ----------
+    images : ndarray, (n, h, w), float32
+        Statistics or lights.
+    start : SphereView
+        A circle, without a lens.
+    slack_px : float
+        How far to look.
+
+    Returns
+    -------
+    SphereView
+        To about a sixth of the slack.
+    """
+    k = int(np.clip(2 * np.pi * start.radius_px / 2, 48, 240))
+    angles = np.asarray(np.arange(k) * (2 * np.pi / k), np.float64)
+    points, normal, _ = _frame(start, None, angles)
+    blur = max(slack_px / 6, 0.8)
+    reach = 2.5 * slack_px + 2 * blur
+    x = np.arange(-reach, reach + 1e-9, blur / 2)
+    energy = _slopes(images, 1, points, normal, x, blur)
+    # Each direction votes for its edges alone, faint ones too: a ball's edge is not alike all round.
+    ridge = (energy >= np.roll(energy, 1, axis=1)) & (energy >= np.roll(energy, -1, axis=1))
+    vote = np.where(ridge, np.sqrt(energy / (energy.max(axis=1, keepdims=True) + 1e-30)), 0.0)
+    vote = cv2.GaussianBlur(vote.astype(np.float32), (0, 0), sigmaX=1.5, sigmaY=1e-3)
+    shift = np.linspace(-1, 1, 13) * slack_px
+    growth, down, right = (g.ravel() for g in np.meshgrid(shift, shift, shift, indexing="ij"))
+    offset = right[:, None] * normal[:, 0] + down[:, None] * normal[:, 1] + growth[:, None]
+    at = np.clip(np.rint((offset + reach) / (blur / 2)).astype(int), 0, len(x) - 1)
+    score = vote[np.arange(k), at].mean(axis=1)
+    best = int(np.argmax(score))
+    centre = start.centre_px + np.array([right[best], down[best]])
+    return start._replace(centre_px=centre, radius_px=start.radius_px + float(growth[best]))
 
 
 def _refine_once(
@@ -422,13 +470,14 @@ def _refine_once(
     view: SphereView,
     lens: LensModel | None,
     blur: float,
+    inside: int = 0,
 ) -> tuple[Edges, float]:
     k = _count(view, blur)
     angles = np.asarray(np.arange(k) * (2 * np.pi / k), np.float64)
     points, normal, jacobian = _frame(view, lens, angles)
     reach = min(5 * blur, 0.45 * view.radius_px)
     x = np.arange(-reach, reach + 1e-9, min(0.5 * max(factor, 1), blur / 1.5))
-    steps = _steps(_profiles(images, factor, points, normal, x), x, blur)
+    steps = _steps(_profiles(images, factor, points, normal, x), x, blur, inside)
     with np.errstate(invalid="ignore"):
         good = (steps.significance > 8) & (np.abs(steps.offset) < 2.0 * blur) & (steps.sigma < blur)
     if good.any(axis=0).sum() < 12:

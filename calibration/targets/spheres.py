@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from calibration.geometry import Float
 from calibration.lens import LensModel
 from calibration.provenance import FitError
-from calibration.targets.outline import SphereView, circle, fit_points, polish, refine
+from calibration.targets.outline import SphereView, align, circle, fit_points, polish, refine
 
 __all__ = ["SphereView", "detect_spheres", "sphere_from_circle", "sphere_from_mask"]
 
@@ -376,7 +376,9 @@ def _supported(stack: Image, survey: _Survey, c: _Candidate, slack: float) -> _C
     corner = np.array([x0, y0], np.float64)
     try:
         start = circle(centre - corner, radius, None)
-        edges = refine(stack[:, y0:y1, x0:x1], start, None, max(slack * radius, 1.5))
+        window = stack[:, y0:y1, x0:x1]
+        start = align(window, start, max(slack * radius, 1.5))
+        edges = refine(window, start, None, max(0.25 * slack * radius, 1.5))
     except FitError:
         return None
     at = (edges.view.centre_px + corner + 0.5) * f - 0.5
