@@ -80,22 +80,39 @@ def _truth(path: Path | None) -> "Truth | None":
     return read_truth(path)
 
 
-def _sensor(path: Path | None) -> "RadiometricModel | None":
-    from rigs.workflows import read_sensor
-
-    return None if path is None else read_sensor(path)
-
-
-def _lens(path: Path | None) -> "LensModel | None":
+def _models(
+    rig: Path | None, camera: str | None, sensor: Path | None, lens: Path | None
+) -> "tuple[RadiometricModel | None, LensModel | None]":
+    """Models that the options name, else those that the rig file pins."""
+    from calibration.lens import LensModel
+    from calibration.radiometric import RadiometricModel
     from rigs.interchange import read_lens
+    from rigs.workflows import pinned, read_sensor
 
-    return None if path is None else read_lens(path)
+    config = _rig(rig)
+    found_sensor = None if sensor is None else read_sensor(sensor)
+    found_lens = None if lens is None else read_lens(lens)
+    if config is not None and rig is not None:
+        name = camera or next(iter(config.cameras))
+        found_sensor = found_sensor or pinned(config, rig.parent, name, "sensor", RadiometricModel)
+        found_lens = found_lens or pinned(config, rig.parent, name, "lens", LensModel)
+    return found_sensor, found_lens
 
 
-def _lights(path: Path) -> "LightSet":
+def _lights(rig: Path | None, camera: str | None, path: Path | None) -> "LightSet":
+    from calibration.lights.model import LightSet
+    from rigs.config import ConfigError
     from rigs.interchange import read_light_set
+    from rigs.workflows import pinned
 
-    return read_light_set(path)
+    if path is not None:
+        return read_light_set(path)
+    config = _rig(rig)
+    if config is not None and rig is not None:
+        found = pinned(config, rig.parent, camera or next(iter(config.cameras)), "lights", LightSet)
+        if found is not None:
+            return found
+    raise ConfigError("no lights: give --lights, or --rig with pinned lights")
 
 
 @rig_app.command(
@@ -142,6 +159,7 @@ def capture(
 
     With --resume the plan may be left out: `gnomon capture RIG SESSION --resume`.
     """
+    from capture.session import Session
     from rigs import workflows
     from rigs.config import load_plan, load_rig
 
@@ -151,9 +169,12 @@ def capture(
         raise typer.BadParameter("give RIG PLAN SESSION, or RIG SESSION --resume")
     if plan is None and not resume:
         raise typer.BadParameter("PLAN is missing")
+    config = load_rig(rig)
+    chosen = Session.open(session).plan if plan is None else load_plan(plan)
+    _say(f"{chosen.name}: {workflows.describe(workflows.check_plan(config, chosen, session))}")
     done = workflows.capture_session(
-        load_rig(rig),
-        None if plan is None else load_plan(plan),
+        config,
+        chosen,
         session,
         simulate=_truth(simulate),
         resume=resume,
@@ -190,6 +211,9 @@ def import_folder(
     from rigs import interchange
 
     done = interchange.import_folder(directory, session, bayer=bayer)
+    for kind in ("warnings", "notes"):
+        for text in done.facts.get(kind, []):
+            typer.echo(f"{kind[:-1]}: {text}", err=True)
     _say(f"{session}: {len(done.frames)} frames, digest {done.digest[:12]}")
 
 
@@ -252,7 +276,7 @@ def calibrate_lens(
     model = workflows.calibrate_lens(
         Session.open(session),
         workflows.choose_board(board, _rig(rig)),
-        sensor=_sensor(sensor),
+        sensor=_models(rig, camera, sensor, None)[0],
         camera=camera,
         track=track,
     )
@@ -296,11 +320,12 @@ def calibrate_lights(
     from capture.session import Session
     from rigs import workflows
 
+    radiometric, view = _models(rig, camera, sensor, lens)
     lights = workflows.calibrate_lights(
         Session.open(session),
         workflows.sphere_target(_rig(rig), sphere_mm, spheres),
-        sensor=_sensor(sensor),
-        lens=_lens(lens),
+        sensor=radiometric,
+        lens=view,
         board=workflows.choose_board(board, _rig(rig), needed=False),
         board_reflectance=workflows.board_reflectance(_rig(rig)),
         masks=mask or [],
@@ -315,6 +340,7 @@ def calibrate_lights(
 def merge(
     session: Annotated[Path, typer.Argument(help="Session with exposure stacks.")],
     out: Annotated[Path, typer.Option(help="Folder for radiance EXRs.")],
+    rig: RigOption = None,
     sensor: SensorOption = None,
     camera: CameraOption = None,
 ) -> None:
@@ -322,8 +348,9 @@ def merge(
     from capture.session import Session
     from rigs import workflows
 
+    radiometric, _ = _models(rig, camera, sensor, None)
     for path in workflows.merge_session(
-        Session.open(session), out, sensor=_sensor(sensor), camera=camera, track=track
+        Session.open(session), out, sensor=radiometric, camera=camera, track=track
     ):
         _say(str(path))
 
@@ -334,8 +361,11 @@ def merge(
 )
 def reconstruct(
     session: Annotated[Path, typer.Argument(help="Session with `object` frames under each light.")],
-    lights: Annotated[Path, typer.Option(help="Light model (.json), or a light list (.lp, .csv).")],
     out: Annotated[Path, typer.Option(help="Folder for normals, albedo, depth and mesh.")],
+    lights: Annotated[
+        Path | None, typer.Option(help="Light model (.json), or a light list (.lp, .csv).")
+    ] = None,
+    rig: RigOption = None,
     sensor: SensorOption = None,
     lens: LensOption = None,
     mask: Annotated[Path | None, typer.Option(help="Mask image: the object is where it is not zero.")] = None,
@@ -349,21 +379,24 @@ def reconstruct(
     from capture.session import Session
     from rigs import workflows
 
+    radiometric, view = _models(rig, camera, sensor, lens)
+    light_set = _lights(rig, camera, lights)
     result = workflows.reconstruct(
         Session.open(session),
-        _lights(lights),
-        sensor=_sensor(sensor),
-        lens=_lens(lens),
+        light_set,
+        sensor=radiometric,
+        lens=view,
         mask=mask,
         pose=pose,
         method=method,
         camera=camera,
         track=track,
     )
-    for path in workflows.write_reconstruction(
-        out, result, sensor=_sensor(sensor), lens=_lens(lens), lights=_lights(lights)
-    ):
+    for path in workflows.write_reconstruction(out, result, sensor=radiometric, lens=view, lights=light_set):
         _say(str(path))
+    quality = result.reconstruction.normals.quality
+    for warning in () if quality is None else quality.warnings:
+        typer.echo(f"warning: {warning}", err=True)
 
 
 @app.command(epilog="Example: `gnomon report out/relief-result`")

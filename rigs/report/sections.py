@@ -349,7 +349,7 @@ def _lens(report: Report) -> Section:
             _figure(
                 plots.lens_residuals(lens),
                 "Corners and residuals",
-                f"Residuals of {int((lens.observations[:, 0] >= 0).sum())} board corners, in place and as a cloud",
+                f"Residuals of {(lens.observations[:, 0] >= 0).sum()} board corners, in place and as a cloud",
                 "Left: where corners were seen and how far the model misses them. "
                 "Right: the same as a cloud, which should be round and centred.",
                 wide=True,

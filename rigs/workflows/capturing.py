@@ -11,7 +11,7 @@ from capture.session import Session
 from rigs.config import ConfigError, RigConfig
 from rigs.rig import open_rig
 from rigs.simulated import Truth
-from rigs.workflows.progress import Track, silent
+from rigs.workflows.progress import Counted, Track, silent
 
 
 def check_plan(config: RigConfig, plan: CapturePlan, session: Path) -> PlanCheck:
@@ -30,7 +30,7 @@ def describe(report: PlanCheck) -> str:
 
 def capture_session(
     config: RigConfig,
-    plan: CapturePlan | None,
+    plan: CapturePlan,
     path: Path,
     *,
     simulate: Truth | None = None,
@@ -41,8 +41,6 @@ def capture_session(
 
     Parameters
     ----------
-    plan : CapturePlan or None
-        None with ``resume``: the session's own plan.
     resume : bool
         Complete the session at ``path``; the plan and the rig must be those it began with.
 
@@ -55,8 +53,6 @@ def capture_session(
     capture.devices.DeviceError
         A device was lost; the session stays resumable.
     """
-    if plan is None:
-        plan = Session.open(path).plan
     report = check_plan(config, plan, path)
     if report.problems:
         raise ConfigError("\n".join(f"plan {plan.name}: {problem}" for problem in report.problems))
@@ -66,7 +62,7 @@ def capture_session(
     session = begin(path, plan, snapshot, facts)
     taken = [record.shot for record in session.frames]
     with open_rig(config, simulate, taken=taken) as rig, closing(run(plan, rig, session)) as events:
-        for _ in track(events, f"capturing {session.plan.name}"):
+        for _ in track(Counted(events, len(session.pending())), f"capturing {plan.name}"):
             pass
     return Session.open(path)
 
