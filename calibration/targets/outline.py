@@ -1,4 +1,4 @@
-"""The outline of a sphere: the curve it draws in the image, fitted to edges at sub-pixel accuracy.
+"""The outline of a sphere: the curve it draws in the image, and its fit to points.
 
 The outline is described by three numbers. With a lens: two angles of the direction to the centre and the
 angular radius of the tangent cone, projected exactly, distortion included. Without one (orthographic): centre
@@ -8,10 +8,8 @@ and radius of a circle in pixels.
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr
 
 from calibration.geometry import Float, normalize, sphere_outline, tangent_basis
 from calibration.lens import LensModel
@@ -71,10 +69,10 @@ def circle(centre_px: Sequence[float] | Float, radius_px: float, lens: LensModel
     axis = np.linalg.lstsq(rays, np.ones(len(rays)), rcond=None)[0]
     direction = normalize(axis)
     angular = float(np.arccos(np.clip(np.mean(rays @ direction), -1, 1)))
-    return _settled(SphereView(direction, angular, unknown, centre, float(radius_px)), lens)
+    return settled(SphereView(direction, angular, unknown, centre, float(radius_px)), lens)
 
 
-def _settled(view: SphereView, lens: LensModel | None) -> SphereView:
+def settled(view: SphereView, lens: LensModel | None) -> SphereView:
     """The view with ``centre_px`` and ``radius_px`` computed from its outline."""
     if lens is None:
         return view
@@ -88,7 +86,8 @@ def _settled(view: SphereView, lens: LensModel | None) -> SphereView:
     return view._replace(centre_px=centre, radius_px=float(np.sqrt(abs(area) / np.pi)))
 
 
-def _moved(view: SphereView, step: Float, lens: LensModel | None) -> SphereView:
+def moved_by(view: SphereView, step: Float, lens: LensModel | None) -> SphereView:
+    """The view after a step of its three parameters; ``centre_px`` and ``radius_px`` follow by ``settled``."""
     if lens is None:
         return view._replace(centre_px=view.centre_px + step[:2], radius_px=view.radius_px + float(step[2]))
     u, v = tangent_basis(view.direction)
@@ -96,7 +95,7 @@ def _moved(view: SphereView, step: Float, lens: LensModel | None) -> SphereView:
     return view._replace(direction=turned, angular_radius_rad=view.angular_radius_rad + float(step[2]))
 
 
-def _frame(view: SphereView, lens: LensModel | None, angles: Float) -> tuple[Float, Float, Float]:
+def frame(view: SphereView, lens: LensModel | None, angles: Float) -> tuple[Float, Float, Float]:
     """Outline points (k, 2), outward normals (k, 2), motion along those by the parameters (k, 3)."""
     points = curve(view, lens, angles)
     h = 1e-4
@@ -110,8 +109,8 @@ def _frame(view: SphereView, lens: LensModel | None, angles: Float) -> tuple[Flo
     for k in range(3):
         step = np.zeros(3)
         step[k] = unit
-        ahead = curve(_moved(view, step, lens), lens, angles)
-        back = curve(_moved(view, -step, lens), lens, angles)
+        ahead = curve(moved_by(view, step, lens), lens, angles)
+        back = curve(moved_by(view, -step, lens), lens, angles)
         jacobian[:, k] = np.sum((ahead - back) * normal, axis=-1) / (2 * unit)
     return points, normal, jacobian
 
@@ -130,13 +129,13 @@ def fit_points(pixels: Float, start: SphereView, lens: LensModel | None) -> Sphe
     covariance = np.full((3, 3), np.nan)
     for _ in range(50):
         angles = _angles_of(view, lens, pixels)
-        points, normal, jacobian = _frame(view, lens, angles)
+        points, normal, jacobian = frame(view, lens, angles)
         offset = np.sum((pixels - points) * normal, axis=-1)
         scale = max(1.4826 * float(np.median(np.abs(offset))), 0.02)
         weight = 1 / (1 + (offset / (3 * scale)) ** 2) ** 2
         sector = np.floor(angles / (2 * np.pi) * 36).astype(int)
-        step, covariance = _solve(jacobian, offset, weight, sector)
-        view = _settled(_moved(view, step, lens), lens)
+        step, covariance = solve(jacobian, offset, weight, sector)
+        view = settled(moved_by(view, step, lens), lens)
         if np.max(np.abs(jacobian @ step)) < 1e-7:
             break
     return view._replace(covariance=covariance)
@@ -151,7 +150,7 @@ def _angles_of(view: SphereView, lens: LensModel | None, pixels: Float) -> Float
     return np.asarray(np.arctan2(rays @ v, rays @ u) % (2 * np.pi))
 
 
-def _solve(jacobian: Float, offset: Float, weight: Float, *clusters: NDArray[np.intp]) -> tuple[Float, Float]:
+def solve(jacobian: Float, offset: Float, weight: Float, *clusters: NDArray[np.intp]) -> tuple[Float, Float]:
     """Weighted least squares step and its cluster-robust covariance.
 
     Neighbouring profiles share pixels and the same texture behind the sphere; one light makes one shading all
@@ -173,331 +172,3 @@ def _solve(jacobian: Float, offset: Float, weight: Float, *clusters: NDArray[np.
         used = len(np.unique(cluster[weight > 0]))
         meat += groups @ groups.T * (used / max(used - 3, 1))
     return step / scale, bread @ meat @ bread / np.outer(scale, scale)
-
-
-class Edges(NamedTuple):
-    """How well the images support an outline."""
-
-    view: SphereView
-    support: float
-    """Share of the outline along which the strongest edge nearby lies on it; some 0.2 by chance."""
-    rms_px: float
-    blur_px: float
-
-
-def refine(images: NDArray[np.float32], start: SphereView, lens: LensModel | None, slack_px: float) -> Edges:
-    """Fit the outline to the edges across it in every image, from coarse to fine.
-
-    Each radial profile of each image is modelled as two straight lines joined by a blurred step; its
-    linearised offset from the present outline comes from one matrix product for all profiles. Offsets are
-    weighted by their own noise, so that an image without contrast at a place says nothing there, and outvoted
-    robustly where a shadow's or a holder's edge lies nearer.
-
-    Parameters
-    ----------
-    images : ndarray, (n, h, w), float32
-        Under different lights; NaN is ignored. Work in this pixel frame.
-    lens : LensModel or None
-        Of the given pixel frame.
-    start : SphereView
-        Within ``slack_px`` of the truth.
-    slack_px : float
-        Reach of the first pass.
-
-    Raises
-    ------
-    FitError
-        No outline there.
-    """
-    view, blur = start, max(slack_px / 2.5, 0.8)
-    while True:
-        factor = max(1, 2 ** int(np.floor(np.log2(blur / 1.6))))
-        reduced = images if factor == 1 else _reduced(images, factor)
-        for _ in range(10):
-            edges, moved = _refine_once(reduced, factor, view, lens, blur)
-            view = edges.view
-            if moved < 0.002 * blur:
-                break
-        sharp = _edge_width(reduced, factor, view, lens, blur)
-        if sharp > 0.75 * blur or blur <= 0.6:
-            break
-        blur = max(blur / 2, sharp, 0.6)
-    return edges._replace(support=_support(reduced, factor, view, lens, blur))
-
-
-def _reduced(images: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
-    h, w = images.shape[1] // factor * factor, images.shape[2] // factor * factor
-    return np.stack(
-        [cv2.resize(i[:h, :w], (w // factor, h // factor), interpolation=cv2.INTER_AREA) for i in images]
-    )
-
-
-def _profiles(
-    images: NDArray[np.float32], factor: int, points: Float, normal: Float, offsets: Float
-) -> NDArray[np.float32]:
-    """Samples (n, k, m) along the normals, NaN outside the images."""
-    at = points[:, None, :] + offsets[None, :, None] * normal[:, None, :]
-    at = ((at + 0.5) / factor - 0.5).astype(np.float32)
-    x, y = np.ascontiguousarray(at[..., 0]), np.ascontiguousarray(at[..., 1])
-    border = (float("nan"),)
-    return np.stack(
-        [
-            cv2.remap(i, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=border)
-            for i in images
-        ]
-    )
-
-
-class _Steps(NamedTuple):
-    offset: Float
-    sigma: Float
-    significance: Float
-
-
-def _basis(x: Float, blur: float, inside: int) -> Float:
-    """Level, slope, step, its motion, and ``inside`` powers of the depth inside, blurred like the edge.
-
-    None is safest to find an edge with. One follows what a mirror shows near its outline, where its view
-    turns fast. Two follow it better and tell the blur better, but then a wrong blur shifts the edge by half
-    its error.
-    """
-    step = ndtr(x / blur)
-    bell = np.exp(-0.5 * (x / blur) ** 2) / (blur * np.sqrt(2 * np.pi))
-    depth = blur**2 * bell - x * (1 - step)
-    powers = [depth**k for k in range(1, inside + 1)]
-    return np.stack([np.ones_like(x), x, step - 0.5, bell, *powers], axis=-1)
-
-
-def _steps(profiles: NDArray[np.float32], x: Float, blur: float, inside: int) -> _Steps:
-    """Offset of the step in every profile (n, k), its noise, and the step's size over its noise."""
-    basis = _basis(x, blur, inside)
-    inverse = np.linalg.pinv(basis)
-    spread = inverse @ inverse.T
-    p = profiles.astype(np.float64)
-    coefficients = p @ inverse.T
-    residual = p - coefficients @ basis.T
-    variance = np.sum(residual**2, axis=-1) / max(len(x) - basis.shape[1], 1) + 1e-30
-    with np.errstate(invalid="ignore", divide="ignore"):
-        height, shift = coefficients[..., 2], coefficients[..., 3]
-        offset = -shift / height
-        significance = np.abs(height) / np.sqrt(variance * spread[2, 2])
-        sigma = np.sqrt(variance * (spread[3, 3] + offset**2 * spread[2, 2])) / np.abs(height)
-    return _Steps(offset, sigma, significance)
-
-
-def _count(view: SphereView, blur: float) -> int:
-    return int(np.clip(2 * np.pi * view.radius_px / (1.5 * blur), 72, 720))
-
-
-def _edge_width(
-    images: NDArray[np.float32], factor: int, view: SphereView, lens: LensModel | None, blur: float
-) -> float:
-    """Blur of the edge at the outline, px, roughly and not above ``blur``.
-
-    The derivative's response, times the square root of its scale, is largest at the scale of the edge itself
-    (T. Lindeberg, "Edge detection and ridge detection with automatic scale selection", 1998,
-    doi:10.1023/A:1008097225773).
-    """
-    angles = np.asarray(np.arange(180) * (2 * np.pi / 180), np.float64)
-    points, normal, _ = _frame(view, lens, angles)
-    widths = blur * 2.0 ** np.arange(-2.0, 0.3, 0.25)
-    x = np.arange(-3 * blur, 3 * blur + 1e-9, min(0.5 * factor, blur / 4))
-    profiles = _profiles(images, factor, points, normal, x)
-    filters = -x * np.exp(-0.5 * (x / widths[:, None]) ** 2)
-    # Normal to the response to a slope; with the root of the scale a step's response peaks at its own width.
-    filters *= np.sqrt(widths[:, None]) / np.abs(filters * x).sum(axis=-1, keepdims=True)
-    strength = np.nan_to_num(np.abs(profiles @ filters.T.astype(np.float32))).max(axis=0)
-    # Where the outline is faint the response is texture: the clearer half decides.
-    clear = strength[strength[:, -1] >= np.median(strength[:, -1])]
-    return float(widths[int(np.argmax(clear.mean(axis=0)))])
-
-
-def _best_width(images: NDArray[np.float32], view: SphereView, lens: LensModel | None, blur: float) -> float:
-    """The blur that leaves the smallest residuals round the outline."""
-    angles = np.asarray(np.arange(360) * (2 * np.pi / 360), np.float64)
-    points, normal, _ = _frame(view, lens, angles)
-    for _ in range(4):
-        x = np.arange(-3.5 * blur, 3.5 * blur + 1e-9, min(0.5, blur / 2))
-        p = _profiles(images, 1, points, normal, x)
-        p = p[np.isfinite(p).all(axis=-1)]
-        widths = blur * np.array([0.8, 0.9, 1.0, 1.1, 1.2])
-        left = np.empty(5)
-        for k, width in enumerate(widths):
-            basis = _basis(x, float(width), 2)
-            hat = np.eye(len(x)) - basis @ np.linalg.pinv(basis)
-            left[k] = np.mean(np.log(np.mean((p @ hat.astype(np.float32)) ** 2, axis=-1) + 1e-30))
-        bend, slope, _ = np.polyfit(widths / blur - 1, left, 2)
-        change = float(np.clip(-0.5 * slope / bend, -0.2, 0.2)) if bend > 0 else 0.2 * float(np.sign(-slope))
-        blur = float(np.clip(blur * (1 + change), 0.5, 20.0))
-        if abs(change) < 0.02:
-            break
-    return blur
-
-
-def polish(images: NDArray[np.float32], rough: Edges, lens: LensModel | None) -> Edges:
-    """The outline once more, at full resolution, with the exact blur of its edge.
-
-    Parameters
-    ----------
-    images : ndarray, (n, h, w), float32
-        As for ``refine``.
-    rough : Edges
-        Its result.
-    lens : LensModel or None
-        Of the given pixel frame.
-
-    Returns
-    -------
-    Edges
-        ``rough`` itself where the edge is too faint for it.
-    """
-    try:
-        blur = _best_width(images, rough.view, lens, rough.blur_px)
-        view, edges = rough.view, rough
-        for _ in range(12):
-            edges, moved = _refine_once(images, 1, view, lens, blur, inside=1)
-            view = edges.view
-            if moved < 1e-4:
-                break
-    except FitError:
-        return rough
-    far = np.hypot(*(view.centre_px - rough.view.centre_px)) + abs(view.radius_px - rough.view.radius_px)
-    if not far < 1.5 * blur:
-        return rough
-    model = max(_LEAST_ERROR, 0.6 * _steepness(images, view, lens, blur)) * blur
-    floor = np.diag((model / _px_per_step(view, lens)) ** 2)
-    view = view._replace(covariance=view.covariance + floor)
-    return edges._replace(view=view, support=rough.support)
-
-
-_LEAST_ERROR = 0.02
-"""Standard error of a sharp outline, in blurs of its edge: what blur and interpolation leave (renderings)."""
-
-
-def _steepness(images: NDArray[np.float32], view: SphereView, lens: LensModel | None, blur: float) -> float:
-    """Change of brightness within one blur inside the outline, over the step at it.
-
-    A mirror's view turns fast there, not along a straight line: what the step's model misses grows with it,
-    by a factor of 0.6 in renderings of mirrors before backdrops.
-    """
-    angles = np.asarray(np.arange(360) * (2 * np.pi / 360), np.float64)
-    points, normal, _ = _frame(view, lens, angles)
-    x = np.arange(-5 * blur, 5 * blur + 1e-9, min(0.5, blur / 2))
-    profiles = _profiles(images, 1, points, normal, x).astype(np.float64)
-    profiles = profiles[np.isfinite(profiles).all(axis=-1)]
-    coefficients = profiles @ np.linalg.pinv(_basis(x, blur, 1)).T
-    height = np.abs(coefficients[:, 2])
-    clear = height > 0.3 * np.median(height)
-    return float(np.median(np.abs(coefficients[clear, 4]) * blur / height[clear]))
-
-
-def _px_per_step(view: SphereView, lens: LensModel | None) -> Float:
-    """Root mean square motion of the outline, px, by the three parameters."""
-    jacobian = _frame(view, lens, np.linspace(0, 2 * np.pi, 72, endpoint=False))[2]
-    return np.asarray(np.sqrt(np.mean(jacobian**2, axis=0)) * np.array([np.sqrt(2), np.sqrt(2), 1.0]))
-
-
-def _slopes(
-    images: NDArray[np.float32], factor: int, points: Float, normal: Float, x: Float, blur: float
-) -> NDArray[np.float32]:
-    """Squared slope along the normals at the scale ``blur``, summed over lights that weigh alike."""
-    profiles = np.nan_to_num(_profiles(images, factor, points, normal, x))
-    step = x[1] - x[0]
-    half = int(np.ceil(3 * blur / step))
-    u = np.arange(-half, half + 1) * step
-    kernel = (-u * np.exp(-0.5 * (u / blur) ** 2)).astype(np.float32)
-    slope = cv2.filter2D(profiles.reshape(-1, len(x)), -1, kernel[None], borderType=cv2.BORDER_REPLICATE)
-    energy = slope.reshape(profiles.shape) ** 2
-    energy = energy / (np.mean(energy, axis=(1, 2), keepdims=True) + 1e-30)
-    return np.asarray(energy.sum(axis=0), np.float32)
-
-
-def _support(
-    images: NDArray[np.float32], factor: int, view: SphereView, lens: LensModel | None, blur: float
-) -> float:
-    k = min(_count(view, blur), 240)
-    angles = np.asarray(np.arange(k) * (2 * np.pi / k), np.float64)
-    points, normal, _ = _frame(view, lens, angles)
-    # Nearer than the horizon that a ball mirrors, which can be the stronger edge.
-    reach = max(min(8 * blur, 0.15 * view.radius_px), 3.5 * blur)
-    x = np.arange(-reach, reach + 1e-9, min(0.5 * factor, blur / 2))
-    energy = _slopes(images, factor, points, normal, x, blur)
-    best = np.abs(x[np.argmax(energy, axis=-1)])
-    return float(np.mean(best < 0.2 * reach))
-
-
-def align(images: NDArray[np.float32], start: SphereView, slack_px: float) -> SphereView:
-    """The circle within ``slack_px`` (in centre and radius) that most of its directions see an edge on.
-
-    Parameters
-    ----------
-    images : ndarray, (n, h, w), float32
-        Statistics or lights.
-    start : SphereView
-        A circle, without a lens.
-    slack_px : float
-        How far to look.
-
-    Returns
-    -------
-    SphereView
-        To about a sixth of the slack.
-    """
-    k = int(np.clip(2 * np.pi * start.radius_px / 2, 48, 240))
-    angles = np.asarray(np.arange(k) * (2 * np.pi / k), np.float64)
-    points, normal, _ = _frame(start, None, angles)
-    blur = max(slack_px / 6, 0.8)
-    reach = 2.5 * slack_px + 2 * blur
-    x = np.arange(-reach, reach + 1e-9, blur / 2)
-    energy = _slopes(images, 1, points, normal, x, blur)
-    # Each direction votes for its edges alone, faint ones too: a ball's edge is not alike all round.
-    ridge = (energy >= np.roll(energy, 1, axis=1)) & (energy >= np.roll(energy, -1, axis=1))
-    vote = np.where(ridge, np.sqrt(energy / (energy.max(axis=1, keepdims=True) + 1e-30)), 0.0)
-    vote = cv2.GaussianBlur(vote.astype(np.float32), (0, 0), sigmaX=1.5, sigmaY=1e-3)
-    shift = np.linspace(-1, 1, 13) * slack_px
-    growth, down, right = (g.ravel() for g in np.meshgrid(shift, shift, shift, indexing="ij"))
-    offset = right[:, None] * normal[:, 0] + down[:, None] * normal[:, 1] + growth[:, None]
-    at = np.clip(np.rint((offset + reach) / (blur / 2)).astype(int), 0, len(x) - 1)
-    score = vote[np.arange(k), at].mean(axis=1)
-    best = int(np.argmax(score))
-    centre = start.centre_px + np.array([right[best], down[best]])
-    return start._replace(centre_px=centre, radius_px=start.radius_px + float(growth[best]))
-
-
-def _refine_once(
-    images: NDArray[np.float32],
-    factor: int,
-    view: SphereView,
-    lens: LensModel | None,
-    blur: float,
-    inside: int = 0,
-) -> tuple[Edges, float]:
-    k = _count(view, blur)
-    angles = np.asarray(np.arange(k) * (2 * np.pi / k), np.float64)
-    points, normal, jacobian = _frame(view, lens, angles)
-    reach = min(5 * blur, 0.45 * view.radius_px)
-    x = np.arange(-reach, reach + 1e-9, min(0.5 * max(factor, 1), blur / 1.5))
-    steps = _steps(_profiles(images, factor, points, normal, x), x, blur, inside)
-    with np.errstate(invalid="ignore"):
-        good = (steps.significance > 8) & (np.abs(steps.offset) < 2.0 * blur) & (steps.sigma < blur)
-    if good.any(axis=0).sum() < 12:
-        raise FitError("no outline of a sphere at this place")
-    light, where = np.nonzero(good)
-    offset, sigma = steps.offset[light, where], steps.sigma[light, where]
-    j = jacobian[where]
-    base = 1 / (sigma**2 + (0.03 * blur) ** 2)
-    step = np.zeros(3)
-    scale = blur
-    sector = where * 36 // k
-    for _ in range(12):
-        residual = offset - j @ step
-        weight = base / (1 + (residual / scale) ** 2) ** 2
-        step, covariance = _solve(j, offset, weight, sector, light)
-        residual = offset - j @ step
-        spread = np.sqrt(np.sum(weight * residual**2) / np.sum(weight))
-        scale = float(np.clip(3 * spread, 0.15 * blur, blur))
-    near = np.abs(residual) < 3 * scale
-    rms = float(np.sqrt(np.mean(residual[near] ** 2))) if near.any() else np.inf
-    moved = float(np.max(np.abs(jacobian @ step)))
-    view = _settled(_moved(view, step, lens), lens)._replace(covariance=covariance)
-    return Edges(view, 0.0, rms, blur), moved

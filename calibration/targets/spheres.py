@@ -15,7 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 from calibration.geometry import Float
 from calibration.lens import LensModel
 from calibration.provenance import FitError
-from calibration.targets.outline import SphereView, align, circle, fit_points, polish, refine
+from calibration.targets.edges import align, polish, refine
+from calibration.targets.outline import SphereView, circle, fit_points
 
 __all__ = ["SphereView", "detect_spheres", "sphere_from_circle", "sphere_from_mask"]
 
