@@ -179,7 +179,7 @@ def _gather(
     total = 0.0
     for c in range(channels):
         mean = max(mix[c], 0.0)
-        mix[c] = mean / (noise[c] * count + 1e-4 * mean * mean + 1e-300)
+        mix[c] = mean / (noise[c] + 1e-12 * mean * mean + 1e-300)
         total += mix[c]
     for c in range(channels):
         mix[c] = mix[c] / total if total > 0.0 else 1.0 / channels
@@ -473,7 +473,7 @@ def solve_pixels(
                 chi2 += w[k] * e * e
                 lost += w[k] * allowed
                 trusted += 1 if w[k] * allowed > TRUSTED else 0
-            if robust and trusted < 4:
+            if robust and count > 3 and trusted < 4:
                 continue
             free = max(trusted - 3, 1)
             reduced = chi2 / max(lost * free / trusted, 1e-6)

@@ -1,7 +1,7 @@
 """Photometric stereo with calibrated lights: checks, tables for the kernel, the normal map."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ def solve(
     depth_mm: NDArray[np.floating] | float | None = None,
     mask: NDArray[np.bool_] | None = None,
     method: Method = "robust",
+    gloss: Gloss | None = None,
     provenance: Provenance | None = None,
 ) -> NormalMap:
     """Normals and albedo from images under known lights, one per image.
@@ -47,8 +48,6 @@ def solve(
         Depth z of the surface; near lights need it. Pixels where it is not finite are invalid.
     mask : ndarray (h, w), bool, optional
         Default: ``object_mask(radiance, variance)``.
-    provenance : Provenance, optional
-        Stored with the result.
     method : 'robust' or 'least-squares'
         Least squares is Woodham's method over all usable samples, shadows and highlights included, weighted
         by the inverse of variance plus (1 % of the pixel's rms signal)^2. Robust starts from the best of
@@ -56,7 +55,13 @@ def solve(
         Tukey's biweight, whose scale is the noise plus the same model error, and wider where the residuals
         ask for it; samples in cast or attached shadow get weight zero. If a GGX lobe common to the object
         explains the images better, it is fitted as well, and each pixel takes 0, 1/2, 1 or 2 times its
-        strength; a sample is trusted the less the more of it is gloss.
+        strength; a sample is trusted the less the more of it is gloss. A pixel with just three usable samples
+        is solved exactly by both.
+    gloss : Gloss, optional
+        What is known of the object's gloss; strength 0 says that it is matt. Default: the robust solver
+        looks.
+    provenance : Provenance, optional
+        Stored with the result.
 
     Returns
     -------
@@ -86,7 +91,9 @@ def solve(
     if mask.shape != (h, w):
         raise ValueError(f"mask is {mask.shape}, images are {(h, w)}")
     points = _points(lens, depth_mm, h, w)
-    return solve_at(radiance, variance, lights, points, mask, method=method, provenance=provenance)
+    return solve_at(
+        radiance, variance, lights, points, mask, method=method, gloss=gloss, provenance=provenance
+    )
 
 
 def solve_at(
@@ -105,6 +112,8 @@ def solve_at(
 
     ``gloss`` is used as it is (strength 0: matt); without it the robust solver looks for it.
     """
+    if method not in get_args(Method):
+        raise ValueError(f"method {method!r}: want one of {', '.join(get_args(Method))}")
     pixels = Pixels.prepare(radiance, variance, lights, points, mask)
     if method == "least-squares":
         gloss, found = None, pixels.solve(robust=False)
