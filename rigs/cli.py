@@ -321,13 +321,15 @@ def calibrate_lights(
     from rigs import workflows
 
     radiometric, view = _models(rig, camera, sensor, lens)
+    targets = workflows.targets(_rig(rig))
     lights = workflows.calibrate_lights(
         Session.open(session),
         workflows.sphere_target(_rig(rig), sphere_mm, spheres),
         sensor=radiometric,
         lens=view,
         board=workflows.choose_board(board, _rig(rig), needed=False),
-        board_reflectance=workflows.board_reflectance(_rig(rig)),
+        board_reflectance=targets.board_reflectance,
+        board_margin_mm=targets.board_margin_mm,
         masks=mask or [],
         model=model,
         camera=camera,

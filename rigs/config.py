@@ -30,10 +30,12 @@ class Targets(Record):
     """What the operator puts in view to calibrate.
 
     ``board_reflectance`` is the diffuse reflectance of the board's white; it sets the albedo scale.
+    ``board_margin_mm`` is the white border round the pattern: with the white inside, it tells the intensities.
     """
 
     board: Board | None = None
     board_reflectance: float = Field(default=0.9, gt=0, le=1)
+    board_margin_mm: float = Field(default=0.0, ge=0)
     spheres: SphereTarget | None = None
 
 

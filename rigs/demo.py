@@ -158,6 +158,7 @@ class _Job:
                 lens=self.lens,
                 board=board,
                 board_reflectance=self.config.targets.board_reflectance,
+                board_margin_mm=self.config.targets.board_margin_mm,
                 track=self.track,
             )
             files.save_model(self.out / "models" / "lights.json", self.lights.lights)

@@ -143,7 +143,7 @@ def sample_plane(
     # The window is centred on the nearest pixel, and a pixel reaches half a px further.
     reach = np.minimum(reach - 1.2, 8.0)
     room = np.minimum(pixels, [lens.width - 1, lens.height - 1] - pixels).min(axis=-1)
-    inside = np.isfinite(pixels).all(axis=-1) & (reach >= 1) & (room > reach + 1)
+    inside = np.isfinite(pixels).all(axis=-1) & (reach >= 0) & (room > reach + 1)
     if inside.sum() < 4:
         raise FitError(
             f"only {int(inside.sum())} white places of the board are large enough in the image to sample;"

@@ -99,7 +99,7 @@ class BoardViews(Record):
             tilt = np.radians(self.tilt_deg) * (0.4 + 0.6 * ((k * 7) % count) / max(count - 1, 1))
             around = 2.399963 * k
             turn = Rotation.from_rotvec([tilt * np.cos(around), tilt * np.sin(around), 0.0])
-            turn = turn * Rotation.from_rotvec([0, 0, np.radians(rng.uniform(-15, 15))])
+            turn = turn * Rotation.from_rotvec([0, 0, np.radians(rng.uniform(-15, 15) + 90 * (k % 4))])
             corner = centre - turn.apply(half)
             out[f"{self.prefix}{k + 1:0{digits}d}"] = [
                 {

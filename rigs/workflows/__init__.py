@@ -14,7 +14,6 @@ from rigs.workflows.calibrating import (
 from rigs.workflows.capturing import capture_session, check_plan, describe, list_devices
 from rigs.workflows.frames import LightImages, light_images, merge_session
 from rigs.workflows.models import (
-    board_reflectance,
     check_pins,
     choose_board,
     parse_board,
@@ -23,6 +22,7 @@ from rigs.workflows.models import (
     read_truth,
     save,
     sphere_target,
+    targets,
 )
 from rigs.workflows.progress import Track, silent
 from rigs.workflows.reconstructing import Result, read_mask, reconstruct, solve_again, write_reconstruction
@@ -32,7 +32,6 @@ __all__ = [
     "LightsResult",
     "Result",
     "Track",
-    "board_reflectance",
     "calibrate_lens",
     "calibrate_lights",
     "calibrate_response",
@@ -55,5 +54,6 @@ __all__ = [
     "silent",
     "solve_again",
     "sphere_target",
+    "targets",
     "write_reconstruction",
 ]

@@ -10,7 +10,7 @@ import numpy as np
 from calibration.lens import LensModel, fit_lens, fit_pose
 from calibration.lights.fit import fit_lights
 from calibration.lights.highlights import Highlights, locate_highlights
-from calibration.lights.intensity import fit_intensities, sample_plane, white_spots
+from calibration.lights.intensity import PlaneSamples, fit_intensities, sample_plane, white_spots
 from calibration.lights.model import LightSet
 from calibration.provenance import FitError, Quality
 from calibration.radiometric import RadiometricModel, fit_response, fit_sensor
@@ -20,6 +20,7 @@ from capture.session import Session, Stack
 from rigs.config import SphereTarget
 from rigs.workflows.frames import (
     Image,
+    LightImages,
     gray,
     light_images,
     merged_of,
@@ -122,6 +123,7 @@ def calibrate_lights(
     lens: LensModel | None = None,
     board: Board | None = None,
     board_reflectance: float = 0.9,
+    board_margin_mm: float = 0.0,
     masks: Sequence[Path] = (),
     model: Literal["auto", "near", "distant"] = "auto",
     camera: str | None = None,
@@ -170,19 +172,22 @@ def calibrate_lights(
         warnings.simplefilter("ignore", RuntimeWarning)  # a pixel may be saturated under every light
         picture = np.asarray(np.nanmean(values, axis=0), np.float32)
     if board is not None and lens is not None:
-        found = detect_board(picture, board)
-        if found is None:
-            note = "board not found beside the spheres: intensities come from the highlights"
+        try:
+            samples = _white_samples(images, picture, board, lens, board_reflectance, board_margin_mm)
+        except FitError as error:
+            note = f"intensities come from the highlights: {error}"
             lights = lights.replace(quality=_warned(lights.quality, note))
         else:
-            pose = fit_pose(lens, found.points_mm, found.pixels)
-            samples = sample_plane(
-                images.value,
-                images.variance,
-                lens,
-                (pose.rotvec, pose.t_mm),
-                white_spots(board),
-                board_reflectance,
-            )
             lights = fit_intensities(lights, samples)
     return LightsResult(lights, views, highlights, picture)
+
+
+def _white_samples(
+    images: LightImages, picture: Image, board: Board, lens: LensModel, reflectance: float, margin_mm: float
+) -> PlaneSamples:
+    found = detect_board(picture, board)
+    if found is None:
+        raise FitError("the board is not found beside the spheres")
+    pose = fit_pose(lens, found.points_mm, found.pixels)
+    spots = white_spots(board, margin_mm=margin_mm)
+    return sample_plane(images.value, images.variance, lens, (pose.rotvec, pose.t_mm), spots, reflectance)

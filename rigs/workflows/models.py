@@ -70,9 +70,9 @@ def sphere_target(
     return validate({"count": count, "diameter_mm": diameter_mm}, SphereTarget, "spheres")
 
 
-def board_reflectance(config: RigConfig | None) -> float:
-    """Reflectance of the board's white; 0.9, a white print's, where no rig file says."""
-    return Targets().board_reflectance if config is None else config.targets.board_reflectance
+def targets(config: RigConfig | None) -> Targets:
+    """Targets of the rig file, or what is taken for granted without one."""
+    return Targets() if config is None else config.targets
 
 
 @contextmanager
