@@ -84,12 +84,10 @@ def solve(
     R. J. Woodham, Optical Engineering 19 (1980), doi:10.1117/12.7972479. Biweight: A. E. Beaton and J. W.
     Tukey, Technometrics 16 (1974), doi:10.1080/00401706.1974.10489171.
     """
-    check(radiance, variance, lights, lens, depth_mm)
+    check(radiance, variance, lights, lens, depth_mm, mask)
     h, w = radiance.shape[1:3]
     if mask is None:
         mask = object_mask(radiance, variance)
-    if mask.shape != (h, w):
-        raise ValueError(f"mask is {mask.shape}, images are {(h, w)}")
     points = _points(lens, depth_mm, h, w)
     return solve_at(
         radiance, variance, lights, points, mask, method=method, gloss=gloss, provenance=provenance
@@ -168,12 +166,15 @@ def check(
     lights: Sequence[Light],
     lens: LensModel | None,
     depth_mm: NDArray[np.floating] | float | None,
+    mask: NDArray[np.bool_] | None,
 ) -> None:
     """Raise ValueError or FitError, in one line, where images, lights, lens and depth do not go together."""
     if radiance.ndim not in (3, 4) or (radiance.ndim == 4 and radiance.shape[3] != 3):
         raise ValueError(f"radiance is {radiance.shape}: want (n, h, w) or (n, h, w, 3)")
     if variance.shape != radiance.shape:
         raise ValueError(f"variance is {variance.shape}, radiance is {radiance.shape}")
+    if mask is not None and mask.shape != radiance.shape[1:3]:
+        raise ValueError(f"mask is {mask.shape}, images are {radiance.shape[1:3]}")
     if len(lights) != radiance.shape[0]:
         raise ValueError(
             f"{radiance.shape[0]} images but {len(lights)} lights: give one light per image, in order"

@@ -5,7 +5,7 @@ The operator is the graph Laplacian of the 4-neighbour grid: ``wx[y, x]`` joins 
 Every sum runs in an order that does not depend on the number of threads.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from numba import njit, prange
 
@@ -30,8 +30,7 @@ def _around(u: Any, wx: Any, wy: Any, y: Any, x: Any) -> Any:
     return total, weight
 
 
-@njit(cache=True, parallel=True)
-def relax(u: Any, f: Any, wx: Any, wy: Any, colour: Any) -> Any:
+def _relax(u: Any, f: Any, wx: Any, wy: Any, colour: Any) -> Any:
     """Gauss-Seidel on one colour of the checkerboard, in place."""
     for y in prange(u.shape[0]):
         for x in range((y + colour) % 2, u.shape[1], 2):
@@ -40,8 +39,7 @@ def relax(u: Any, f: Any, wx: Any, wy: Any, colour: Any) -> Any:
                 u[y, x] = (f[y, x] + total) / weight
 
 
-@njit(cache=True, parallel=True)
-def residual(u: Any, f: Any, wx: Any, wy: Any, out: Any) -> Any:
+def _residual(u: Any, f: Any, wx: Any, wy: Any, out: Any) -> Any:
     """``out = f - A u``."""
     for y in prange(u.shape[0]):
         for x in range(u.shape[1]):
@@ -49,9 +47,8 @@ def residual(u: Any, f: Any, wx: Any, wy: Any, out: Any) -> Any:
             out[y, x] = f[y, x] + total - weight * u[y, x] if weight > 0.0 else 0.0
 
 
-@njit(cache=True, parallel=True)
-def restrict(fine: Any, share: Any, out: Any) -> Any:
-    """Transpose of ``prolong``."""
+def _restrict(fine: Any, share: Any, out: Any) -> Any:
+    """Transpose of ``_prolong``."""
     height, width = fine.shape
     for cy in prange(out.shape[0]):
         for cx in range(out.shape[1]):
@@ -64,8 +61,7 @@ def restrict(fine: Any, share: Any, out: Any) -> Any:
             out[cy, cx] = total
 
 
-@njit(cache=True, parallel=True)
-def prolong(coarse: Any, active: Any, share: Any, u: Any) -> Any:
+def _prolong(coarse: Any, active: Any, share: Any, u: Any) -> Any:
     """Add the bilinear interpolation from the active coarse cells; ``share`` makes its weights sum to one."""
     height, width = u.shape
     rows, columns = coarse.shape
@@ -87,3 +83,17 @@ def prolong(coarse: Any, active: Any, share: Any, u: Any) -> Any:
             if inside and beside and active[oy, ox]:
                 total += coarse[oy, ox]
             u[y, x] += share[y, x] * total
+
+
+class Kernels(NamedTuple):
+    """One compilation of the kernels."""
+
+    relax: Any
+    residual: Any
+    restrict: Any
+    prolong: Any
+
+
+_ALL = (_relax, _residual, _restrict, _prolong)
+WIDE = Kernels(*(njit(cache=True, parallel=True)(kernel) for kernel in _ALL))
+NARROW = Kernels(*(njit(cache=True)(kernel) for kernel in _ALL))

@@ -82,9 +82,10 @@ def mesh(
     z = np.where(known, flat[:, 2], np.inf)
     # Each quad is cut along the diagonal that bends less, or that leaves out its one unknown corner.
     with np.errstate(invalid="ignore"):
-        other = ~np.asarray(np.abs(z[a] - z[d]) <= np.abs(z[b] - z[c]))
-    first = np.where(other[:, None], np.stack([a, c, b], 1), np.stack([a, c, d], 1))
-    second = np.where(other[:, None], np.stack([b, c, d], 1), np.stack([a, d, b], 1))
+        straight = np.abs(z[a] - z[d]) <= np.abs(z[b] - z[c])
+    other = np.asarray(np.logical_not(straight))[:, None]
+    first = np.where(other, np.stack([a, c, b], 1), np.stack([a, c, d], 1))
+    second = np.where(other, np.stack([b, c, d], 1), np.stack([a, d, b], 1))
     faces = np.stack([first, second], axis=1).reshape(-1, 3)
     faces = faces[known[faces].all(axis=1)]
     one, two, three = (flat[faces[:, i]] for i in range(3))

@@ -16,7 +16,7 @@ from calibration.photometric.gloss import find_gloss
 from calibration.photometric.pixels import Pixels
 from calibration.photometric.solver import check, solve_at
 from calibration.provenance import FitError, Provenance
-from calibration.surface.integration import integrate, integrate_grid
+from calibration.surface.integration import components, integrate, integrate_grid
 
 _COARSE_PIXELS = 15000
 _ROUNDS = 12
@@ -24,6 +24,8 @@ _CONVERGED = 2e-5
 _PRIOR_SIGMA = 0.1
 _GLOSS_ERROR = 0.3
 _SCALE_PIXELS = 4000
+_LEAST_PIXELS = 200
+_LONGEST_STEP = 0.05
 _MODEL_ERROR = 0.01
 
 
@@ -58,13 +60,14 @@ def reconstruct(
     mask: NDArray[np.bool_] | None = None,
     depth_mm: NDArray[np.floating] | float | None = None,
     method: Method = "robust",
+    gloss: Gloss | None = None,
     provenance: Provenance | None = None,
 ) -> Reconstruction:
     """Normals, albedo and depth from images under known lights.
 
     Parameters
     ----------
-    radiance, variance, lights, lens, mask, method, provenance
+    radiance, variance, lights, lens, mask, method, gloss, provenance
         As for ``photometric.solve``.
     depth_mm : float or ndarray (h, w), optional
         Where the surface is, roughly (10 %). Near lights then find the scale by themselves; with distant
@@ -104,10 +107,10 @@ def reconstruct(
         )
         return Reconstruction(normals, integrate(normals, lens, depth_mm=depth_mm), float("nan"), 1)
 
-    check(radiance, variance, lights, lens, depth_mm)
+    check(radiance, variance, lights, lens, depth_mm, mask)
     h, w = mask.shape
     step = max(1, round(float(np.sqrt(mask.sum() / _COARSE_PIXELS))))
-    depth, sigma, gloss, rounds = _coarse(
+    depth, sigma, found, rounds = _coarse(
         radiance[:, ::step, ::step],
         variance[:, ::step, ::step],
         lights,
@@ -115,11 +118,12 @@ def reconstruct(
         mask[::step, ::step],
         np.broadcast_to(np.asarray(depth_mm, np.float64), (h, w))[::step, ::step],
         method,
+        gloss,
     )
     start = _enlarge(depth, step, (h, w))
     points = sight(lens, np.arange(h), np.arange(w)) * start[..., None].astype(np.float32)
     normals = solve_at(
-        radiance, variance, lights, points, mask, method=method, gloss=gloss, provenance=provenance
+        radiance, variance, lights, points, mask, method=method, gloss=found, provenance=provenance
     )
     return Reconstruction(normals, integrate(normals, lens, depth_mm=start), sigma, rounds)
 
@@ -132,22 +136,23 @@ def _coarse(
     mask: NDArray[np.bool_],
     prior: Float,
     method: Method,
+    known: Gloss | None,
 ) -> tuple[Float, float, Gloss, int]:
-    depth, sigma, moved, rounds = prior, float("nan"), 0.0, 0
-    gloss = matt = Gloss(1.0, 0.0)
+    depth, sigma, rounds = prior, float("nan"), 0
+    matt = Gloss(1.0, 0.0)
+    gloss = known or matt
     while rounds < _ROUNDS:
         rounds += 1
         before = depth
         points = np.asarray(rays * depth[..., None], np.float32)
         # The shape of the first round is too rough to tell gloss; after the third it no longer changes.
-        if method == "robust" and (rounds == 2 or (rounds == 3 and gloss is not matt)):
+        if method == "robust" and known is None and (rounds == 2 or (rounds == 3 and gloss is not matt)):
             pixels = Pixels.prepare(radiance, variance, lights, points, mask)
             gloss = find_gloss(pixels, None if gloss is matt else gloss) or matt
         normals = solve_at(radiance, variance, lights, points, mask, method=method, gloss=gloss)
         depth = integrate_grid(normals.normals, normals.sigma_deg, rays, depth_mm=depth, tolerance=1e-5)
-        step, sigma = _scale_step(radiance, variance, lights, rays, depth, normals, moved)
-        moved += step
-        depth = depth * np.exp(step)
+        steps, sigma = _scale_steps(radiance, variance, lights, rays, depth, normals, prior)
+        depth = depth * np.exp(steps)
         both = np.isfinite(depth) & np.isfinite(before)
         if not both.any():
             raise FitError("the surface fell apart while alternating: check lights and depth_mm")
@@ -159,19 +164,62 @@ def _coarse(
     return depth, sigma, gloss, rounds
 
 
-def _scale_step(
+def _scale_steps(
     radiance: NDArray[np.float32],
     variance: NDArray[np.float32],
     lights: Sequence[DistantLight | NearLight],
     rays: NDArray[np.float32],
     depth: Float,
     normals: NormalMap,
-    moved: float,
-) -> tuple[float, float]:
-    """Step of the logarithm of the scale, and its sigma; ``moved`` is how far it is from the prior
-    already."""
-    at = np.flatnonzero((normals.valid & np.isfinite(depth)).ravel())
+    prior: Float,
+) -> tuple[Float, float]:
+    """Step of the logarithm of depth per pixel, one per component, and the largest component's sigma."""
+    labels = components(normals.valid & np.isfinite(depth))[1].ravel()
+    at = np.flatnonzero(labels)
     at = at[:: max(1, len(at) // _SCALE_PIXELS)]
+    gradient, curvature, ok = _scale_terms(radiance, variance, lights, rays, depth, normals, at)
+    part, away = labels[at[ok]], np.log(depth / prior).ravel()[at[ok]]
+    counts = np.bincount(part, minlength=labels.max() + 1)
+    if not counts.any():
+        return np.zeros_like(depth), _PRIOR_SIGMA
+    common, sigma = _posterior(gradient, curvature, float(np.median(away)))
+    # A component of few pixels goes with the others.
+    steps = np.full(len(counts), common)
+    for component in np.flatnonzero(counts >= _LEAST_PIXELS):
+        mine = part == component
+        steps[component], own = _posterior(gradient[mine], curvature[mine], float(np.median(away[mine])))
+        sigma = own if counts[component] == counts.max() else sigma
+    return np.asarray(steps[labels].reshape(depth.shape)), sigma
+
+
+def _posterior(gradient: Float, curvature: Float, away: float) -> tuple[float, float]:
+    """Gauss-Newton step from terms (pixels, lights) and its sigma; ``away`` is how far off the prior we are.
+
+    The lights are the independent observations: the sums over pixels of each say how far they disagree.
+    """
+    g, c = gradient.sum(axis=0), curvature.sum(axis=0)
+    lights, total = len(g), c.sum()
+    wanted = -g.sum() / total
+    spread = np.sum((g + wanted * c) ** 2) / total**2 * lights / max(lights - 4, 1)
+    information = 1 / max(float(spread), 1e-12)
+    posterior = information + 1 / _PRIOR_SIGMA**2
+    step = (information * wanted - away / _PRIOR_SIGMA**2) / posterior
+    return float(np.clip(step, -_LONGEST_STEP, _LONGEST_STEP)), float(posterior**-0.5)
+
+
+def _scale_terms(
+    radiance: NDArray[np.float32],
+    variance: NDArray[np.float32],
+    lights: Sequence[DistantLight | NearLight],
+    rays: NDArray[np.float32],
+    depth: Float,
+    normals: NormalMap,
+    at: NDArray[np.intp],
+) -> tuple[Float, Float, NDArray[np.bool_]]:
+    """Gradient and curvature (pixels, lights) of the residual's square along the logarithm of the scale.
+
+    Of the pixels ``at`` those where the third return is True.
+    """
     points = (rays * depth[..., None]).reshape(-1, 3)[at]
     signal, noise = _gray(radiance, variance, lights, at)
     albedo = normals.albedo if normals.albedo.ndim == 2 else normals.albedo.mean(axis=2)
@@ -184,26 +232,16 @@ def _scale_step(
     usable = np.isfinite(signal) & np.isfinite(noise) & (fit > 0)
     signal, noise = np.where(usable, signal, 0.0), np.where(usable, noise, 1.0)
     s = np.sqrt(noise + (_MODEL_ERROR * fit.max(axis=1, keepdims=True)) ** 2 + (_GLOSS_ERROR * shine) ** 2)
-    u = (signal - fit) / s
-    f = np.maximum(1.0, 1.4826 * np.nanmedian(np.where(usable, np.abs(u), np.nan), axis=1, keepdims=True))
-    weight = np.where(usable, np.clip(1 - (u / (4.685 * f)) ** 2, 0, None) ** 2, 0.0) / s**2
+    u = np.where(usable, np.abs(signal - fit) / s, np.inf)
+    wide = np.maximum(1.0, 1.4826 * np.median(np.where(usable, u, 0.0), axis=1, keepdims=True))
+    weight = np.clip(1 - (u / (4.685 * wide)) ** 2, 0, None) ** 2 / s**2
     ok = np.isfinite(guess).all(axis=1) & ((weight > 0).sum(axis=1) >= 5)
     signal, weight, points = signal[ok], weight[ok], points[ok]
 
     delta = 1e-3
     r = [_projected(signal, weight, _shading(lights, points, np.exp(e))) for e in (-delta, 0.0, delta)]
     slope = (r[2] - r[0]) / (2 * delta)
-    gradient, curvature = np.sum(weight * slope * r[1], axis=0), np.sum(weight * slope**2, axis=0)
-    total = curvature.sum()
-    if not total > 0:
-        return 0.0, _PRIOR_SIGMA
-    wanted = -gradient.sum() / total
-    n = len(lights)
-    spread = np.sum((gradient + wanted * curvature) ** 2) / total**2 * n / max(n - 4, 1)
-    information = 1 / max(spread, 1e-12)
-    posterior = information + 1 / _PRIOR_SIGMA**2
-    step = (information * wanted - moved / _PRIOR_SIGMA**2) / posterior
-    return float(np.clip(step, -0.05, 0.05)), float(posterior**-0.5)
+    return weight * slope * r[1], weight * slope**2, ok
 
 
 def _gray(

@@ -1,14 +1,18 @@
 """Weighted least squares of differences on a masked grid: multigrid-preconditioned conjugate gradients."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from calibration.geometry import Float
 
+# Below as many cells a sweep takes less time than two threads need to meet.
+_NARROW_CELLS = 40000
+
 
 class _Level(NamedTuple):
+    kernels: Any
     wx: Float
     wy: Float
     active: NDArray[np.bool_]
@@ -41,8 +45,6 @@ def solve_differences(
     sweeps : int
         Iterations of conjugate gradients.
     """
-    from calibration.surface import kernels
-
     f = np.zeros_like(wx)
     fx, fy = wx * gx, wy * gy
     f -= fx
@@ -50,6 +52,7 @@ def solve_differences(
     f -= fy
     f[1:] += fy[:-1]
     levels = _pyramid(wx, wy)
+    kernels = levels[0].kernels
     zero = np.zeros_like(f)
     u = zero.copy() if start is None else np.where(levels[0].active, start, 0.0)
     r = np.empty_like(f)
@@ -74,21 +77,24 @@ def solve_differences(
 
 
 def _pyramid(wx: Float, wy: Float) -> list[_Level]:
+    from calibration.surface.kernels import NARROW, WIDE
+
     levels = []
     while True:
+        kernels = WIDE if wx.size > _NARROW_CELLS else NARROW
         active = (wx > 0) | (wy > 0)
         active[:, 1:] |= wx[:, :-1] > 0
         active[1:] |= wy[:-1] > 0
         u, f, r = np.zeros_like(wx), np.zeros_like(wx), np.zeros_like(wx)
         if max(wx.shape) <= 4:
-            levels.append(_Level(wx, wy, active, u, u, f, r))
+            levels.append(_Level(kernels, wx, wy, active, u, u, f, r))
             return levels
         coarse_wx, coarse_wy = _coarsen(wx), _coarsen(wy.T).T
         coarse = np.ascontiguousarray(coarse_wx), np.ascontiguousarray(coarse_wy)
         coarse_active = (coarse[0] > 0) | (coarse[1] > 0)
         coarse_active[:, 1:] |= coarse[0][:, :-1] > 0
         coarse_active[1:] |= coarse[1][:-1] > 0
-        levels.append(_Level(wx, wy, active, _shares(active, coarse_active), u, f, r))
+        levels.append(_Level(kernels, wx, wy, active, _shares(active, coarse_active), u, f, r))
         wx, wy = coarse
 
 
@@ -117,10 +123,8 @@ def _shares(active: NDArray[np.bool_], coarse: NDArray[np.bool_]) -> Float:
 
 
 def _cycle(levels: list[_Level], depth: int, f: Float) -> Float:
-    from calibration.surface import kernels
-
     level = levels[depth]
-    u = level.u
+    kernels, u = level.kernels, level.u
     u[:] = 0.0
     if depth + 1 == len(levels):
         for colour in (0, 1) * 8 + (1, 0) * 8:
