@@ -330,11 +330,13 @@ def _refine_once(
     for _ in range(12):
         residual = offset - j @ step
         weight = base / (1 + (residual / scale) ** 2) ** 2
-        step, covariance = solve(j, offset, weight, sector, light)
+        step = solve(j, offset, weight, sector, light)[0]
         residual = offset - j @ step
         spread = np.sqrt(np.sum(weight * residual**2) / np.sum(weight))
         scale = float(np.clip(3 * spread, 0.15 * blur, blur))
-    near = np.abs(residual) < 3 * scale
+    near = np.abs(residual) < scale
+    # Soft weights make the sandwich too thin: it wants those that stay as they are when an edge moves.
+    covariance = solve(j, residual, base * near, sector, light)[1]
     rms = float(np.sqrt(np.mean(residual[near] ** 2))) if near.any() else np.inf
     moved = float(np.max(np.abs(jacobian @ step)))
     view = settled(moved_by(view, step, lens), lens)._replace(covariance=covariance)

@@ -87,7 +87,7 @@ def settled(view: SphereView, lens: LensModel | None) -> SphereView:
 
 
 def moved_by(view: SphereView, step: Float, lens: LensModel | None) -> SphereView:
-    """The view after a step of its three parameters; ``centre_px`` and ``radius_px`` follow by ``settled``."""
+    """The view after a step of its parameters; ``centre_px`` and ``radius_px`` follow by ``settled``."""
     if lens is None:
         return view._replace(centre_px=view.centre_px + step[:2], radius_px=view.radius_px + float(step[2]))
     u, v = tangent_basis(view.direction)
@@ -126,7 +126,6 @@ def fit_points(pixels: Float, start: SphereView, lens: LensModel | None) -> Sphe
     view = start
     if len(pixels) < 8:
         raise FitError(f"{len(pixels)} points are too few for a sphere's outline: give at least 8")
-    covariance = np.full((3, 3), np.nan)
     for _ in range(50):
         angles = _angles_of(view, lens, pixels)
         points, normal, jacobian = frame(view, lens, angles)
@@ -134,10 +133,12 @@ def fit_points(pixels: Float, start: SphereView, lens: LensModel | None) -> Sphe
         scale = max(1.4826 * float(np.median(np.abs(offset))), 0.02)
         weight = 1 / (1 + (offset / (3 * scale)) ** 2) ** 2
         sector = np.floor(angles / (2 * np.pi) * 36).astype(int)
-        step, covariance = solve(jacobian, offset, weight, sector)
+        step = solve(jacobian, offset, weight, sector)[0]
         view = settled(moved_by(view, step, lens), lens)
         if np.max(np.abs(jacobian @ step)) < 1e-7:
             break
+    # Soft weights make the sandwich too thin: it wants those that stay as they are when a point moves.
+    covariance = solve(jacobian, offset, (np.abs(offset) < 3 * scale).astype(np.float64), sector)[1]
     return view._replace(covariance=covariance)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from calibration.geometry import normalize, reflection
+from calibration.geometry import reflection
 from calibration.lens import LensModel
 from calibration.lights.intensity import mirror_gain
 
@@ -29,6 +29,7 @@ class Scene:
     noise: float = 0.003
     texture_seed: int = 0
     surroundings: float = 0.003
+    mirrors_backdrop: bool = True
 
     def highlights(self) -> NDArray[np.float64]:
         normal = reflection(self.centres[None], self.radius_mm, self.lights[:, None])
@@ -55,7 +56,7 @@ class Scene:
             normal = (hit - centre) / self.radius_mm
             rays[on] -= 2 * np.sum(rays[on] * normal, axis=-1, keepdims=True) * normal
             origin[on] = hit
-            share[on] = self.mirror
+            share[on] = self.mirror if self.mirrors_backdrop else 0.0
         with np.errstate(divide="ignore", invalid="ignore"):
             far = (self.backdrop_mm - origin[..., 2]) / rays[..., 2]
         seen = (far > 0) & (far < 5000)
@@ -105,7 +106,13 @@ def dome(seed: int, count: int, low_mm: float = 300, high_mm: float = 600, depth
 
 def small_lens(focal: float = 900.0, width: int = 560, height: int = 400, **distortion: float) -> LensModel:
     return LensModel(
-        width=width, height=height, fx=focal, fy=focal * 1.001, cx=width / 2 - 3, cy=height / 2 + 2, **distortion
+        width=width,
+        height=height,
+        fx=focal,
+        fy=focal * 1.001,
+        cx=width / 2 - 3,
+        cy=height / 2 + 2,
+        **distortion,
     )
 
 
