@@ -349,16 +349,26 @@ def normal_sigma(
 
     The depth is held: the scatter is that of the noise alone, which is what the sigma claims.
     """
-    full = np.full((sampled.value.shape[1], *depth_mm.shape), np.nan, np.float32)
-    variance = full.copy()
-    mask = np.zeros(depth_mm.shape, bool)
-    mask[window] = where[window]
-    found, claimed = [], []
-    for value, var in zip(sampled.value, sampled.variance, strict=True):
-        full[:, *window], variance[:, *window] = value - ambient[window], var
-        solved = solve(full, variance, lights, lens=lens, depth_mm=depth_mm, mask=mask)
-        found.append(solved.normals[window])
-        claimed.append(solved.sigma_deg[window])
+    rows, columns = window
+    part = lens.replace(
+        width=columns.stop - columns.start,
+        height=rows.stop - rows.start,
+        cx=lens.cx - columns.start,
+        cy=lens.cy - rows.start,
+    )
+    solved = [
+        solve(
+            value - ambient[window],
+            variance,
+            lights,
+            lens=part,
+            depth_mm=depth_mm[window],
+            mask=where[window],
+        )
+        for value, variance in zip(sampled.value, sampled.variance, strict=True)
+    ]
+    found = [normal_map.normals for normal_map in solved]
+    claimed = [normal_map.sigma_deg for normal_map in solved]
     directions = np.array(found, np.float64)
     good = np.isfinite(directions).all(axis=(0, 3)) & where[window]
     mean = normalize(directions.mean(axis=0))
