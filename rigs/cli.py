@@ -36,6 +36,16 @@ app.add_typer(session_app, name="session")
 app.add_typer(import_app, name="import")
 app.add_typer(calibrate_app, name="calibrate")
 
+
+def _model_name(path: Path) -> Path:
+    """Refuse at once what could not be written after a long fit."""
+    from rigs.config import ConfigError
+
+    if path.suffix != ".json":
+        raise ConfigError(f"{path}: want a file that ends in .json")
+    return path
+
+
 Simulate = Annotated[
     Path | None, typer.Option(help="Truth file: play the rig by its simulated twin.", show_default=False)
 ]
@@ -47,6 +57,7 @@ LensOption = Annotated[
     typer.Option("--lens", help="Lens model (.json), or an OpenCV camera file (.yml, .yaml, .xml)."),
 ]
 RigOption = Annotated[Path | None, typer.Option("--rig", help="rig.yaml: targets and pinned calibrations.")]
+ModelOut = Annotated[Path, typer.Option(help="Model file to write; ends in .json.", callback=_model_name)]
 CameraOption = Annotated[
     str | None, typer.Option("--camera", help="Which camera, where a session has several.")
 ]
@@ -222,7 +233,7 @@ def import_folder(
 )
 def calibrate_sensor(
     session: Annotated[Path, typer.Argument(help="Session with `flat` and `dark` frames.")],
-    out: Annotated[Path, typer.Option(help="Model file to write.")] = Path("sensor.json"),
+    out: ModelOut = Path("sensor.json"),
     camera: CameraOption = None,
 ) -> None:
     """Black, gain, read noise, saturation, dark and flat maps, defects, by photon transfer."""
@@ -240,7 +251,7 @@ def calibrate_response(
     session: Annotated[
         Path, typer.Argument(help="Session with an exposure stack of a static scene, 8 bits.")
     ],
-    out: Annotated[Path, typer.Option(help="Model file to write.")] = Path("response.json"),
+    out: ModelOut = Path("response.json"),
     camera: CameraOption = None,
 ) -> None:
     """Response of a camera that is not linear, from an exposure stack."""
@@ -266,7 +277,7 @@ def calibrate_lens(
     ] = None,
     rig: RigOption = None,
     sensor: SensorOption = None,
-    out: Annotated[Path, typer.Option(help="Model file to write.")] = Path("lens.json"),
+    out: ModelOut = Path("lens.json"),
     camera: CameraOption = None,
 ) -> None:
     """Focal length, principal point and distortion, with covariance, from views of a board."""
@@ -309,7 +320,7 @@ def calibrate_lights(
         Literal["auto", "near", "distant"],
         typer.Option(help="Whether the lights are near; auto lets the data tell."),
     ] = "auto",
-    out: Annotated[Path, typer.Option(help="Model file to write.")] = Path("lights.json"),
+    out: ModelOut = Path("lights.json"),
     camera: CameraOption = None,
 ) -> None:
     """Direction or position, and intensity, of every light, from mirror spheres found in the images.
@@ -464,6 +475,8 @@ def _explain(error: Exception) -> int:
     from capture.session import SessionError
     from rigs.config import ConfigError
 
+    if isinstance(error, OSError) and error.filename is not None:
+        return _fail(f"{error.filename}: {error.strerror}", 2)
     if isinstance(error, ConfigError | SessionError | OSError):
         return _fail(str(error), 2)
     if isinstance(error, DeviceError):

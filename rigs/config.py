@@ -20,17 +20,20 @@ class ConfigError(Exception):
 
 
 class SphereTarget(Record):
-    """The calibration spheres of a rig: equal mirror balls."""
+    """The calibration spheres of a rig: equal mirror balls. What is not given is not known.
 
-    count: int = Field(ge=1)
-    diameter_mm: float = Field(gt=0)
+    Without ``count`` they are found by themselves; without ``diameter_mm`` they tell directions only.
+    """
+
+    count: int | None = Field(default=None, ge=1)
+    diameter_mm: float | None = Field(default=None, gt=0)
 
 
 class Targets(Record):
     """What the operator puts in view to calibrate.
 
     ``board_reflectance`` is the diffuse reflectance of the board's white; it sets the albedo scale.
-    ``board_margin_mm`` is the white border round the pattern: with the white inside, it tells the intensities.
+    ``board_margin_mm`` is the white border round the pattern: it tells the intensities too.
     """
 
     board: Board | None = None
@@ -137,12 +140,36 @@ def validate(raw: object, kind: type[M], source: str) -> M:
     except ValidationError as error:
         lines = []
         for fault in error.errors():
-            where = ".".join(str(part) for part in fault["loc"])
             message = fault["msg"].removeprefix("Value error, ")
             if fault["type"] == "extra_forbidden":
                 message = "unknown key"
-            lines.append(f"{source}: {where or 'top level'}: {message}")
-        raise ConfigError("\n".join(lines)) from None
+            lines.append(f"{source}: {_place(fault['loc'], raw) or 'top level'}: {message}")
+        # a fault of a range of lights is that of every light in it
+        raise ConfigError("\n".join(dict.fromkeys(lines))) from None
+
+
+def _place(loc: tuple[int | str, ...], node: Any) -> str:
+    """Path of a fault as the file has it: without the tags of unions, with ranges not expanded."""
+    parts: list[str] = []
+    for key in loc:
+        if isinstance(node, dict) and key not in node:
+            if key in (node.get("driver"), node.get("kind")):
+                continue
+            key = next((name for name in node if _covers(name, key)), key)
+        parts.append(str(key))
+        if isinstance(node, dict):
+            node = node.get(key)
+        else:
+            node = node[key] if isinstance(node, list | tuple) and isinstance(key, int) else None
+    return ".".join(parts)
+
+
+def _covers(name: object, key: int | str) -> bool:
+    """Whether ``name`` is a range such as ``led01..led24`` that ``key`` is in."""
+    try:
+        return isinstance(name, str) and key in expand_ranges((name,))
+    except ValueError:
+        return False
 
 
 def load_rig(path: Path | str) -> RigConfig:

@@ -72,7 +72,7 @@ def run(
     folder = plans or _shipped("plans")
     chosen = {name: load_plan(folder / f"dome-{name}.yaml") for name in _PLANS}
     camera = next(iter(config.cameras))
-    _prepare(out, config, chosen)
+    _prepare(out, config, chosen, known)
     started = time.monotonic()
     job = _Job(out, config, known, chosen, camera, track, say)
     metrics = job.commission()
@@ -97,10 +97,10 @@ def _shipped(name: str) -> Path:
     return path
 
 
-def _prepare(out: Path, config: RigConfig, plans: dict[str, CapturePlan]) -> None:
+def _prepare(out: Path, config: RigConfig, plans: dict[str, CapturePlan], truth: Truth) -> None:
     """Refuse what cannot run before anything is deleted, then make an empty folder."""
     for plan in plans.values():
-        problems = workflows.check_plan(config, plan, out).problems
+        problems = workflows.check_plan(config, plan, out, truth).problems
         if problems:
             raise ConfigError("\n".join(f"plan {plan.name}: {problem}" for problem in problems))
     if out.exists() and any(out.iterdir()) and not (out / _MARK).exists():

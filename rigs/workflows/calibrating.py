@@ -21,6 +21,7 @@ from rigs.config import SphereTarget
 from rigs.workflows.frames import (
     Image,
     LightImages,
+    check_lens,
     gray,
     light_images,
     merged_of,
@@ -149,22 +150,23 @@ def calibrate_lights(
     """
     images = light_images(session, "sphere", sensor=sensor, camera=camera, track=track)
     values = list(gray(images.value))
-    count = None if target is None else target.count
+    check_lens(lens, values[0].shape)
+    target = target or SphereTarget()
     if masks:
         views = tuple(sphere_from_mask(read_mask(path, values[0].shape), lens) for path in masks)
     else:
-        views = detect_spheres(values, lens, count=count)
+        views = detect_spheres(values, lens, count=target.count)
     if not views:
         raise FitError(f"{session.path}: no mirror sphere found in the {len(values)} images: give --mask")
-    if count is not None and len(views) < count:
-        raise FitError(f"{session.path}: {len(views)} mirror spheres found, the rig has {count}")
+    if target.count is not None and not masks and len(views) < target.count:
+        raise FitError(f"{session.path}: {len(views)} mirror spheres found, the rig has {target.count}")
     highlights = locate_highlights(values, views)
     lights = fit_lights(
         images.names,
         highlights,
         views,
         lens,
-        sphere_radius_mm=None if target is None else target.diameter_mm / 2,
+        sphere_radius_mm=None if target.diameter_mm is None else target.diameter_mm / 2,
         model=model,
         provenance=provenance_of(session, spheres=len(views), model=model),
     )

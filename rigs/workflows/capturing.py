@@ -1,6 +1,7 @@
 """Plans checked and run on a rig, or on its twin."""
 
 import shutil
+from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,33 @@ from rigs.simulated import Truth
 from rigs.workflows.progress import Counted, Track, silent
 
 
-def check_plan(config: RigConfig, plan: CapturePlan, session: Path) -> PlanCheck:
-    """Find what would go wrong, with no hardware touched; the disk is the one that holds ``session``."""
+def check_plan(
+    config: RigConfig, plan: CapturePlan, session: Path, simulate: Truth | None = None
+) -> PlanCheck:
+    """Find what would go wrong, with no hardware touched; the disk is the one that holds ``session``.
+
+    With ``simulate`` also what the plan asks for and the truth does not know.
+    """
     folder = session.absolute()
     while not folder.exists():
         folder = folder.parent
-    return check(plan, config.limits, free_bytes=shutil.disk_usage(folder).free)
+    report = check(plan, config.limits, free_bytes=shutil.disk_usage(folder).free)
+    if simulate is None:
+        return report
+    shots = plan.shots()
+    lights = dict.fromkeys(name for shot in shots for name in shot.lights if name in config.lights)
+    poses = dict.fromkeys(shot.pose for shot in shots)
+    strange = _strangers("light", lights, simulate.lights) + _strangers("pose", poses, simulate.poses)
+    return report.replace(problems=report.problems + strange)
+
+
+def _strangers(what: str, names: Iterable[str], known: Iterable[str]) -> tuple[str, ...]:
+    known = tuple(known)
+    return tuple(
+        f"{what} {name!r} is not in the truth, which has {', '.join(known)}"
+        for name in names
+        if name not in known
+    )
 
 
 def describe(report: PlanCheck) -> str:
@@ -53,17 +75,20 @@ def capture_session(
     capture.devices.DeviceError
         A device was lost; the session stays resumable.
     """
-    report = check_plan(config, plan, path)
+    report = check_plan(config, plan, path, simulate)
     if report.problems:
         raise ConfigError("\n".join(f"plan {plan.name}: {problem}" for problem in report.problems))
     snapshot = config.model_dump(mode="json", exclude={"calibrations"})
     facts: dict[str, Any] = {"simulated": simulate is not None}
-    begin = Session.resume if resume else Session.create
-    session = begin(path, plan, snapshot, facts)
-    taken = [record.shot for record in session.frames]
-    with open_rig(config, simulate, taken=taken) as rig, closing(run(plan, rig, session)) as events:
-        for _ in track(Counted(events, len(session.pending())), f"capturing {plan.name}"):
-            pass
+    begun = resume and (path / "plan.json").exists()
+    taken = [record.shot for record in Session.open(path).frames] if begun else []
+    # A rig that does not open leaves no empty session behind.
+    with open_rig(config, simulate, taken=taken) as rig:
+        begin = Session.resume if resume else Session.create
+        session = begin(path, plan, snapshot, facts)
+        with closing(run(plan, rig, session)) as events:
+            for _ in track(Counted(events, len(session.pending())), f"capturing {plan.name}"):
+                pass
     return Session.open(path)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration import files
+from calibration.lens import LensModel
 from calibration.provenance import FitError, Provenance
 from calibration.radiometric import Radiance, RadiometricModel, demosaic
 from calibration.radiometric import merge as merge_frames
@@ -59,6 +60,14 @@ def sensor_for(stack: Stack, sensor: RadiometricModel | None) -> RadiometricMode
             f"sensor model is for frames of {sensor.shape}, these are {stack.shape[1:]} (rows, columns)"
         )
     return sensor
+
+
+def check_lens(lens: LensModel | None, shape: tuple[int, ...]) -> None:
+    """Raise FitError where the lens model is of other frames than these (rows, columns)."""
+    if lens is not None and (lens.height, lens.width) != shape:
+        raise FitError(
+            f"lens model is for {lens.width} x {lens.height} px, the frames are {shape[1]} x {shape[0]}"
+        )
 
 
 def merged_of(stack: Stack, sensor: RadiometricModel, background: Radiance | None = None) -> Radiance:

@@ -60,14 +60,11 @@ def sphere_target(
     config: RigConfig | None, diameter_mm: float | None, count: int | None
 ) -> SphereTarget | None:
     """Spheres from the options, else from the rig file; None where neither says anything."""
-    known = None if config is None else config.targets.spheres
-    if diameter_mm is None and known is not None:
-        diameter_mm = known.diameter_mm
-    if count is None and known is not None:
-        count = known.count
-    if diameter_mm is None:
-        return None
-    return validate({"count": count, "diameter_mm": diameter_mm}, SphereTarget, "spheres")
+    known = SphereTarget() if config is None else config.targets.spheres or SphereTarget()
+    given = {"count": count, "diameter_mm": diameter_mm}
+    told = dict(known) | {name: value for name, value in given.items() if value is not None}
+    target = validate(told, SphereTarget, "spheres")
+    return None if target == SphereTarget() else target
 
 
 def targets(config: RigConfig | None) -> Targets:
@@ -80,6 +77,8 @@ def _file_faults() -> Iterator[None]:
     """Whatever is wrong with a file that a user named becomes one ConfigError."""
     try:
         yield
+    except FileNotFoundError as error:
+        raise ConfigError(f"{error.filename}: no such file") from None
     except (ValueError, OSError) as error:
         raise ConfigError(str(error)) from None
 

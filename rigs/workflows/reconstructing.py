@@ -17,7 +17,7 @@ from calibration.surface import Reconstruction, mesh, write_ply
 from calibration.surface import reconstruct as surface_of
 from capture.session import Session
 from rigs.config import ConfigError
-from rigs.workflows.frames import LightImages, light_images, of_kind, provenance_of
+from rigs.workflows.frames import LightImages, check_lens, light_images, of_kind, provenance_of
 from rigs.workflows.progress import Track, silent
 
 
@@ -33,9 +33,11 @@ class Result(NamedTuple):
 
 def read_mask(path: Path, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     """Mask image, any format OpenCV reads: True where any channel is not zero."""
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file")
     image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if image is None:
-        raise ConfigError(f"{path}: no such image")
+        raise ConfigError(f"{path}: is no image that can be read")
     mask = np.asarray(image > 0 if image.ndim == 2 else (image[..., :3] > 0).any(axis=-1))
     if mask.shape != shape:
         raise ConfigError(
@@ -84,10 +86,7 @@ def reconstruct(
             f"it has {', '.join(list(lights.lights)[:5])} ..."
         )
     shape = images.value.shape[1:3]
-    if lens is not None and (lens.height, lens.width) != shape:
-        raise FitError(
-            f"lens model is for {lens.width} x {lens.height} px, the frames are {shape[1]} x {shape[0]}"
-        )
+    check_lens(lens, shape)
     if mask is None:
         mask = object_mask(images.value, images.variance)
         if not mask.any():

@@ -42,7 +42,11 @@ def test_ranges_of_lights_expand(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("name: r" + CAMERA + "lights: {a: {driver: simulated, chanel: 3}}", "lights.a.simulated.chanel: unknown key"),
+        ("name: r" + CAMERA + "lights: {a: {driver: simulated, chanel: 3}}", "lights.a.chanel: unknown key"),
+        (
+            "name: r" + CAMERA + "lights: {a1..a3: {driver: simulated, chanel: 3}}",
+            "lights.a1..a3.chanel: unknown key",
+        ),
         ("name: r" + CAMERA + "ligths: {}", "ligths: unknown key"),
         ("name: r" + CAMERA + "lights: {a1..a3: {driver: simulated}, a2: {driver: simulated}}", "a2 is named twice"),
         ("name: r", "cameras: Field required"),
