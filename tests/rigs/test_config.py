@@ -48,7 +48,10 @@ def test_ranges_of_lights_expand(tmp_path):
             "lights.a1..a3.chanel: unknown key",
         ),
         ("name: r" + CAMERA + "ligths: {}", "ligths: unknown key"),
-        ("name: r" + CAMERA + "lights: {a1..a3: {driver: simulated}, a2: {driver: simulated}}", "a2 is named twice"),
+        (
+            "name: r" + CAMERA + "lights: {a1..a3: {driver: simulated}, a2: {driver: simulated}}",
+            "a2 is named twice",
+        ),
         ("name: r", "cameras: Field required"),
         ("name: r\nname: s", "line 2: key 'name' is given twice"),
         ("name: [r", "not YAML"),
