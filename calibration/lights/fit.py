@@ -15,6 +15,8 @@ from calibration.lights.model import DistantLight, LightModel, LightSet, NearLig
 from calibration.provenance import FitError, Provenance, Quality
 from calibration.targets.spheres import SphereView
 
+_SUSPECT_PX = 0.25
+
 Observed = Sequence[NDArray[np.floating]] | Highlights
 
 
@@ -305,6 +307,13 @@ def _quality(
     warnings = []
     if not flux_known:
         warnings.append(EQUAL_INTENSITIES)
+    rms = float(np.sqrt(np.mean(solution.residual[used] ** 2)))
+    # Many times what the highlights' own noise explains, and too much for lights: something else is wrong.
+    if rms > _SUSPECT_PX and solution.scale > 5:
+        warnings.append(
+            f"the highlights of a light in different spheres disagree by {rms:.1f} px: are the outlines those"
+            " of the spheres (and not of a reflection in them), and all radii alike?"
+        )
     for i, j in np.argwhere(seen & ~used):
         off = f"{size[i, j]:.1f} px off" if np.isfinite(size[i, j]) else "where none can be"
         warnings.append(f"light {names[i]}: highlight in sphere {j} rejected, {off}")
@@ -319,7 +328,6 @@ def _quality(
     for j in range(seen.shape[1]):
         if seen[:, j].any() and used[:, j].sum() < 0.5 * seen[:, j].sum():
             warnings.append(f"sphere {j}: most of its highlights were rejected; is it a mirror sphere?")
-    rms = float(np.sqrt(np.mean(solution.residual[used] ** 2)))
     return Quality(
         residual_rms=rms,
         unit="px",

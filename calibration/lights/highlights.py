@@ -54,7 +54,7 @@ def locate_highlights(
 
     A point-like spot is fitted with a tilted Gaussian on a sloping background, saturated pixels left out; a
     large one (a lamp with glare) by the centroid of its brighter half. What does not change from light to
-    light (the room, a board) is subtracted first as the median over the lights.
+    light (the room, a board) is subtracted first as the median over the other lights.
 
     Parameters
     ----------
@@ -98,8 +98,9 @@ def locate_highlights(
         for layer in filled:
             top = float(np.nanmax(layer)) if np.isfinite(layer).any() else 1.0
             layer[~np.isfinite(layer)] = top
-        steady = np.median(filled, axis=0) if n >= 5 else np.zeros(filled.shape[1:], np.float32)
+        ordered = np.sort(filled, axis=0) if n >= 5 else None
         for i in range(n):
+            steady = _median_of_others(ordered, filled[i]) if ordered is not None else np.float32(0)
             spots = _spots(stack[i] - steady, filled[i] - steady, disc, 0.01 * sphere.radius_px, candidates)
             for k, spot in enumerate(spots):
                 result.pixels[i, j, k] = spot.x + x0, spot.y + y0
@@ -107,6 +108,17 @@ def locate_highlights(
                 result.flux[i, j, k], result.flux_sigma[i, j, k] = spot.flux, spot.flux_sigma
                 result.saturated[i, j, k] = spot.saturated
     return result
+
+
+def _median_of_others(ordered: NDArray[np.float32], own: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Median over the lights but one; with that one it would be too high where its highlight is."""
+    m, odd = divmod(len(ordered), 2)
+    if not odd:
+        return np.asarray(np.where(own <= ordered[m - 1], ordered[m], ordered[m - 1]))
+    low = np.where(own > ordered[m], ordered[m - 1], ordered[m])
+    high = np.where(own < ordered[m], ordered[m + 1], ordered[m])
+    pair = np.where(own == ordered[m], ordered[m - 1] + ordered[m + 1], low + high)
+    return np.asarray(pair / 2, np.float32)
 
 
 def _spots(
@@ -245,8 +257,8 @@ def _gaussian(
     determinant = p[2] * p[4] - p[3] ** 2
     if determinant <= 0 or np.hypot(p[0], p[1]) > radius + 2 or not coefficients[0] > 0.3 * top:
         return None
-    model = coefficients[0] * 2 * np.pi / np.sqrt(determinant)
-    plane = np.stack([np.ones_like(u), u, v], axis=-1) @ coefficients[1:]
-    flux = float(model) if saturated else float(np.sum(data - plane))
-    flux_sigma = float(np.sqrt(variance * len(data)) + (0.2 * model if saturated else 0.0))
+    # The model's volume: the sum of the pixels themselves would collect the noise of the whole window.
+    flux = float(coefficients[0] * 2 * np.pi / np.sqrt(determinant))
+    area = 4 * np.pi / np.sqrt(determinant)
+    flux_sigma = float(np.sqrt(variance * area)) + (0.2 * flux if saturated else 0.0)
     return _Spot(x + float(p[0]), y + float(p[1]), max(sigma, 0.01), flux, flux_sigma, saturated)

@@ -80,17 +80,19 @@ def white_spots(board: Checkerboard | Charuco, *, margin_mm: float = 0.0) -> Whi
     -------
     WhiteSpots
     """
-    scale = 16.0 / board.square_mm
+    scale = 48.0 / board.square_mm
     image = board_image(board, scale)
     border = int(margin_mm * scale)
     blank = np.pad(image > 200, border, constant_values=True)
     # Beyond the pattern and its border anything may lie.
-    clear = cv2.distanceTransform(np.pad(blank, 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
+    clear = cv2.distanceTransform(np.pad(blank, 1).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[
+        1:-1, 1:-1
+    ]
     window = 2 * int(0.25 * board.square_mm * scale) + 1
     # A faint slope towards the top left makes plateaus single-peaked.
     rows, columns = np.indices(clear.shape)
-    tie = clear - 1e-4 * rows - 1.1e-4 * columns
-    peak = (tie >= cv2.dilate(tie, np.ones((window, window), np.uint8))) & (clear >= 1.5)
+    tie = clear - 3e-5 * rows - 3.3e-5 * columns
+    peak = (tie >= cv2.dilate(tie, np.ones((window, window), np.uint8))) & (clear >= 4.0)
     y, x = np.nonzero(peak)
     width, height = size_mm(board)
     h, w = image.shape
