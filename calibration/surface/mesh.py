@@ -78,7 +78,7 @@ def mesh(
     flat, sights = points.reshape(-1, 3), sights.reshape(-1, 3)
     at = np.arange(h * w, dtype=np.int32).reshape(h, w)
     a, b, c, d = (at[s].ravel() for s in (np.s_[:-1, :-1], np.s_[:-1, 1:], np.s_[1:, :-1], np.s_[1:, 1:]))
-    known = np.isfinite(flat).all(axis=1)
+    known = np.asarray(np.isfinite(flat).all(axis=1))
     z = np.where(known, flat[:, 2], np.inf)
     # Each quad is cut along the diagonal that bends less, or that leaves out its one unknown corner.
     with np.errstate(invalid="ignore"):
