@@ -244,7 +244,11 @@ def adjust(
         if np.array_equal(used, before) and abs(change - 1) < 1e-3:
             break
     terms = _evaluate(problem, state, factor, used, 0.0)
-    covariance = np.linalg.pinv(terms.hessian, rcond=1e-15, hermitian=True)
+    diagonal = np.diag(terms.hessian)
+    unit = 1 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
+    # The ridge keeps a light without highlights from stopping the others; whoever reads it must drop it.
+    covariance = np.linalg.inv(terms.hessian * np.outer(unit, unit) + 1e-13 * np.eye(len(unit)))
+    covariance = covariance * np.outer(unit, unit)
     n, s = used.shape
     lights, spheres = np.zeros((n, 3, 3)), np.zeros((s, 3, 3))
     for i in range(n):

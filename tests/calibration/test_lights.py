@@ -154,7 +154,7 @@ def test_no_highlight_is_nan_and_what_stays_is_no_highlight():
 
 def test_near_lights_are_within_their_stated_errors():
     errors, relative = [], []
-    for seed in range(12):
+    for seed in range(8):
         rng = np.random.default_rng(seed)
         places = dome(seed, 24)
         found = _highlights(_near(places), sigma_px=0.03, rng=rng)
@@ -164,7 +164,7 @@ def test_near_lights_are_within_their_stated_errors():
         off, scaled = _position_errors(lights, places)
         errors.append(off)
         relative.append(scaled)
-    # Lights of one fit share its spheres, so 864 numbers are worth some 150: their rms is 1 +- 0.06.
+    # Lights of one fit share its spheres, so 576 numbers are worth some 100: their rms is 1 +- 0.07.
     assert 0.8 < np.sqrt(np.mean(np.square(relative))) < 1.2
     assert np.median(errors) < 1.0
     assert np.max(errors) < 6.0
@@ -291,7 +291,7 @@ def test_orthographic_view_is_the_textbook_mirror():
     assert "without a lens" in lights.provenance.note
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(st.floats(-3.1, 3.1))
 def test_the_lights_turn_with_the_setup(angle):
     lens = LensModel(width=1000, height=1000, fx=1500, fy=1500, cx=500, cy=500, k1=-0.1)

@@ -149,11 +149,12 @@ def test_a_turned_image_has_turned_spheres(plain, turns):
 
 def test_size_hint_and_count_are_kept(plain):
     scene, images = plain
-    assert len(detect_spheres(images, scene.lens, radius_px=40, count=2)) == 2
+    left = images[:4, :, :220]
+    assert len(detect_spheres(left, scene.lens, radius_px=40, count=1)) == 1
     with pytest.raises(FitError, match="sphere"):
-        detect_spheres(images, scene.lens, radius_px=(90, 120))
+        detect_spheres(left, scene.lens, radius_px=(70, 90))
     with pytest.raises(FitError, match="want 9"):
-        detect_spheres(images, scene.lens, count=9)
+        detect_spheres(left, scene.lens, count=9)
 
 
 def test_no_sphere_and_too_few_lights_are_said(plain):
