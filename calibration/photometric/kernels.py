@@ -457,8 +457,13 @@ def solve_pixels(
                     continue
                 strength[y, x] = strengths[t]
             else:
+                # All alike: weights by variance would favour the shadows, where the model fails.
+                least = math.inf
                 for k in range(n):
-                    w[k] = ok[k] / (v[k] + (MODEL_ERROR * rms) ** 2)
+                    if ok[k] > 0.0:
+                        least = min(least, v[k] + (MODEL_ERROR * rms) ** 2)
+                for k in range(n):
+                    w[k] = ok[k] / least
                 if not _weighted(work, a, inverse, b):
                     continue
             rho = math.sqrt(b[0] * b[0] + b[1] * b[1] + b[2] * b[2])

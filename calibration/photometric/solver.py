@@ -49,8 +49,8 @@ def solve(
     mask : ndarray (h, w), bool, optional
         Default: ``object_mask(radiance, variance)``.
     method : 'robust' or 'least-squares'
-        Least squares is Woodham's method over all usable samples, shadows and highlights included, weighted
-        by the inverse of variance plus (1 % of the pixel's rms signal)^2. Robust starts from the best of
+        Least squares is Woodham's method over all usable samples alike, each divided by its light's
+        irradiance, shadows and highlights included. Robust starts from the best of
         smallest absolute residuals and sampled triplets of lights under a truncated loss, then iterates
         Tukey's biweight, whose scale is the noise plus the same model error, and wider where the residuals
         ask for it; samples in cast or attached shadow get weight zero. If a GGX lobe common to the object
