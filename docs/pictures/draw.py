@@ -129,6 +129,7 @@ def balls(axes: Axes, demo: Path) -> None:
     lights = load_model(demo / "models" / "lights.json", LightSet)
     lens = load_model(demo / "models" / "lens.json", LensModel)
     panel(axes, "Four mirror balls, all lights overlaid", maps.photograph(maps.shrink(mean, 800), 99.9))
+    assert lights.sphere_centres_mm is not None
     centres = lens.project(lights.sphere_centres_mm)
     order = np.lexsort((centres[:, 0], centres[:, 1] > mean.shape[0] / 2))
     for number, (u, v) in enumerate(centres[order]):
