@@ -254,6 +254,19 @@ def _start(rms: Any, triplets: Any, work: Any, a: Any, inverse: Any, b: Any, tri
 
 
 @njit(**_COMPILE)
+def _compromise(rms: Any, triplets: Any, work: Any, a: Any, inverse: Any, b: Any, trial: Any) -> Any:
+    """Where no four samples agree: all lit ones by smallest absolute residuals; their disagreement shows in
+    the error bar. False where there is no solution."""
+    if not _start(rms, triplets, work, a, inverse, b, trial):
+        return False
+    m, trust, w, lit = work[_M], work[_TRUST], work[_W], work[_R]
+    for k in range(len(m)):
+        e = m[k] - b[0] * work[_LX, k] - b[1] * work[_LY, k] - b[2] * work[_LZ, k]
+        w[k] = lit[k] * trust[k] / max(abs(e) * math.sqrt(trust[k]), 1.0)
+    return _weighted(work, a, inverse, b)
+
+
+@njit(**_COMPILE)
 def _shine(b: Any, sight: Any, gloss: Any, work: Any) -> Any:
     """GGX reflection of every light, in units of albedo, for the normal along ``b``."""
     lx, ly, lz, hx, hy, hz = work[_LX], work[_LY], work[_LZ], work[_HX], work[_HY], work[_HZ]
@@ -449,13 +462,13 @@ def solve_pixels(
             back = -1.0 / math.sqrt(at[0] * at[0] + at[1] * at[1] + at[2] * at[2])
             for c in range(3):
                 sight[c] = at[c] * back
+            agreed = True
             if robust and count > 3:
                 if not _start(rms, triplets, work, a, inverse, b, trial):
                     continue
                 t = _best_gloss(rms, sight, roughness, strengths, work, a, inverse, b, trial)
-                if t < 0:
-                    continue
-                strength[y, x] = strengths[t]
+                agreed = t >= 0
+                strength[y, x] = strengths[max(t, 0)]
             else:
                 # All alike: weights by variance would favour the shadows, where the model fails.
                 least = math.inf
@@ -466,19 +479,29 @@ def solve_pixels(
                     w[k] = ok[k] / least
                 if not _weighted(work, a, inverse, b):
                     continue
-            rho = math.sqrt(b[0] * b[0] + b[1] * b[1] + b[2] * b[2])
-            if not (rho > 0.0 and b[0] * sight[0] + b[1] * sight[1] + b[2] * sight[2] > 0.0):
-                continue
 
             chi2 = lost = 0.0
             trusted = 0
-            for k in range(n):
-                allowed = v[k] + (MODEL_ERROR * rms) ** 2 + (_GLOSS_ERROR * shine[k]) ** 2
-                e = m[k] - shine[k] - b[0] * lx[k] - b[1] * ly[k] - b[2] * lz[k]
-                chi2 += w[k] * e * e
-                lost += w[k] * allowed
-                trusted += 1 if w[k] * allowed > TRUSTED else 0
-            if robust and count > 3 and trusted < 4:
+            for _ in range(2):
+                if not agreed:
+                    if not _compromise(rms, triplets, work, a, inverse, b, trial):
+                        break
+                    strength[y, x] = 0.0
+                chi2 = lost = 0.0
+                trusted = 0
+                for k in range(n):
+                    allowed = v[k] + (MODEL_ERROR * rms) ** 2 + (_GLOSS_ERROR * shine[k]) ** 2
+                    e = m[k] - shine[k] - b[0] * lx[k] - b[1] * ly[k] - b[2] * lz[k]
+                    chi2 += w[k] * e * e
+                    lost += w[k] * allowed
+                    trusted += 1 if w[k] * allowed > (TRUSTED if agreed else 0.0) else 0
+                if not robust or count <= 3 or trusted >= 4 or not agreed:
+                    break
+                agreed = False
+            if trusted < (4 if robust and count > 3 else 1):
+                continue
+            rho = math.sqrt(b[0] * b[0] + b[1] * b[1] + b[2] * b[2])
+            if not (rho > 0.0 and b[0] * sight[0] + b[1] * sight[1] + b[2] * sight[2] > 0.0):
                 continue
             free = max(trusted - 3, 1)
             reduced = chi2 / max(lost * free / trusted, 1e-6)
