@@ -46,6 +46,15 @@ def _model_name(path: Path) -> Path:
     return path
 
 
+def _folder(path: Path) -> Path:
+    """Refuse at once what could not be written after a long run."""
+    from rigs.config import ConfigError
+
+    if path.exists() and not path.is_dir():
+        raise ConfigError(f"{path}: is a file, want a folder")
+    return path
+
+
 Simulate = Annotated[
     Path | None, typer.Option(help="Truth file: play the rig by its simulated twin.", show_default=False)
 ]
@@ -352,7 +361,7 @@ def calibrate_lights(
 @app.command(epilog="Example: `gnomon merge out/memorial --sensor response.json --out out/memorial-hdr`")
 def merge(
     session: Annotated[Path, typer.Argument(help="Session with exposure stacks.")],
-    out: Annotated[Path, typer.Option(help="Folder for radiance EXRs.")],
+    out: Annotated[Path, typer.Option(help="Folder for radiance EXRs.", callback=_folder)],
     rig: RigOption = None,
     sensor: SensorOption = None,
     camera: CameraOption = None,
@@ -374,7 +383,7 @@ def merge(
 )
 def reconstruct(
     session: Annotated[Path, typer.Argument(help="Session with `object` frames under each light.")],
-    out: Annotated[Path, typer.Option(help="Folder for normals, albedo, depth and mesh.")],
+    out: Annotated[Path, typer.Option(help="Folder for normals, albedo, depth and mesh.", callback=_folder)],
     lights: Annotated[
         Path | None, typer.Option(help="Light model (.json), or a light list (.lp, .csv).")
     ] = None,
@@ -462,7 +471,7 @@ def demo(
 def main() -> None:
     """Run the command; a user's mistake is one line on stderr and a non-zero exit."""
     try:
-        app()
+        app(prog_name="gnomon")
     except KeyboardInterrupt:
         sys.exit(_fail("interrupted", 130))
     except Exception as error:

@@ -213,7 +213,10 @@ def lens(model: LensModel, twin: Twin, camera: str) -> list[Metric]:
 
 
 def lights(found: LightSet, twin: Twin, camera: str) -> list[Metric]:
-    """Positions, and intensities relative to each other, of near lights; directions of distant ones."""
+    """Positions, and intensities relative to each other, of near lights; directions of distant ones.
+
+    A bound on what there is none of is missed: its number is NaN.
+    """
     true, bounds = twin.lights(camera), twin.truth.bounds
     off_mm, off_deg, claimed, ratio = [], [], [], []
     for name, light in found.lights.items():
@@ -228,19 +231,19 @@ def lights(found: LightSet, twin: Twin, camera: str) -> list[Metric]:
             middle = np.array([0.0, 0.0, found.scene_depth_mm or 1.0])
             off_deg.append(float(angle_deg(light.at(middle)[0], known.at(middle)[0])))
     metrics = []
-    if off_mm:
-        rows = (("median", float(np.median(off_mm))), ("max", max(off_mm)))
-        metrics += [
-            Metric(
-                section="lights",
-                quantity=f"light positions: {which} error",
-                value=value,
-                unit="mm",
-                bound=bounds.get(f"light_position_{which}_mm"),
-                note=f"{len(off_mm)} near lights",
+    for which, statistic in (("median", np.median), ("max", np.max)):
+        bound = bounds.get(f"light_position_{which}_mm")
+        if off_mm or bound is not None:
+            metrics.append(
+                Metric(
+                    section="lights",
+                    quantity=f"light positions: {which} error",
+                    value=float(statistic(off_mm)) if off_mm else float("nan"),
+                    unit="mm",
+                    bound=bound,
+                    note=f"{len(off_mm)} near lights",
+                )
             )
-            for which, value in rows
-        ]
     if claimed:
         metrics.append(
             Metric(
@@ -250,12 +253,12 @@ def lights(found: LightSet, twin: Twin, camera: str) -> list[Metric]:
                 truth=1.0,
             )
         )
-    if off_deg:
+    if off_deg or "light_direction_deg" in bounds:
         metrics.append(
             Metric(
                 section="lights",
                 quantity="light directions: mean error",
-                value=float(np.mean(off_deg)),
+                value=float(np.mean(off_deg)) if off_deg else float("nan"),
                 unit="deg",
                 bound=bounds.get("light_direction_deg"),
                 note=f"{len(off_deg)} lights",

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from calibration import files
 from calibration.lens import LensModel
-from calibration.lights.model import LightSet
+from calibration.lights.model import LightSet, NearLight
 from calibration.photometric import Method, NormalMap, object_mask, solve
 from calibration.provenance import FitError, Provenance
 from calibration.radiometric import RadiometricModel
@@ -87,6 +87,8 @@ def reconstruct(
         )
     shape = images.value.shape[1:3]
     check_lens(lens, shape)
+    if lens is None and any(isinstance(light, NearLight) for light in used):
+        raise FitError("the lights are near: where each pixel is seen needs a lens model: give --lens")
     if mask is None:
         mask = object_mask(images.value, images.variance)
         if not mask.any():
