@@ -9,7 +9,7 @@ demo: $(VENV)/demo.stamp
 	$(BIN)/gnomon demo --out out/demo
 
 test: $(VENV)/test.stamp
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 lint: $(VENV)/lint.stamp
 	$(BIN)/ruff check .

@@ -61,7 +61,8 @@ def test_the_demo_boards_cover_the_image():
     pixels = np.concatenate(seen)
     cells = np.histogram2d(*pixels.T, bins=(8, 5), range=((0, lens.width), (0, lens.height)))[0]
     assert cells.min() >= 5
-    assert 35 < max(tilts) <= 40
+    # The truth writes turns to 1e-5 degrees.
+    assert 35 < max(tilts) <= 40 + 2e-5
 
 
 def test_mistakes_in_a_truth_file_are_named_by_their_path(tmp_path):
