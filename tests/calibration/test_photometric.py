@@ -229,9 +229,10 @@ def test_sigma_grows_where_the_model_fails(glossy: Scene) -> None:
 @given(st.permutations(range(8)))
 def test_order_of_lights_changes_no_bit(order: list[int]) -> None:
     lights = _distant()
-    images = _shade(_sphere_normals(), lights) + np.random.default_rng(1).normal(size=(8, 9, 9)).astype(
-        np.float32
-    )
+    rng = np.random.default_rng(1)
+    images = _shade(_sphere_normals(), lights) + rng.normal(size=(8, 9, 9)).astype(np.float32)
+    # Outliers enough for the start, which triplets of lights vote on, to matter.
+    images = np.where(rng.random(images.shape) < 0.35, np.float32(1.7) * images, images)
     variance = np.ones_like(images)
     mask = np.ones((9, 9), bool)
     for method in ("robust", "least-squares"):

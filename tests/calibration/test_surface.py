@@ -242,16 +242,17 @@ def test_ply_is_read_back_by_trimesh(tmp_path: Path) -> None:
     assert len(trimesh.load(tmp_path / "a.ply", process=False).vertices) == len(bare.vertices)
 
 
-def test_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("step", ["os.fsync", "os.replace"])
+def test_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     depth, lens = _roof()
     path = tmp_path / "a.ply"
     write_ply(path, mesh(depth, lens))
     before = path.read_bytes()
 
-    def full(_: int) -> None:
+    def full(*_: object) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr("os.fsync", full)
+    monkeypatch.setattr(step, full)
     with pytest.raises(OSError, match="no space"):
         write_ply(path, mesh(depth + 1, lens))
     assert path.read_bytes() == before
