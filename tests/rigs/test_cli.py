@@ -352,7 +352,7 @@ LENS_FILE = " --lens {models}/lens.json"
         (RECONSTRUCT.replace("{models}/lights.json", "{bad}/three.lp"), 2, "promises 3 lights"),
         (RECONSTRUCT.replace("{models}/lights.json", "{bad}/odd.csv"), 2, "odd.csv: row 1"),
         (RECONSTRUCT.replace(" --lights {models}/lights.json", ""), 2, "no lights"),
-        (RECONSTRUCT + LENS_FILE + " --mask {bad}/mask-small.png", 2, "mask is 48 x 30 px, the frames 480 x 300"),
+        (RECONSTRUCT + LENS_FILE + " --mask {bad}/mask-small.png", 2, "mask is 48 x 30 px"),
         (RECONSTRUCT + LENS_FILE + " --mask {bad}/mask-empty.png", 2, "mask is empty"),
         (RECONSTRUCT + LENS_FILE + " --mask {bad}/mask-text.png", 2, "is no image"),
         (RECONSTRUCT + LENS_FILE + " --mask {bad}/none.png", 2, "none.png: no such file"),
