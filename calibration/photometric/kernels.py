@@ -10,11 +10,8 @@ from typing import Any
 import numpy as np
 from numba import njit, prange
 
-_COMPILE: dict[str, Any] = {
-    "cache": True,
-    "error_model": "numpy",
-    "fastmath": {"contract", "reassoc", "nsz", "arcp"},
-}
+_FAST = {"contract", "reassoc", "nsz", "arcp"}
+_COMPILE: dict[str, Any] = {"cache": True, "error_model": "numpy", "fastmath": _FAST}
 
 # Columns of the table of lights: near or not, direction or position, axis, order, intensity of up to 3
 # channels.
@@ -60,20 +57,14 @@ TRUSTED = 0.1
 def _invert(a: Any, out: Any) -> Any:
     """Inverse of the symmetric 3 x 3 matrix (xx, xy, xz, yy, yz, zz); False where it is close to singular."""
     xx, xy, xz, yy, yz, zz = a[0], a[1], a[2], a[3], a[4], a[5]
-    cxx = yy * zz - yz * yz
-    cxy = xz * yz - xy * zz
-    cxz = xy * yz - xz * yy
+    cxx, cxy, cxz = yy * zz - yz * yz, xz * yz - xy * zz, xy * yz - xz * yy
     det = xx * cxx + xy * cxy + xz * cxz
     size = (xx + yy + zz) / 3.0
     if not det > 1e-7 * size * size * size:
         return False
     s = 1.0 / det
-    out[0] = cxx * s
-    out[1] = cxy * s
-    out[2] = cxz * s
-    out[3] = (xx * zz - xz * xz) * s
-    out[4] = (xy * xz - xx * yz) * s
-    out[5] = (xx * yy - xy * xy) * s
+    out[0], out[1], out[2] = cxx * s, cxy * s, cxz * s
+    out[3], out[4], out[5] = (xx * zz - xz * xz) * s, (xy * xz - xx * yz) * s, (xx * yy - xy * xy) * s
     return True
 
 
@@ -288,15 +279,8 @@ def _shine(b: Any, sight: Any, gloss: Any, work: Any) -> Any:
 def _refine(rms: Any, sight: Any, gloss: Any, work: Any, a: Any, inverse: Any, b: Any, trial: Any) -> Any:
     """Tukey's biweight from a start; leaves the weights in the workspace; False where they leave no
     normal."""
-    m, v, ok, shine, trust, w, r = (
-        work[_M],
-        work[_V],
-        work[_OK],
-        work[_GLOSS],
-        work[_TRUST],
-        work[_W],
-        work[_R],
-    )
+    m, v, ok, shine = work[_M], work[_V], work[_OK], work[_GLOSS]
+    trust, w, r = work[_TRUST], work[_W], work[_R]
     lx, ly, lz = work[_LX], work[_LY], work[_LZ]
     n = len(m)
     glossy = gloss[1] > 0.0
@@ -395,24 +379,10 @@ def _best_gloss(
 
 @njit(parallel=True, **_COMPILE)
 def solve_pixels(
-    radiance: Any,
-    variance: Any,
-    points: Any,
-    lights: Any,
-    order: Any,
-    mask: Any,
-    triplets: Any,
-    roughness: Any,
-    strengths: Any,
-    robust: Any,
-    normals: Any,
-    albedo: Any,
-    sigma_deg: Any,
-    used: Any,
-    strength: Any,
-    misfit: Any,
-    cost: Any,
-) -> None:
+    radiance: Any, variance: Any, points: Any, lights: Any, order: Any, mask: Any, triplets: Any,
+    roughness: Any, strengths: Any, robust: Any,
+    normals: Any, albedo: Any, sigma_deg: Any, used: Any, strength: Any, misfit: Any, cost: Any,
+) -> None:  # fmt: skip
     """Solve every pixel of ``mask``, rows in parallel; nothing of the size of the stack is made.
 
     Parameters
