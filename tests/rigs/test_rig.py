@@ -1,0 +1,117 @@
+"""Opening a rig: what is refused, who is closed, what is dark."""
+
+from contextlib import nullcontext
+
+import conftest
+import numpy as np
+import pytest
+
+from capture.devices import Camera, DeviceError, Light
+from capture.plan import Shot
+from rigs.config import ConfigError, RigConfig
+from rigs.rig import open_rig
+from rigs.simulated import Twin
+
+
+@pytest.fixture
+def twins(monkeypatch):
+    made = []
+
+    class Kept(Twin):
+        def __init__(self, *words, **named):
+            super().__init__(*words, **named)
+            self.levels = {}
+            made.append(self)
+
+        def set_light(self, name, level):
+            super().set_light(name, level)
+            self.levels[name] = level
+
+    monkeypatch.setattr("rigs.rig.Twin", Kept)
+    return made
+
+
+def take(rig, light, exposure_s=0.02):
+    rig.operator.show("relief", "")
+    rig.lights[light].set(1.0)
+    frame = rig.cameras["top"].expose(exposure_s, 0.0, 1.0)
+    rig.lights[light].set(0.0)
+    return frame
+
+
+def test_a_simulated_rig_has_every_device_of_its_file(mini):
+    config = mini.config
+    with open_rig(config, mini.known) as rig:
+        assert rig.config == config
+        assert list(rig.cameras) == ["top"]
+        assert list(rig.lights) == list(config.lights)
+        assert all(isinstance(camera, Camera) for camera in rig.cameras.values())
+        assert all(isinstance(light, Light) for light in rig.lights.values())
+        frame = take(rig, "led01")
+        assert frame.dn.shape == (conftest.HEIGHT, conftest.WIDTH)
+        assert frame.exposure_s == 0.02
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError("ours"), KeyboardInterrupt(), GeneratorExit()])
+def test_dark_and_closed_however_it_is_left(mini, twins, error):
+    kept = None
+    with pytest.raises(type(error)) if error else nullcontext(), open_rig(mini.config, mini.known) as rig:
+        kept = rig
+        rig.operator.show("relief", "")
+        for light in ("led01", "led02", "panel"):
+            rig.lights[light].set(1.0)
+        if error is not None:
+            raise error
+    (twin,) = twins
+    assert set(twin.levels) == set(mini.config.lights)
+    assert not any(twin.levels.values())
+    with pytest.raises(DeviceError, match="not open"):
+        kept.cameras["top"].expose(0.02, 0.0, 1.0)
+    with pytest.raises(DeviceError, match="not open"):
+        kept.lights["led01"].set(1.0)
+
+
+def test_noise_goes_on_after_what_was_taken(mini):
+    """A rig that is opened anew answers the second request of a kind as the first one would have."""
+    with open_rig(mini.config, mini.known) as rig:
+        first, second = (take(rig, "led02").dn for _ in range(2))
+    shot = Shot(index=0, kinds="object", pose="relief", camera="top", lights={"led02": 1.0}, exposure_s=0.02)
+    with open_rig(mini.config, mini.known, taken=[shot]) as rig:
+        assert np.array_equal(take(rig, "led02").dn, second)
+    assert not np.array_equal(first, second)
+
+
+@pytest.mark.parametrize(
+    ("camera", "words"),
+    [
+        ({"width": 481}, "cameras.top: the rig says 481 x 300, the truth's lens 480 x 300"),
+        ({"pixel_format": "Mono8"}, "cameras.top: the rig says Mono8, the truth's sensor gives Mono12"),
+    ],
+)
+def test_a_truth_of_another_camera_is_refused(mini, camera, words):
+    data = conftest.rig_data()
+    data["cameras"]["top"] |= camera
+    with pytest.raises(ConfigError, match=words), open_rig(RigConfig.model_validate(data), mini.known):
+        pass
+
+
+def test_a_simulated_device_wants_a_truth(mini):
+    with pytest.raises(ConfigError, match="--simulate TRUTH"), open_rig(mini.config):
+        pass
+
+
+def test_what_is_open_is_closed_when_a_later_device_cannot_be(mini, captured):
+    """A camera that replays a session opens; the simulated light beside it does not without a truth."""
+    data = conftest.rig_data()
+    simulated = data["cameras"]["top"]
+    limits = {name: simulated[name] for name in ("width", "height", "exposure_min_s", "exposure_max_s")}
+    data["cameras"]["top"] = {"driver": "replay", "path": str(captured("relief").path), **limits}
+    config = RigConfig.model_validate(data)
+    closed = []
+    kind = type(config.cameras["top"].open("top"))
+    leave = kind.__exit__
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kind, "__exit__", lambda self, *words: closed.append(self.name) or leave(self, *words))
+        with pytest.raises(ConfigError, match=r"led01|panel"), open_rig(config):
+            pass
+    assert closed == ["top"]
