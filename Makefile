@@ -8,6 +8,8 @@ BIN := $(VENV)/bin
 demo: $(VENV)/demo.stamp
 	$(BIN)/gnomon demo --out out/demo
 
+# Idle threads of a kernel that spin would take the cores from the other workers.
+test: export OMP_WAIT_POLICY = PASSIVE
 test: $(VENV)/test.stamp
 	$(BIN)/python -m pytest -n auto
 
