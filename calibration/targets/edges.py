@@ -54,6 +54,8 @@ def refine(images: NDArray[np.float32], start: SphereView, lens: LensModel | Non
         for _ in range(10):
             edges, moved = _refine_once(reduced, factor, view, lens, blur)
             view = edges.view
+            if not _still_at(start, view):
+                raise FitError("no outline of a sphere at this place")
             if moved < 0.002 * blur:
                 break
         sharp = _edge_width(reduced, factor, view, lens, blur)
@@ -61,6 +63,12 @@ def refine(images: NDArray[np.float32], start: SphereView, lens: LensModel | Non
             break
         blur = max(blur / 2, sharp, 0.6)
     return edges._replace(support=_support(reduced, factor, view, lens, blur))
+
+
+def _still_at(start: SphereView, view: SphereView) -> bool:
+    """Whether the fit has not run away to other edges, or to no circle at all."""
+    away = np.hypot(*(view.centre_px - start.centre_px))
+    return bool(away < 0.5 * start.radius_px and 0.5 < view.radius_px / start.radius_px < 2.0)
 
 
 def _reduced(images: NDArray[np.float32], factor: int) -> NDArray[np.float32]:

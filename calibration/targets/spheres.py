@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from calibration.geometry import Float
 from calibration.lens import LensModel
 from calibration.provenance import FitError
-from calibration.targets.edges import align, polish, refine
+from calibration.targets.edges import Edges, align, polish, refine
 from calibration.targets.outline import SphereView, circle, fit_points
 
 __all__ = ["SphereView", "detect_spheres", "sphere_from_circle", "sphere_from_mask"]
@@ -165,15 +165,14 @@ def detect_spheres(
     else:
         low, high = 0.7 * radius_px, 1.4 * radius_px
     layers = _compressed(survey.mean)
-    candidates = _outermost(
-        survey, layers, _mirrors(survey, _circles(layers, survey.factor, 0.65 * low, high))
-    )
-    candidates = [c for c in candidates if low <= c.radius_px <= high]
-    if not candidates:
+    mirrors = _mirrors(survey, _circles(layers, survey.factor, 0.65 * low, high))
+    groups = [[c for c in g if low <= c.radius_px <= high] for g in _rings(survey, layers, mirrors)]
+    groups = [g for g in groups if g]
+    if not groups:
         raise FitError(
             "no mirror sphere found: no circle of edges holds a moving highlight under half of the lights"
         )
-    found = _refined(images, candidates[: 2 * (count or 16)], lens, survey.factor)
+    found = _refined(images, groups[: 2 * (count or 16)], lens, survey.factor)
     if count is not None:
         if len(found) < count:
             raise FitError(f"found {len(found)} mirror spheres, want {count}")
@@ -326,11 +325,12 @@ def _highlight_cue(survey: _Survey, c: _Candidate) -> tuple[float, float, float]
     return float(bright.mean()), spread, reach
 
 
-def _outermost(survey: _Survey, layers: list[Image], candidates: list[_Candidate]) -> list[_Candidate]:
-    """One circle for each sphere, best first: fitted at the survey's scale, the outermost that edges support.
+def _rings(survey: _Survey, layers: list[Image], candidates: list[_Candidate]) -> list[list[_Candidate]]:
+    """For each sphere, best first, the circles that edges support at the survey's scale, outermost first.
 
     A mirror ball shows the horizon of its surroundings as another circle inside its outline, often with the
-    stronger contrast.
+    stronger contrast; and a circle that touches the outline on one side and a shadow on the other has some
+    support too. Which of them the outline is, shows at full resolution.
     """
     stack = np.stack(layers)
     fitted: list[_Candidate] = []
@@ -347,21 +347,26 @@ def _outermost(survey: _Survey, layers: list[Image], candidates: list[_Candidate
         better = _supported(stack, survey, c, 0.08)
         if better is not None:
             fitted.append(better)
-    outer: list[_Candidate] = []
+    outer: list[list[_Candidate]] = []
     for c in sorted(fitted, key=lambda c: (-c.score, -c.radius_px)):
-        if any(np.hypot(*(o.centre_px - c.centre_px)) < 0.5 * max(o.radius_px, c.radius_px) for o in outer):
+        if any(
+            np.hypot(*(o[0].centre_px - c.centre_px)) < 0.5 * max(o[0].radius_px, c.radius_px) for o in outer
+        ):
             continue
         rings = [f for f in fitted if np.hypot(*(f.centre_px - c.centre_px)) < 0.25 * c.radius_px]
         for growth in np.arange(1.05, 1.56, 0.05):
             ring = _supported(stack, survey, c._replace(radius_px=c.radius_px * growth), 0.03)
             if ring is not None and abs(ring.radius_px / c.radius_px - growth) < 0.06:
                 rings.append(ring)
-        outer.append(max((r for r in rings if r.score >= 0.4 * c.score), key=lambda r: r.radius_px))
+        outer.append(sorted((r for r in rings if r.score >= 0.4 * c.score), key=lambda r: -r.radius_px))
     # In the order of their groups' best support: a faint outline with a clear horizon inside is a sphere.
-    kept: list[_Candidate] = []
-    for c in outer:
-        if all(np.hypot(*(c.centre_px - k.centre_px)) > 0.7 * (c.radius_px + k.radius_px) for k in kept):
-            kept.append(c)
+    kept: list[list[_Candidate]] = []
+    for group in outer:
+        c = group[0]
+        if all(
+            np.hypot(*(c.centre_px - k[0].centre_px)) > 0.7 * (c.radius_px + k[0].radius_px) for k in kept
+        ):
+            kept.append(group)
     return kept
 
 
@@ -398,26 +403,52 @@ def _box(centre: Float, radius: float, shape: tuple[int, ...]) -> tuple[int, int
 
 
 def _refined(
-    images: Sequence[NDArray[np.floating]], candidates: list[_Candidate], lens: LensModel | None, factor: int
+    images: Sequence[NDArray[np.floating]],
+    groups: list[list[_Candidate]],
+    lens: LensModel | None,
+    factor: int,
 ) -> list[tuple[float, SphereView]]:
-    """Views fitted at full resolution with their scores, best first."""
-    boxes = [_box(c.centre_px, c.radius_px, images[0].shape) for c in candidates]
+    """One view for each group of rings, fitted at full resolution, with its score; best first."""
+    boxes = [_box(g[0].centre_px, g[0].radius_px, images[0].shape) for g in groups]
     crops: list[list[Image]] = [[] for _ in boxes]
     for image in images:
         for crop, (x0, y0, x1, y1) in zip(crops, boxes, strict=True):
             crop.append(np.array(image[y0:y1, x0:x1], np.float32))
     found = []
-    for c, crop, (x0, y0, _, _) in zip(candidates, crops, boxes, strict=True):
+    for group, crop, (x0, y0, _, _) in zip(groups, crops, boxes, strict=True):
         shifted = None if lens is None else lens.replace(cx=lens.cx - x0, cy=lens.cy - y0)
         corner = np.array([x0, y0], np.float64)
         stack = np.stack(crop)
+        edges = _outline(stack, [c._replace(centre_px=c.centre_px - corner) for c in group], shifted, factor)
+        if edges is not None:
+            edges = polish(stack, edges, shifted)
+            found.append((edges.support, edges.view._replace(centre_px=edges.view.centre_px + corner)))
+    return sorted(found, key=lambda f: -f[0])
+
+
+_CLEAR = 0.75
+"""Support of an outline at full resolution that leaves no doubt; touching circles have at most about 0.5."""
+
+
+def _outline(stack: Image, rings: list[_Candidate], lens: LensModel | None, factor: int) -> Edges | None:
+    """The outermost ring that full resolution confirms, or None."""
+    fits: list[Edges] = []
+    tried: list[_Candidate] = []
+    for c in rings:
+        slack = max(0.03 * c.radius_px, 2.0 * factor)
+        if any(
+            np.hypot(*(c.centre_px - t.centre_px)) + abs(c.radius_px - t.radius_px) < slack for t in tried
+        ):
+            continue
+        tried.append(c)
         try:
-            start = circle(c.centre_px - corner, c.radius_px, shifted)
-            edges = refine(stack, start, shifted, max(0.03 * c.radius_px, 2.0 * factor))
+            edges = refine(stack, circle(c.centre_px, c.radius_px, lens), lens, slack)
         except FitError:
             continue
-        edges = polish(stack, edges, shifted)
-        view = edges.view._replace(centre_px=edges.view.centre_px + corner)
         if edges.support > _SUPPORT:
-            found.append((edges.support, view))
-    return sorted(found, key=lambda f: -f[0])
+            fits.append(edges)
+        if edges.support > _CLEAR:
+            break
+    best = max((f.support for f in fits), default=0.0)
+    good = [f for f in fits if f.support >= 0.55 * best]
+    return max(good, key=lambda f: f.view.radius_px, default=None)

@@ -71,6 +71,30 @@ def test_the_horizon_in_the_ball_is_not_its_outline(horizon):
     assert np.abs(relative).max() < 4.5
 
 
+@pytest.mark.parametrize("depth", [0.4, 0.7])
+def test_a_holder_that_touches_the_outline_is_not_it(depth):
+    lens = small_lens()
+    scene = replace(four_spheres(lens, seed=1, count=8), mirrors_backdrop=False)
+    images = scene.render(1)
+    centre, radius = lens.project(scene.centres[0]), RADIUS / scene.centres[0, 2] * lens.fx
+    v, u = np.mgrid[: lens.height, : lens.width]
+    ball = np.stack([u, v], axis=-1) - centre
+    # A quarter of a disc, 15 % larger than the ball, that meets it at its left.
+    disc = ball - [0.15 * radius, 0.0]
+    quarter = np.abs(np.arctan2(disc[..., 1], disc[..., 0])) < 0.8
+    reach, inside = np.linalg.norm(disc, axis=-1), np.linalg.norm(ball, axis=-1)
+    images[:, quarter & (reach < 1.15 * radius) & (inside > 1.02 * radius)] *= depth
+    views = detect_spheres(images, lens, count=4)
+    errors, _ = _errors(lens, views, scene.centres)
+    assert np.abs(errors).max() < 0.05
+
+
+def test_a_circle_of_chance_edges_does_not_run_away():
+    lens = small_lens()
+    scene = replace(four_spheres(lens, seed=2, count=8), mirrors_backdrop=False)
+    assert len(detect_spheres(scene.render(2), lens)) == 4
+
+
 def test_without_a_lens_the_circles_are_those_in_the_image():
     lens = small_lens(focal=4000.0)
     scene = replace(four_spheres(lens, seed=2, count=6), backdrop_mm=2100.0, mirrors_backdrop=False)
