@@ -3,6 +3,7 @@
 Every command imports what it needs when it runs, so that ``gnomon --help`` answers at once.
 """
 
+import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -470,6 +471,8 @@ def demo(
 
 def main() -> None:
     """Run the command; a user's mistake is one line on stderr and a non-zero exit."""
+    # Idle threads of a compiled kernel that spin, OpenMP's habit, take the cores from all other work.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app(prog_name="gnomon")
     except KeyboardInterrupt:

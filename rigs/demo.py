@@ -116,6 +116,7 @@ class _Job:
     sensor: RadiometricModel
     lens: LensModel
     lights: workflows.LightsResult
+    twin: Twin
 
     def __init__(
         self,
@@ -129,7 +130,6 @@ class _Job:
     ) -> None:
         self.out, self.config, self.truth, self.plans = out, config, truth, plans
         self.camera, self.track, self.say = camera, track, say
-        self.twin = Twin(truth, config.limits.cameras)
         self.sessions: dict[str, Session] = {}
         self.surfaces: list[report.Surface] = []
 
@@ -247,6 +247,8 @@ class _Job:
 
     def _capture(self, name: str) -> Session:
         path = self.out / "sessions" / name
+        # The capture renders with a twin of its own: what this one has kept would stand beside it in memory.
+        self.twin = Twin(self.truth, self.config.limits.cameras)
         with self._step(f"{name}: capture"):
             session = workflows.capture_session(
                 self.config, self.plans[name], path, simulate=self.truth, track=self.track
