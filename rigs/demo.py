@@ -311,20 +311,22 @@ class _Job:
             ]
 
     def _picture(self, result: Result, where: NDArray[np.bool_]) -> None:
-        true = self.twin.maps(result.name, self.camera)
-        value, variance = result.images.value[0], result.images.variance[0]
+        """Keep what the report shows of an object: the window that holds it."""
+        window = _box(where | result.mask)
+        true, found = self.twin.maps(result.name, self.camera), result.reconstruction
+        value, variance = result.images.value[0][window], result.images.variance[0][window]
         with np.errstate(invalid="ignore", divide="ignore"):
             snr = value / np.sqrt(variance)
+        error = verify.aligned_depth_error(found.depth_mm, true.depth_mm, where)
+        normals = np.where(where[window][..., None], true.normals[window], np.nan)
         self.surfaces.append(
             report.Surface(
                 name=result.name,
-                normals=result.reconstruction.normals,
-                depth_mm=result.reconstruction.depth_mm,
+                normals=found.normals.crop(*window),
+                depth_mm=found.depth_mm[window].copy(),
                 picture=value,
-                true_normals=np.where(where[..., None], true.normals, np.nan).astype(np.float32),
-                depth_error_mm=verify.aligned_depth_error(
-                    result.reconstruction.depth_mm, true.depth_mm, where
-                ),
+                true_normals=normals.astype(np.float32),
+                depth_error_mm=error[window],
                 snr=snr,
             )
         )
@@ -339,6 +341,15 @@ class _Job:
 def _strongest(pixels: NDArray[np.float64]) -> NDArray[np.float64]:
     flat = pixels[:, :, 0].reshape(-1, 2)
     return flat[np.isfinite(flat).all(axis=1)]
+
+
+def _box(where: NDArray[np.bool_], margin: int = 20) -> tuple[slice, slice]:
+    """Smallest window that holds all of ``where``, and a margin."""
+    rows, columns = (np.flatnonzero(where.any(axis=axis)) for axis in (1, 0))
+    return (
+        slice(max(int(rows[0]) - margin, 0), int(rows[-1]) + margin + 1),
+        slice(max(int(columns[0]) - margin, 0), int(columns[-1]) + margin + 1),
+    )
 
 
 def _best_window(where: NDArray[np.bool_]) -> tuple[slice, slice]:

@@ -1,6 +1,8 @@
 """The normal map: what photometric stereo gives."""
 
-from typing import Literal
+from typing import Literal, Self
+
+import numpy as np
 
 from calibration.provenance import Array, Model, Provenance, Quality
 
@@ -35,3 +37,8 @@ class NormalMap(Model):
     gloss: Array | None = None
     quality: Quality | None = None
     provenance: Provenance = Provenance()
+
+    def crop(self, rows: slice, columns: slice) -> Self:
+        """The part of the map in a window of the image; quality and provenance stay those of the whole."""
+        maps = {name: value for name, value in self if isinstance(value, np.ndarray)}
+        return self.replace(**{name: value[rows, columns].copy() for name, value in maps.items()})
