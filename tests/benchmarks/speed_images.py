@@ -33,7 +33,7 @@ def _sum(words: NDArray[np.uint64]) -> np.uint64:  # pragma: no cover - compiled
 
 def read_bandwidth() -> float:
     """Bytes a second that all threads together sum, from memory that no cache holds."""
-    words = np.ones(300_000_000 // 8, np.uint64)
+    words = np.ones(1_200_000_000 // 8, np.uint64)
     table = compare("read", [Candidate("read", lambda: _sum(words), turns=5)])
     return words.nbytes / table.rows[0].seconds
 
