@@ -171,10 +171,11 @@ class _Job:
         metrics = verify.normals(error, where, "relief", bounds.get("normals_lambertian_deg"))
         metrics += self._depth(relief, where, bounds.get("depth_mm"))
         metrics += self._monte_carlo(relief, where)
+        self._picture(relief, where)
+        self._forget_renderings()
         workflows.write_reconstruction(
             self.out, relief, sensor=self.sensor, lens=self.lens, lights=self.lights.lights
         )
-        self._picture(relief, where)
         del relief
         glossy, error, where = self._object("glossy")
         metrics += verify.normals(error, where, "glossy", bounds.get("normals_glossy_deg"))
@@ -200,8 +201,9 @@ class _Job:
                 at_least=True,
             )
         )
-        workflows.write_reconstruction(self.out / "glossy", glossy, lens=self.lens)
         self._picture(glossy, where)
+        self._forget_renderings()
+        workflows.write_reconstruction(self.out / "glossy", glossy, lens=self.lens)
         return metrics
 
     def write(self, metrics: list[Metric]) -> None:
@@ -238,6 +240,10 @@ class _Job:
                 )
         self.say(f"{self.out / 'report.html'}")
 
+    def _forget_renderings(self) -> None:
+        """A new twin: what the old one keeps of a pose would stand in memory beside what comes next."""
+        self.twin = Twin(self.truth, self.config.limits.cameras)
+
     def _true_lights(self) -> dict[str, LightModel]:
         return {
             name: light
@@ -247,8 +253,7 @@ class _Job:
 
     def _capture(self, name: str) -> Session:
         path = self.out / "sessions" / name
-        # The capture renders with a twin of its own: what this one has kept would stand beside it in memory.
-        self.twin = Twin(self.truth, self.config.limits.cameras)
+        self._forget_renderings()
         with self._step(f"{name}: capture"):
             session = workflows.capture_session(
                 self.config, self.plans[name], path, simulate=self.truth, track=self.track

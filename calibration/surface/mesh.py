@@ -80,6 +80,8 @@ def mesh(
     a, b, c, d = (at[s].ravel() for s in (np.s_[:-1, :-1], np.s_[:-1, 1:], np.s_[1:, :-1], np.s_[1:, 1:]))
     known = np.asarray(np.isfinite(flat).all(axis=1))
     z = np.where(known, flat[:, 2], np.inf)
+    some = known[a].astype(np.int8) + known[b] + known[c] + known[d] >= 3
+    a, b, c, d = a[some], b[some], c[some], d[some]
     # Each quad is cut along the diagonal that bends less, or that leaves out its one unknown corner.
     with np.errstate(invalid="ignore"):
         straight = np.abs(z[a] - z[d]) <= np.abs(z[b] - z[c])
