@@ -10,12 +10,20 @@ from calibration.geometry import Float, normalize, tangent_basis
 from calibration.lens import LensModel
 from calibration.lights.bundle import Mirror, OrthographicMirror, PerspectiveMirror, Solution, State, adjust
 from calibration.lights.highlights import Highlights, locate_highlights
-from calibration.lights.intensity import EQUAL_INTENSITIES, FluxIntensity, flux_intensity, mirror_gain
+from calibration.lights.intensity import (
+    EQUAL_INTENSITIES,
+    UNEVEN_INTENSITIES,
+    FluxIntensity,
+    flux_intensity,
+    mirror_gain,
+)
 from calibration.lights.model import DistantLight, LightModel, LightSet, NearLight
 from calibration.provenance import FitError, Provenance, Quality
 from calibration.targets.spheres import SphereView
 
 _SUSPECT_PX = 0.25
+_UNEVEN = 0.05
+"""Scatter of one light's highlights between spheres that polished balls and enough light stay below."""
 
 Observed = Sequence[NDArray[np.floating]] | Highlights
 
@@ -269,7 +277,7 @@ def _light_set(
         sphere_centres_mm=centres if metric else None,
         sphere_radius_mm=radius_mm,
         scene_depth_mm=float(centres[:, 2].mean()) if metric and centres is not None else None,
-        quality=_quality(names, problem, solution, seen, flux.known),
+        quality=_quality(names, problem, solution, seen, flux),
         provenance=provenance.replace(
             note="; ".join(t for t in (provenance.note, note) if t),
             options={**provenance.options, "intensity": "highlights" if flux.known else "equal"},
@@ -300,13 +308,18 @@ def _vector(values: Float) -> tuple[float, float, float]:
 
 
 def _quality(
-    names: Sequence[str], problem: _Problem, solution: Solution, seen: NDArray[np.bool_], flux_known: bool
+    names: Sequence[str], problem: _Problem, solution: Solution, seen: NDArray[np.bool_], flux: FluxIntensity
 ) -> Quality:
     used = solution.chosen >= 0
     size = np.linalg.norm(solution.residual, axis=-1)
     warnings = []
-    if not flux_known:
+    if not flux.known:
         warnings.append(EQUAL_INTENSITIES)
+    if flux.scatter > _UNEVEN:
+        warnings.append(
+            f"{UNEVEN_INTENSITIES} by {100 * flux.scatter:.0f} %: intensities are no better than that; clean"
+            " balls, enough light, or a white plane make them so"
+        )
     rms = float(np.sqrt(np.mean(solution.residual[used] ** 2)))
     # Many times what the highlights' own noise explains, and too much for lights: something else is wrong.
     if rms > _SUSPECT_PX and solution.scale > 5:

@@ -26,6 +26,9 @@ EQUAL_INTENSITIES = (
 )
 """Warning of lights fitted from spheres alone; a white plane answers it."""
 
+UNEVEN_INTENSITIES = "the brightness of a light's highlights differs between spheres"
+"""Beginning of a warning of lights fitted from spheres alone; a white plane answers it too."""
+
 
 class PlaneSamples(NamedTuple):
     """Radiance of a flat matte white surface at some points under every light.
@@ -246,8 +249,9 @@ def fit_intensities(lights: LightSet, samples: PlaneSamples) -> LightSet:
         options={**lights.provenance.options, "intensity": "white plane"},
     )
     quality = lights.quality
-    if quality is not None and EQUAL_INTENSITIES in quality.warnings:
-        others = tuple(warning for warning in quality.warnings if warning != EQUAL_INTENSITIES)
+    answered = EQUAL_INTENSITIES, UNEVEN_INTENSITIES
+    if quality is not None and any(warning.startswith(answered) for warning in quality.warnings):
+        others = tuple(warning for warning in quality.warnings if not warning.startswith(answered))
         quality = quality.replace(warnings=others, verdict="doubtful" if others else "good")
     return lights.replace(lights=fitted, quality=quality, provenance=provenance)
 
@@ -388,11 +392,14 @@ class FluxIntensity(NamedTuple):
         Scaled to unit mean irradiance at the reference point.
     known : bool
         False where the highlights say nothing and all lights are taken to be equally strong.
+    scatter : float
+        Relative difference of one light's highlights between spheres, one sigma; 0 where only one is seen.
     """
 
     value: Float
     sigma: Float
     known: bool
+    scatter: float
 
 
 def flux_intensity(flux: Float, sigma: Float, gain: Float, irradiance: Float) -> FluxIntensity:
@@ -417,7 +424,7 @@ def flux_intensity(flux: Float, sigma: Float, gain: Float, irradiance: Float) ->
     good = np.isfinite(log) & np.isfinite(relative)
     if not good.any(axis=1).all():
         value = 1.0 / float(np.mean(irradiance)) * np.ones(len(irradiance))
-        return FluxIntensity(value, np.full(len(value), np.nan), False)
+        return FluxIntensity(value, np.full(len(value), np.nan), False, 0.0)
     # Spheres may differ in reflectance: their offsets from each other are taken out.
     level = np.where(good, log, np.nan)
     for _ in range(20):
@@ -428,11 +435,20 @@ def flux_intensity(flux: Float, sigma: Float, gain: Float, irradiance: Float) ->
         level = level - offset + offset.mean()
         if np.max(np.abs(offset - offset.mean())) < 1e-9:
             break
-    weight = np.where(good, 1 / relative**2, 0.0)
     middle = np.nanmedian(level, axis=1, keepdims=True)
     away = np.where(good, level - middle, 0.0)
-    weight = weight / (1 + (away / 0.03) ** 2) ** 2
+    # What the spheres disagree by beyond the noise (finish, grain of a rendering) is an error of each.
+    seen = good.sum(axis=1)
+    freedom = int(seen.sum()) - len(good) - int(good.any(axis=0).sum()) + 1
+    scatter = 0.0
+    if freedom > 0:
+        shared = good & (seen > 1)[:, None]
+        scatter = 1.4826 * float(np.median(np.abs(away[shared]))) * float(np.sqrt(shared.sum() / freedom))
+        excess = scatter**2 - float(np.median(relative[shared])) ** 2
+        relative = np.hypot(relative, np.sqrt(max(excess, 0.0)))
+    weight = np.where(good, 1 / relative**2, 0.0)
+    weight = weight / (1 + (away / max(0.03, 3 * scatter)) ** 2) ** 2
     mean = np.sum(weight * np.where(good, level, 0.0), axis=1) / weight.sum(axis=1)
     value = np.exp(mean)
     value = value / float(np.mean(value * irradiance))
-    return FluxIntensity(value, value / np.sqrt(weight.sum(axis=1)), True)
+    return FluxIntensity(value, value / np.sqrt(weight.sum(axis=1)), True, scatter)

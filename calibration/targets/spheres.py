@@ -170,14 +170,18 @@ def detect_spheres(
     groups = [g for g in groups if g]
     if not groups:
         raise FitError(
-            "no mirror sphere found: no circle of edges holds a moving highlight under half of the lights"
+            "no mirror sphere found: no circle of edges holds a moving highlight under half of the lights;"
+            " where a ball is as dark as what is behind it, give its mask"
         )
     found = _refined(images, groups[: 2 * (count or 16)], lens, survey.factor)
+    alike = _alike(survey, [view for _, view in found])
     if count is not None:
         if len(found) < count:
-            raise FitError(f"found {len(found)} mirror spheres, want {count}")
-        found = found[:count]
-    elif found:
+            raise FitError(f"found {len(found)} mirror spheres, want {count}: give a mask of each")
+        # Stable: within the alike and within the others, the best outlines first.
+        found = [found[k] for k in np.argsort(~alike, kind="stable")[:count]]
+    else:
+        found = [f for f, same in zip(found, alike, strict=True) if same]
         found = [f for f in found if f[0] > 0.5 * found[0][0]]
     if not found:
         raise FitError("no mirror sphere found: the candidates' outlines are no circles at full resolution")
@@ -298,17 +302,28 @@ def _mirrors(survey: _Survey, candidates: list[_Candidate]) -> list[_Candidate]:
 
 def _highlight_cue(survey: _Survey, c: _Candidate) -> tuple[float, float, float]:
     """Share of lights with a highlight; spread of its positions and their reach from the centre, in radii."""
+    at = _highlights(survey, c.centre_px, c.radius_px)
+    bright = np.isfinite(at[:, 0])
+    if bright.sum() < 3:
+        return 0.0, 0.0, 9.0
+    spread = float(np.hypot(*at[bright].std(axis=0)))
+    reach = float(np.percentile(np.hypot(*at[bright].T), 90))
+    return float(bright.mean()), spread, reach
+
+
+def _highlights(survey: _Survey, centre_px: Float, radius_px: float) -> Float:
+    """Place of the compact highlight under each light, (n, 2) from the centre in radii; NaN without one."""
     f = survey.factor
-    (x, y), r = (c.centre_px + 0.5) / f - 0.5, c.radius_px / f
-    _, h, w = survey.peak.shape
+    (x, y), r = (centre_px + 0.5) / f - 0.5, radius_px / f
+    n, h, w = survey.peak.shape
+    places = np.full((n, 2), np.nan)
     x0, x1, y0, y1 = int(max(x - r, 0)), int(min(x + r + 1, w)), int(max(y - r, 0)), int(min(y + r + 1, h))
     if x1 - x0 < 4 or y1 - y0 < 4:
-        return 0.0, 0.0, 9.0
+        return places
     gy, gx = np.mgrid[y0:y1, x0:x1]
-    away = np.hypot(gx - x, gy - y) / r
-    inside = away < 0.95
+    inside = np.hypot(gx - x, gy - y) / r < 0.95
     if inside.sum() < 20:
-        return 0.0, 0.0, 9.0
+        return places
     disc = survey.peak[:, y0:y1, x0:x1][:, inside]
     steady = np.median(disc, axis=0)
     rise = disc - steady
@@ -316,13 +331,32 @@ def _highlight_cue(survey: _Survey, c: _Candidate) -> tuple[float, float, float]
     typical = np.median(disc, axis=1) + 1e-12
     compact = np.mean(rise > 0.5 * top[:, None], axis=1)
     bright = (top > 3 * typical) & (compact < 0.06) & (top > 0.1 * np.median(top))
-    at = rise.argmax(axis=1)
-    px, py = gx[inside][at], gy[inside][at]
-    if bright.sum() < 3:
-        return 0.0, 0.0, 9.0
-    spread = float(np.hypot(px[bright].std(), py[bright].std()) / r)
-    reach = float(np.percentile(away[inside][at][bright], 90))
-    return float(bright.mean()), spread, reach
+    at = rise.argmax(axis=1)[bright]
+    places[bright] = np.stack([gx[inside][at] - x, gy[inside][at] - y], axis=-1) / r
+    return places
+
+
+_LIKENESS = 0.8
+"""Least correlation of the highlights' motion in two balls: chance has a spread of 0.35 with 5 lights."""
+
+
+def _alike(survey: _Survey, views: Sequence[SphereView]) -> NDArray[np.bool_]:
+    """Which of the views show the lights as most others do; all of them where no two agree.
+
+    The highlights of two mirror balls move alike from light to light. Those of glossy bumps, glass, or the
+    stray bright pixels of a renderer inside any round outline do not.
+    """
+    places = [_highlights(survey, view.centre_px, view.radius_px) for view in views]
+    agreeing = np.zeros(len(views), int)
+    for i, a in enumerate(places):
+        for j, b in enumerate(places[:i]):
+            both = np.isfinite(a[:, 0]) & np.isfinite(b[:, 0])
+            if both.sum() < 4:
+                continue
+            u, v = a[both] - np.median(a[both], axis=0), b[both] - np.median(b[both], axis=0)
+            if np.sum(u * v) > _LIKENESS * np.sqrt(np.sum(u * u) * np.sum(v * v)):
+                agreeing[[i, j]] += 1
+    return np.asarray(agreeing >= 0.5 * agreeing.max(initial=0))
 
 
 def _rings(survey: _Survey, layers: list[Image], candidates: list[_Candidate]) -> list[list[_Candidate]]:

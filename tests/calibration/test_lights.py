@@ -476,6 +476,21 @@ BOARDS = [
 ]
 
 
+@pytest.mark.parametrize("spread", [0.01, 0.25])
+def test_intensities_are_as_sure_as_the_spheres_agree(spread):
+    rng = np.random.default_rng(4)
+    lights = np.c_[dome(5, 40), np.ones(40)]
+    seen = _highlights(lights)
+    seen = seen._replace(flux=seen.flux * np.exp(spread * rng.normal(size=seen.flux.shape)))
+    fitted = fit_lights(_names(40), seen, _views(CENTRES), LENS, sphere_radius_mm=RADIUS)
+    found = np.array([light.intensity[0] for light in fitted.lights.values()])
+    sigma = np.array([light.intensity_sigma[0] for light in fitted.lights.values()])
+    off = (found / np.median(found) - 1) / (sigma / found)
+    # 40 lights: the scatter of their scatter is 11 %; the scale by a median adds as much.
+    assert 0.6 < np.sqrt(np.mean(off**2)) < 1.5
+    assert any("differs between spheres" in w for w in fitted.quality.warnings) == (spread > 0.05)
+
+
 @pytest.mark.parametrize("board", BOARDS, ids=["charuco", "checkerboard"])
 def test_white_spots_have_no_ink_within_their_clearance(board):
     spots = white_spots(board, margin_mm=3)

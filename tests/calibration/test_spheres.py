@@ -89,6 +89,24 @@ def test_a_holder_that_touches_the_outline_is_not_it(depth):
     assert np.abs(errors).max() < 0.05
 
 
+def test_a_round_object_with_stray_bright_pixels_is_no_sphere():
+    lens = small_lens()
+    scene = replace(four_spheres(lens, seed=1, count=8), mirrors_backdrop=False)
+    images, rng = scene.render(1), np.random.default_rng(0)
+    v, u = np.mgrid[: lens.height, : lens.width]
+    disc = np.hypot(u - 277, v - 202) < 50
+    images[:, disc] += 3 * images[:, disc].mean()
+    for image in images:
+        # What a path tracer leaves where light went by way of a mirror.
+        y, x = 202 + rng.integers(-40, 40), 277 + rng.integers(-28, 28)
+        image[y - 1 : y + 2, x - 1 : x + 2] += 5 * image.max()
+    for count in (None, 4):
+        views = detect_spheres(images, lens, count=count)
+        errors, _ = _errors(lens, views, scene.centres)
+        assert len(views) == 4
+        assert np.abs(errors).max() < 0.05
+
+
 def test_a_circle_of_chance_edges_does_not_run_away():
     lens = small_lens()
     scene = replace(four_spheres(lens, seed=2, count=8), mirrors_backdrop=False)
