@@ -81,6 +81,11 @@ def truth_data() -> dict[str, Any]:
     fewer = ((20 * 70) / (VIEWS * 12)) ** 0.5
     bounds["focal_percent"] *= SHRINK * fewer
     bounds["principal_point_px"] *= fewer
+    # Outlines and highlights too: an error in px is the larger an angle, the smaller the ball looks. And what
+    # a lamp is taken to be away goes into its intensity.
+    smaller = (12 * SHRINK) / 16
+    for name in ("light_position_median_mm", "light_position_max_mm", "light_intensity_percent"):
+        bounds[name] *= smaller
     return data
 
 
