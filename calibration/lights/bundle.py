@@ -173,6 +173,8 @@ class _Terms(NamedTuple):
 
 _REJECT = 4.5
 """Highlights further than this many sigma are dropped: of 1e5 good ones four would be."""
+_HARMLESS_PX = 0.02
+"""Nearer, a highlight is no false one, however small the noise: the model of its shape errs by as much."""
 
 
 def adjust(
@@ -232,7 +234,8 @@ def adjust(
         before = used
         measured = _evaluate(problem, state, factor, used, 0.0)
         with np.errstate(invalid="ignore"):
-            used = np.asarray(measured.norm < _REJECT)
+            near_enough = np.linalg.norm(measured.residual, axis=-1) < _HARMLESS_PX
+            used = np.asarray((measured.norm < _REJECT) | near_enough)
         state, terms = _descend(problem, state, factor, used, 0.0)
         freedom = 2 * int(used.sum()) - width * int(used.any(axis=1).sum())
         change = 1.0

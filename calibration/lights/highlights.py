@@ -192,10 +192,21 @@ def _measure(
     )
 
 
+_SMALL_PX = 2.5
+"""Spots with a smaller half-maximum radius change within a pixel."""
+_GRID = 5
+_SHARPEST_PX, _SHARPEST_SAMPLED_PX = 0.15, 0.38
+"""Below, a spot's width says nothing more: the grid would show, and samples would miss the spot."""
+
+
 def _gaussian(
     raw: NDArray[np.float32], disc: NDArray[np.bool_], x: int, y: int, radius: float, background: float
 ) -> _Spot | None:
-    """Gauss-Newton fit of a tilted Gaussian on a plane; NaN pixels carry no weight."""
+    """Fit of a tilted Gaussian on a plane; NaN pixels carry no weight.
+
+    A pixel of a camera integrates: a sharp highlight fills one or two, and the Gaussian is summed over a grid
+    of points in each. A renderer's filter may sample instead: this is taken where it clearly fits better.
+    """
     h, w = raw.shape
     reach = int(np.ceil(2.5 * radius)) + 3
     y0, y1, x0, x1 = max(y - reach, 0), min(y + reach + 1, h), max(x - reach, 0), min(x + reach + 1, w)
@@ -205,21 +216,60 @@ def _gaussian(
     if use.sum() < 20:
         return None
     rows, columns = np.nonzero(use)
-    data = patch[use]
-    u, v = (columns + x0 - x).astype(np.float64), (rows + y0 - y).astype(np.float64)
+    places = np.stack([columns + (x0 - x), rows + (y0 - y)], axis=-1).astype(np.float64)
     spread = max(radius / 1.18, 0.6)
-    top = float(data.max()) - background
-    # Position, inverse covariance (xx, xy, yy); amplitude and plane are linear in the data.
+    fit = _fit_bump(places, patch[use], spread, reach, 1)
+    if radius < _SMALL_PX:
+        whole = _fit_bump(places, patch[use], spread, reach, _GRID)
+        # Odds of e^5 for equal parameters and unknown noise.
+        if whole is not None and (fit is None or len(places) * np.log(whole.cost / fit.cost) < 10):
+            fit = whole
+    if fit is None:
+        return None
+    determinant = fit.sharpness[0] * fit.sharpness[2] - fit.sharpness[1] ** 2
+    top = float(patch[use].max()) - background
+    if determinant <= 0 or np.hypot(*fit.place) > radius + 2 or not fit.height > 0.3 * top:
+        return None
+    variance = fit.cost / max(len(places) - 9, 1)
+    covariance = np.linalg.pinv(fit.hessian) * variance
+    sigma = float(np.sqrt(0.5 * (covariance[0, 0] + covariance[1, 1])))
+    # Much smaller than a pixel, a spot looks alike wherever in the pixel it is (renderings without blur).
+    width = determinant**-0.25
+    sigma = float(np.hypot(sigma, 0.2 * (max(0.25 - width, 0.0) / 0.1) ** 2))
+    # The model's volume: the sum of the pixels themselves would collect the noise of the whole window.
+    flux = float(fit.height * 2 * np.pi / np.sqrt(determinant))
+    area = 4 * np.pi / np.sqrt(determinant)
+    flux_sigma = float(np.sqrt(variance * area)) + (0.2 * flux if saturated else 0.0)
+    return _Spot(x + fit.place[0], y + fit.place[1], max(sigma, 0.01), flux, flux_sigma, saturated)
+
+
+class _Bump(NamedTuple):
+    place: tuple[float, float]
+    sharpness: tuple[float, float, float]
+    """Inverse covariance xx, xy, yy."""
+    height: float
+    cost: float
+    hessian: Float
+
+
+def _fit_bump(places: Float, data: Float, spread: float, reach: int, points: int) -> _Bump | None:
+    """Gauss-Newton on place and inverse covariance; height and plane are linear in the data."""
+    grid = (np.arange(points) + 0.5) / points - 0.5
+    sharpest = (_SHARPEST_PX if points > 1 else _SHARPEST_SAMPLED_PX) ** -2
+    u, v = places.T
+    fine_u = u[:, None] + np.repeat(grid, points)
+    fine_v = v[:, None] + np.tile(grid, points)
     p = np.array([0.0, 0.0, 1 / spread**2, 0.0, 1 / spread**2])
     damping, previous = 1e-3, np.inf
     keep = p
     for _ in range(40):
         cost = np.inf
         # Only an ellipse is a spot: beyond, the exponential overflows.
-        if min(p[2], p[4]) > 1e-3 and p[2] * p[4] - p[3] ** 2 > 1e-6 and np.hypot(p[0], p[1]) <= reach:
-            dx, dy = u - p[0], v - p[1]
-            shape = np.exp(-0.5 * (p[2] * dx * dx + 2 * p[3] * dx * dy + p[4] * dy * dy))
-            linear = np.stack([shape, np.ones_like(u), u, v], axis=-1)
+        ellipse = min(p[2], p[4]) > 1e-3 and p[2] * p[4] - p[3] ** 2 > 1e-6
+        if ellipse and max(p[2], p[4]) < sharpest and np.hypot(p[0], p[1]) <= reach:
+            dx, dy = fine_u - p[0], fine_v - p[1]
+            fine = np.exp(-0.5 * (p[2] * dx * dx + 2 * p[3] * dx * dy + p[4] * dy * dy)) / points**2
+            linear = np.stack([fine.sum(axis=1), np.ones_like(u), u, v], axis=-1)
             coefficients = np.linalg.lstsq(linear, data, rcond=None)[0]
             if coefficients[0] > 0:
                 residual = data - linear @ coefficients
@@ -233,32 +283,14 @@ def _gaussian(
         else:
             improved = previous - cost
             keep, previous, damping = p, cost, max(damping / 10, 1e-9)
-            bump = coefficients[0] * shape
-            by = np.stack(
-                [
-                    bump * (p[2] * dx + p[3] * dy),
-                    bump * (p[3] * dx + p[4] * dy),
-                    -0.5 * bump * dx * dx,
-                    -bump * dx * dy,
-                    -0.5 * bump * dy * dy,
-                ],
-                axis=-1,
-            )
+            bump = coefficients[0] * fine
+            motion = (p[2] * dx + p[3] * dy, p[3] * dx + p[4] * dy, -0.5 * dx * dx, -dx * dy, -0.5 * dy * dy)
+            by = np.stack([np.sum(bump * m, axis=1) for m in motion], axis=-1)
             jacobian = np.concatenate([by, linear], axis=-1)
             hessian, gradient = jacobian.T @ jacobian, jacobian.T @ residual
-            kept = coefficients, shape
+            height = float(coefficients[0])
             if improved < 1e-10 * cost:
                 break
         p = keep + np.linalg.solve(hessian + damping * np.diag(np.diag(hessian)), gradient)[:5]
-    p, (coefficients, shape) = keep, kept
-    variance = previous / max(len(data) - 9, 1)
-    covariance = np.linalg.pinv(hessian) * variance
-    sigma = float(np.sqrt(0.5 * (covariance[0, 0] + covariance[1, 1])))
-    determinant = p[2] * p[4] - p[3] ** 2
-    if determinant <= 0 or np.hypot(p[0], p[1]) > radius + 2 or not coefficients[0] > 0.3 * top:
-        return None
-    # The model's volume: the sum of the pixels themselves would collect the noise of the whole window.
-    flux = float(coefficients[0] * 2 * np.pi / np.sqrt(determinant))
-    area = 4 * np.pi / np.sqrt(determinant)
-    flux_sigma = float(np.sqrt(variance * area)) + (0.2 * flux if saturated else 0.0)
-    return _Spot(x + float(p[0]), y + float(p[1]), max(sigma, 0.01), flux, flux_sigma, saturated)
+    x, y, xx, xy, yy = (float(k) for k in keep)
+    return _Bump((x, y), (xx, xy, yy), height, previous, hessian)

@@ -112,6 +112,23 @@ def test_highlights_are_located_within_their_stated_noise(sigma):
     assert abs(np.mean(flux) - 1) < 0.03
 
 
+@pytest.mark.parametrize(
+    ("sigma", "place", "strength"), [(0.05, 0.4, 0.01), (0.2, 0.1, 0.01), (0.3, 0.01, 0.01)]
+)
+def test_a_highlight_of_one_pixel_has_its_flux_and_an_honest_place(sigma, place, strength):
+    """Mirror images of small lamps without blur, as in renderings: a pixel or two integrate them."""
+    rng, count = np.random.default_rng(2), 40
+    at = 60 + rng.uniform(-25, 25, (count, 2))
+    images = [np.full((120, 120), 1.0) + rng.normal(size=(120, 120)) * 0.3 for _ in at]
+    for image, (x, y) in zip(images, at, strict=True):
+        _spot(image, x, y, 1000.0, sigma)
+    found = locate_highlights(images, [_ball()])
+    off = found.pixels[:, 0, 0] - at
+    assert np.abs(off).max() < place
+    assert np.sqrt(np.mean((off / found.sigma_px[:, 0, 0, None]) ** 2)) < 2
+    assert np.abs(found.flux[:, 0, 0] / 1000 - 1).max() < strength
+
+
 def test_a_saturated_core_is_fitted_by_its_skirts():
     rng = np.random.default_rng(0)
     places = 60 + rng.uniform(-20, 20, (8, 2))
