@@ -6,6 +6,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,8 +37,9 @@ def import_folder(directory: Path, session_path: Path, *, bayer: str | None = No
     -------
     Session
         Done; one block of the plan and one frame for each row, in the table's order. The numbers are those
-        in the files, neither scaled nor shifted. ``facts`` names the source, the file of each frame, and
-        under ``warnings`` and ``notes`` what speaks against the data.
+        in the files, neither scaled nor shifted. ``facts`` names the source, the file of each frame, under
+        ``warnings`` and ``notes`` what speaks against the data, and under ``saturation_dn`` for each camera
+        whose samples pile up below full scale, where.
 
     Raises
     ------
@@ -140,6 +142,7 @@ class _Seen:
     def __init__(self) -> None:
         self._first: dict[str, tuple[ManifestRow, tuple[int, ...], str]] = {}
         self._bits: dict[str, int] = {}
+        self._tops: dict[str, _Top] = {}
         self._notes: Counter[str] = Counter()
         self._warnings: Counter[str] = Counter()
 
@@ -156,8 +159,14 @@ class _Seen:
         self._warnings.update(picture.warnings)
         if picture.dn.dtype == np.uint16:
             self._bits[row.camera] = self._bits.get(row.camera, 0) | _bits_in_use(picture.dn)
+        if picture.dn.dtype.kind == "u":
+            top = _top_of(picture.dn)
+            known = self._tops.get(row.camera, top._replace(at=0, below=0))
+            if top.dn == known.dn:
+                top = top._replace(at=top.at + known.at, below=top.below + known.below)
+            self._tops[row.camera] = max(top, known, key=lambda t: t.dn)
 
-    def facts(self) -> dict[str, list[str]]:
+    def facts(self) -> dict[str, object]:
         notes = [_counted(note, count) for note, count in self._notes.items()]
         for camera, bits in self._bits.items():
             low = (bits & -bits).bit_length() - 1
@@ -169,10 +178,37 @@ class _Seen:
                 notes.append(
                     f"camera {camera}: 16-bit samples whose lowest {low} bits are 0; kept as they are"
                 )
+        saturation = {camera: top.dn for camera, top in self._tops.items() if top.is_ceiling}
+        notes += [
+            f"camera {camera}: samples pile up at {dn} DN, below full scale: taken as saturated there"
+            for camera, dn in saturation.items()
+        ]
         return {
+            "saturation_dn": saturation,
             "notes": notes,
             "warnings": [_counted(warning, count) for warning, count in self._warnings.items()],
         }
+
+
+class _Top(NamedTuple):
+    """The largest sample of some pictures, how many have it, and how many lie in the 2 % below."""
+
+    dn: int
+    at: int
+    below: int
+    full_scale: int
+
+    @property
+    def is_ceiling(self) -> bool:
+        """Whether samples were cut off there: many more than the levels next to it hold."""
+        levels = max(0.02 * self.dn, 1.0)
+        return self.dn < self.full_scale and self.at >= 16 and self.at > 10 * (self.below / levels + 1)
+
+
+def _top_of(dn: NDArray[Any]) -> _Top:
+    top = int(dn.max())
+    at = int(np.count_nonzero(dn == top))
+    return _Top(top, at, int(np.count_nonzero(dn >= 0.98 * top)) - at, int(np.iinfo(dn.dtype).max))
 
 
 def _bits_in_use(dn: NDArray[np.generic]) -> int:

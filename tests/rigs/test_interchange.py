@@ -175,6 +175,22 @@ def test_a_folder_becomes_a_session_with_one_frame_a_row(folder: Path, tmp_path:
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["session"]
 
 
+@pytest.mark.parametrize(
+    ("ceiling", "light", "found"), [(4095, 1e4, 4095), (4095, 500, None), (65535, 1e5, None)]
+)
+def test_a_ceiling_below_full_scale_is_found(
+    tmp_path: Path, ceiling: int, light: float, found: int | None
+) -> None:
+    rng = np.random.default_rng(3)
+    for index in range(2):
+        image = np.minimum(rng.gamma(4.0, light / 4, (60, 80)), ceiling).astype(np.uint16)
+        write_png(tmp_path / f"a{index}.png", image)
+    manifest(tmp_path, "file,kind\na0.png,object\na1.png,object\n")
+    facts = import_folder(tmp_path, tmp_path / "session").facts
+    assert facts["saturation_dn"] == ({} if found is None else {"main": found})
+    assert any("pile up" in note for note in facts["notes"]) == (found is not None)
+
+
 def test_the_same_folder_gives_the_same_digest(folder: Path, tmp_path: Path) -> None:
     manifest(folder, "file,kind\na0.png,object\na1.png,object\n")
     first, second = (import_folder(folder, tmp_path / name) for name in ("one", "two"))
