@@ -105,6 +105,25 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
+def is_locked(path: Path) -> bool:
+    """Tell whether a holder has the lock on the file ``path``; False where that cannot be told."""
+    try:
+        with open(path, "r+b" if sys.platform == "win32" else "rb") as file:
+            if sys.platform == "win32":
+                import msvcrt
+
+                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+                file.seek(0)
+                msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)
+            else:
+                import fcntl
+
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno in (errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK) and error.filename is None
+    return False
+
+
 def encode(frame: Frame) -> memoryview:
     """Return the bytes of an uncompressed little-endian TIFF; the same frame gives the same bytes."""
     description = {

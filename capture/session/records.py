@@ -66,7 +66,7 @@ class SkipRecord(Record):
 class Problem(Record):
     """Something wrong with a session on disk."""
 
-    kind: Literal["missing", "damaged", "extra", "not done"]
+    kind: Literal["missing", "damaged", "extra", "not done", "being written"]
     file: str
     message: str
 
@@ -82,9 +82,9 @@ _LINE: TypeAdapter[FrameRecord | SkipRecord] = TypeAdapter(
 class Journal:
     """The append-only journal of one session.
 
-    A line counts once it ends in a newline and parses. The last line alone may be torn: it was being written
-    when the process died, and is dropped. Of two records of one shot the later holds; only a skip may be
-    followed by another record, so no frame is taken twice.
+    A line counts once it ends in a newline and parses. The last line may be torn: it was being written when
+    the process died. A line before it that does not parse is damage. Neither counts. Of two records of one
+    shot the later holds; only a skip may be followed by another record, so no frame is taken twice.
 
     Attributes
     ----------
@@ -92,11 +92,14 @@ class Journal:
         The latest record of each shot, by shot index.
     torn : bool
         The file ends in a torn line.
+    damaged : dict of int to str
+        What is wrong with the lines before the last that do not parse, by line number from 1.
     """
 
     def __init__(self, path: Path, shots: tuple[Shot, ...]) -> None:
         self.path = path
         self.records: dict[int, FrameRecord | SkipRecord] = {}
+        self.damaged: dict[int, str] = {}
         self._shots = shots
         self._good_bytes = 0
         self._file: BinaryIO | None = None
@@ -121,7 +124,9 @@ class Journal:
             except ValidationError as error:
                 if last:
                     return
-                raise SessionError(f"{self.path}: line {number} is damaged: {one_line(error)}") from None
+                self.damaged[number] = one_line(error)
+                self._good_bytes += len(line)
+                continue
             problem = self._objection(record)
             if problem:
                 raise SessionError(f"{self.path}: line {number}: {problem}")
@@ -142,6 +147,18 @@ class Journal:
             raise SessionError(f"shot {shot.index} is not the plan's shot of that number")
         if shot.index in taken or isinstance(self.records.get(shot.index), FrameRecord):
             raise SessionError(f"shot {shot.index} has been taken already")
+
+    def without(self, lost: set[int]) -> bytes:
+        """Return the file without torn or damaged lines and without any line of the shots in ``lost``."""
+        kept = []
+        for line in self.path.read_bytes()[: self._good_bytes].splitlines(keepends=True):
+            try:
+                record = _LINE.validate_json(line)
+            except ValidationError:
+                continue
+            if record.shot.index not in lost:
+                kept.append(line)
+        return b"".join(kept)
 
     def repair(self) -> None:
         """Cut a torn last line off; OSError where the system cannot."""

@@ -13,7 +13,7 @@ from typing import Any, Self
 from pydantic import ValidationError
 
 from capture.plan import CapturePlan, Shot
-from capture.session.disk import PART, locked, read_json, sync_folder, write_file, write_json
+from capture.session.disk import PART, is_locked, locked, read_json, sync_folder, write_file, write_json
 from capture.session.records import (
     FrameRecord,
     Journal,
@@ -56,6 +56,7 @@ class Session:
         self._shots = plan.shots()
         self._journal = Journal(path / "journal.jsonl", self._shots)
         self._writing = False
+        self._sound: set[tuple[str, str]] = set()
 
     @classmethod
     def create(
@@ -96,7 +97,8 @@ class Session:
         Raises
         ------
         SessionError
-            There is none, or its plan or journal is damaged; a torn last line of the journal is not damage.
+            There is none, its plan is damaged, or its journal is unreadable or of another plan. Journal lines
+            that do not parse are left to `verify` to tell and to `resume` to mend.
         """
         path = Path(path)
         try:
@@ -111,16 +113,20 @@ class Session:
     ) -> Self:
         """Open the session of an interrupted run, or create it where none came to be.
 
+        What is damaged is mended as by `writer`, so that `pending` names every shot to take again.
+
         Raises
         ------
         SessionError
-            The session is of another plan or rig; the message says what differs.
+            The session is of another plan or rig (the message says what differs), or is being written.
         """
         path = Path(path)
         if not (path / "plan.json").exists():
             return cls.create(path, plan, rig, facts)
         session = cls.open(path)
         session.refuse_other(plan, rig)
+        with locked(path / _LOCK):
+            session._mend()
         return session
 
     def refuse_other(self, plan: CapturePlan, rig: dict[str, Any] | None = None) -> None:
@@ -177,8 +183,10 @@ class Session:
         """Hold the session for writing: repair what a killed run left, then accept frames.
 
         A torn last journal line is cut off; temporary files and frames without a line are removed, as their
-        shots are pending. A session that is done, but with shots skipped, is no longer done. On leaving, all
-        that was handed over is on disk, or the error is raised.
+        shots are pending. So are the shots of damaged journal lines and of frames that are missing or whose
+        hash is not the journal's: these lines and files are removed too. A session that is done, but with
+        shots to take, is no longer done. On leaving, all that was handed over is on disk, or the error is
+        raised.
 
         Parameters
         ----------
@@ -193,16 +201,7 @@ class Session:
         if self._writing:
             raise SessionError(f"{self.path}: a writer is open already")
         with locked(self.path / _LOCK):
-            # another process may have written since this session was opened
-            self._journal = Journal(self.path / "journal.jsonl", self._shots)
-            try:
-                self._sweep()
-                self._journal.repair()
-                if self.done and self.pending():
-                    (self.path / "done.json").unlink()
-                    sync_folder(self.path)
-            except OSError as error:
-                raise SessionError(f"{self.path} cannot be written: {error}") from None
+            self._mend()
             self._writing = True
             try:
                 with self._journal as journal, Writer(self.path, journal, queue_bytes) as writer:
@@ -245,8 +244,12 @@ class Session:
         Raises
         ------
         SessionError
-            The plan has no such camera, or several and none was named.
+            The plan has no such camera, or several and none was named; or the journal has damaged lines.
         """
+        for number, what in self._journal.damaged.items():
+            raise SessionError(
+                f"{self._journal.path}: line {number} is damaged: {what}: resume takes its shot again"
+            )
         if camera is None:
             if len(self.cameras) > 1:
                 raise SessionError(f"{self.path} has cameras {', '.join(self.cameras)}: name one")
@@ -256,13 +259,18 @@ class Session:
         return Stack(self.path, (record for record in self.frames if record.shot.camera == camera))
 
     def verify(self) -> tuple[Problem, ...]:
-        """Compare the folder with its journal: every hash, every name, and whether it is done."""
+        """Compare the folder with its journal: every hash, every name, and whether it is done.
+
+        While a writer is open, here or in another process, that is the one problem told: the folder changes.
+        """
+        if is_locked(self.path / _LOCK):
+            message = "a run is writing the session: verify it when that has ended"
+            return (Problem(kind="being written", file=_LOCK, message=message),)
         problems: list[Problem] = []
         frames = self.frames
         for record in frames:
             try:
-                with open(self.path / record.file, "rb") as file:
-                    sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+                sha256 = self._sha256(record)
             except FileNotFoundError:
                 problems.append(Problem(kind="missing", file=record.file, message="the journal names it"))
             except OSError as error:
@@ -276,6 +284,9 @@ class Session:
             name = f"frames/{path.name}"
             if name not in known:
                 problems.append(Problem(kind="extra", file=name, message="the journal does not name it"))
+        for number, what in self._journal.damaged.items():
+            message = f"line {number} is damaged: {what}: resuming takes its shot again"
+            problems.append(Problem(kind="damaged", file="journal.jsonl", message=message))
         if self._journal.torn:
             message = "its last line is torn: resuming takes that shot again"
             problems.append(Problem(kind="damaged", file="journal.jsonl", message=message))
@@ -291,6 +302,45 @@ class Session:
     def _records(self) -> list[FrameRecord | SkipRecord]:
         return sorted(list(self._journal.records.values()), key=lambda record: record.shot.index)
 
+    def _sha256(self, record: FrameRecord) -> str:
+        with open(self.path / record.file, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def _is_sound(self, record: FrameRecord) -> bool:
+        key = (record.file, record.sha256)
+        if key in self._sound:  # hashed by `resume` a moment ago
+            return (self.path / record.file).is_file()
+        try:
+            sound = self._sha256(record) == record.sha256
+        except FileNotFoundError:
+            return False
+        if sound:
+            self._sound.add(key)
+        return sound
+
+    def _mend(self) -> None:
+        """Read the journal again and make it and the folder agree; the lock must be held."""
+        # another process may have written since this session was opened
+        self._journal = Journal(self.path / "journal.jsonl", self._shots)
+        try:
+            self._sweep()
+            lost = [record for record in self.frames if not self._is_sound(record)]
+            # files go before their lines: killed in between, they are missing frames to the next mend, where
+            # frames without lines would be kept as the only copies
+            for record in lost:
+                (self.path / record.file).unlink(missing_ok=True)
+            if lost or self._journal.damaged:
+                kept = self._journal.without({record.shot.index for record in lost})
+                write_file(self._journal.path, kept)
+                self._journal = Journal(self._journal.path, self._shots)
+            else:
+                self._journal.repair()
+            if self.done and self.pending():
+                (self.path / "done.json").unlink()
+                sync_folder(self.path)
+        except OSError as error:
+            raise SessionError(f"{self.path} cannot be written: {error}") from None
+
     def _sweep(self) -> None:
         known = {record.file for record in self.frames}
         stray = [
@@ -298,9 +348,9 @@ class Session:
             for path in (self.path / "frames").glob("*")
             if _OURS.fullmatch(path.name) and f"frames/{path.name}" not in known
         ]
-        # frames are written one at a time: more than one without a line means that lines were lost, and these
-        # may be the only copies of what was taken
-        if sum(path.suffix != PART for path in stray) > 1:
+        # frames are written one at a time: more than one without a line, besides those of damaged lines,
+        # means that lines were lost, and these may be the only copies of what was taken
+        if sum(path.suffix != PART for path in stray) > 1 + len(self._journal.damaged):
             raise SessionError(
                 f"{self.path / 'frames'} has {len(stray)} frames that the journal does not name, more than a "
                 "killed run leaves: move them elsewhere, then resume"
@@ -308,7 +358,7 @@ class Session:
         for path in stray:
             path.unlink()
         (self.path / "frames").mkdir(exist_ok=True)
-        for path in self.path.glob(f"*.json{PART}"):
+        for path in self.path.glob(f"*.json*{PART}"):
             path.unlink()
 
 

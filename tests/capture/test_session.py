@@ -214,11 +214,104 @@ def test_a_journal_changed_after_the_end_is_found(done):
     assert [problem.kind for problem in Session.open(done).verify()] == ["damaged"]
 
 
-def test_a_damaged_line_inside_the_journal_is_refused(done):
+def break_missing(done):
+    (done / "frames/000003.tif").unlink()
+
+
+def break_bits(done):
+    data = bytearray((done / "frames/000003.tif").read_bytes())
+    data[-1] ^= 1
+    (done / "frames/000003.tif").write_bytes(data)
+
+
+def break_cut(done):
+    (done / "frames/000003.tif").write_bytes((done / "frames/000003.tif").read_bytes()[:-1])
+
+
+def break_line(done, index=3):
+    lines = (done / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    lines[index] = b'{"event":"frame","sh\xff\n'
+    (done / "journal.jsonl").write_bytes(b"".join(lines))
+
+
+@pytest.mark.parametrize(
+    ("breaks", "again"),
+    [
+        ((break_missing,), [3]),
+        ((break_bits,), [3]),
+        ((break_cut,), [3]),
+        ((break_line,), [3]),
+        ((lambda done: break_line(done, 25),), [25]),
+        ((break_missing, lambda done: break_line(done, 7), lambda done: break_line(done, 25)), [3, 7, 25]),
+    ],
+    ids=["missing", "bits", "cut", "line", "last line", "several"],
+)
+@pytest.mark.parametrize("finish", [True, False])
+def test_resume_takes_again_what_is_damaged(done, finished, breaks, again, finish):
+    if not finish:
+        (done / "done.json").unlink()
+    for damage in breaks:
+        damage(done)
+    before = Session.open(done)
+    assert {problem.kind for problem in before.verify()} & {"missing", "damaged"}
+    session = Session.resume(done, small_plan(), RIG)
+    assert [shot.index for shot in session.pending()] == again
+    assert not session.done
+    assert {problem.kind for problem in session.verify()} == {"not done"}
+    capture(done, FakeScene())
+    whole = Session.open(done)
+    assert whole.verify() == ()
+    assert whole.done
+    assert [record.shot for record in whole.frames] == list(small_plan().shots())
+    for image, want in zip(whole.stack(), Session.open(finished).stack(), strict=True):
+        np.testing.assert_array_equal(image, want)
+
+
+def test_a_writer_mends_without_resume(done):
+    break_bits(done)
+    session = Session.open(done)
+    with session.writer() as writer:
+        assert [shot.index for shot in session.pending()] == [3]
+        assert not (done / "frames/000003.tif").exists()
+        writer.put(session.pending()[0], frame())
+    session.finish()
+    assert Session.open(done).verify() == ()
+
+
+def test_an_older_skip_does_not_stand_for_a_lost_frame(tmp_path):
+    session = Session.create(tmp_path / "s", small_plan(), RIG)
+    with session.writer() as writer:
+        for shot in session.pending():
+            writer.skip(shot, "lost") if shot.index == 2 else writer.put(shot, frame())
+    with session.writer() as writer:
+        writer.put(session.pending()[0], frame())
+    (session.path / "frames/000002.tif").unlink()
+    again = Session.resume(session.path, small_plan(), RIG)
+    assert again.skipped == ()
+    with pytest.raises(SessionError, match="1 of 26 shots have not been taken"):
+        again.finish()
+
+
+def test_verify_of_a_session_being_written_says_so(tmp_path):
+    session = Session.create(tmp_path / "s", small_plan(), RIG)
+    with session.writer():
+        (session.path / "frames/000000.tif.part").write_bytes(b"half")
+        script = (
+            "from capture.session import Session\n"
+            f"print([problem.kind for problem in Session.open({str(session.path)!r}).verify()])"
+        )
+        other = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+        assert other.stdout.strip() == "['being written']"
+    assert [problem.kind for problem in session.verify()] == ["extra", "not done"]
+
+
+def test_a_damaged_line_inside_the_journal_is_told_and_its_frames_not_read_around(done):
     lines = (done / "journal.jsonl").read_bytes().splitlines(keepends=True)
     (done / "journal.jsonl").write_bytes(b"".join([*lines[:5], b'{"event":"frame","shot"\n', *lines[6:]]))
+    damaged = Session.open(done)
+    assert "line 6 is damaged" in str(damaged.verify()[1])
     with pytest.raises(SessionError, match=r"journal\.jsonl: line 6 is damaged"):
-        Session.open(done)
+        damaged.stack()
     (done / "journal.jsonl").write_bytes(b"".join([*lines[:5], lines[4], *lines[5:]]))
     with pytest.raises(SessionError, match=r"line 6: shot 4 has been taken already"):
         Session.open(done)
