@@ -2,11 +2,11 @@
 
 from collections.abc import Generator, Mapping, Sequence
 from types import TracebackType
-from typing import Protocol, Self, runtime_checkable
+from typing import Annotated, Protocol, Self, runtime_checkable
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from capture.frame import Frame
+from capture.frame import Frame, format_bits
 from capture.plan import Record
 
 
@@ -30,6 +30,11 @@ class DeviceLost(DeviceError):
     """The device is gone; only opening it anew can help."""
 
 
+def _known_format(name: str) -> str:
+    format_bits(name)
+    return name
+
+
 class CameraLimits(Record):
     """What a camera can do, as far as its configuration tells without opening it."""
 
@@ -39,7 +44,7 @@ class CameraLimits(Record):
     gain_max_db: float = 0.0
     width: int = Field(gt=0)
     height: int = Field(gt=0)
-    pixel_format: str = "Mono12"
+    pixel_format: Annotated[str, AfterValidator(_known_format)] = "Mono12"
     readout_s: float = Field(default=0.05, ge=0)
 
 

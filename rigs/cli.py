@@ -56,6 +56,23 @@ def _folder(path: Path) -> Path:
     return path
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        _say(f"gnomon {version('gnomon')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
 Simulate = Annotated[
     Path | None, typer.Option(help="Truth file: play the rig by its simulated twin.", show_default=False)
 ]
@@ -193,14 +210,21 @@ def capture(
     config = load_rig(rig)
     chosen = Session.open(session).plan if plan is None else load_plan(plan)
     _say(f"{chosen.name}: {workflows.describe(workflows.check_plan(config, chosen, session))}")
-    done = workflows.capture_session(
-        config,
-        chosen,
-        session,
-        simulate=_truth(simulate),
-        resume=resume,
-        track=track,
-    )
+    try:
+        done = workflows.capture_session(
+            config,
+            chosen,
+            session,
+            simulate=_truth(simulate),
+            resume=resume,
+            track=track,
+        )
+    except KeyboardInterrupt:
+        _fail(
+            f"interrupted: go on with `gnomon capture {rig} {session} --resume`, and --simulate as before",
+            130,
+        )
+        raise typer.Exit(130) from None
     _say(f"{session}: {len(done.frames)} frames, {len(done.skipped)} skipped, digest {done.digest[:12]}")
     if done.skipped:
         for skip in done.skipped[:10]:

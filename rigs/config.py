@@ -43,10 +43,10 @@ class Targets(Record):
 
 
 class Pin(Record):
-    """One calibration in use: the model file, relative to rig.yaml, and its digest."""
+    """One calibration in use: the model file, relative to rig.yaml, and its whole digest (64 hex digits)."""
 
     path: str
-    digest: str | None = None
+    digest: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
 
 
 class Calibrations(Record):

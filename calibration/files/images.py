@@ -33,6 +33,8 @@ def write_exr(
     ------
     ValueError
         No channel, channels of different shapes, or an attribute that the format has itself.
+    OSError
+        The disk is full, or the folder cannot be written.
     """
     import OpenEXR
 
@@ -47,7 +49,10 @@ def write_exr(
             raise ValueError(f"{path}: attribute {name!r} belongs to the format")
         header[name] = float(value) if isinstance(value, float) else value
     with replacing(Path(path)) as temporary, OpenEXR.File(header, planes) as file:
-        file.write(str(temporary))
+        try:
+            file.write(str(temporary))
+        except RuntimeError as error:
+            raise OSError(f"{path}: cannot be written: {' '.join(str(error).split())}") from None
 
 
 def read_exr(path: Path) -> dict[str, NDArray[np.float32]]:

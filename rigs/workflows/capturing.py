@@ -1,5 +1,6 @@
 """Plans checked and run on a rig, or on its twin."""
 
+import hashlib
 import shutil
 from collections.abc import Iterable
 from contextlib import closing
@@ -80,8 +81,14 @@ def capture_session(
         raise ConfigError("\n".join(f"plan {plan.name}: {problem}" for problem in report.problems))
     snapshot = config.model_dump(mode="json", exclude={"calibrations"})
     facts: dict[str, Any] = {"simulated": simulate is not None}
-    begun = resume and (path / "plan.json").exists()
-    taken = [record.shot for record in Session.open(path).frames] if begun else []
+    if simulate is not None:
+        facts["truth"] = _digest(simulate)
+    taken = []
+    if resume and (path / "plan.json").exists():
+        begun = Session.open(path)
+        if begun.facts.get("truth") != facts.get("truth"):
+            raise ConfigError(f"{path}: was begun with another truth, or with none: resume it with the same")
+        taken = [record.shot for record in begun.frames]
     # A rig that does not open leaves no empty session behind.
     with open_rig(config, simulate, taken=taken) as rig:
         begin = Session.resume if resume else Session.create
@@ -90,6 +97,12 @@ def capture_session(
             for _ in track(Counted(events, len(session.pending())), f"capturing {plan.name}"):
                 pass
     return Session.open(path)
+
+
+def _digest(truth: Truth) -> str:
+    """SHA-256 of what is simulated; faults and bounds may differ between the runs of one session."""
+    text = truth.model_dump_json(exclude={"faults", "bounds"})
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def list_devices() -> list[str]:

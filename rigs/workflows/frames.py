@@ -20,7 +20,19 @@ Image = NDArray[np.float32]
 
 
 def stack_of(session: Session, camera: str | None) -> Stack:
-    """Frames of one camera; its name may be left out where the session has only one."""
+    """Frames of one camera; its name may be left out where the session has only one.
+
+    Raises
+    ------
+    FitError
+        The session is not complete, has no frames, or the camera is not told or not there.
+    """
+    if not session.done:
+        missing, total = len(session.pending()), len(session.plan.shots())
+        raise FitError(
+            f"{session.path}: {missing} of {total} shots have no frame yet: complete it with "
+            "`gnomon capture RIG SESSION --resume`"
+        )
     cameras = sorted({record.shot.camera for record in session.frames})
     if not cameras:
         raise FitError(f"{session.path}: has no frames")

@@ -78,7 +78,7 @@ def _file_faults() -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise ConfigError(f"{error.filename}: no such file") from None
+        raise ConfigError(f"{error.filename}: no such file" if error.filename else str(error)) from None
     except (ValueError, OSError) as error:
         raise ConfigError(str(error)) from None
 

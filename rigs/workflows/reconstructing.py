@@ -20,6 +20,8 @@ from rigs.config import ConfigError
 from rigs.workflows.frames import LightImages, check_lens, light_images, of_kind, provenance_of
 from rigs.workflows.progress import Track, silent
 
+_LEAST_SOLVED = 0.02
+
 
 class Result(NamedTuple):
     """One reconstructed object: what it rests on and what came out."""
@@ -32,12 +34,15 @@ class Result(NamedTuple):
 
 
 def read_mask(path: Path, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Mask image, any format OpenCV reads: True where any channel is not zero."""
+    """Mask image, any format OpenCV reads: True where any colour is not 0, or a cut-out is opaque."""
     if not path.is_file():
         raise ConfigError(f"{path}: no such file")
     image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if image is None:
         raise ConfigError(f"{path}: is no image that can be read")
+    cut_out = image.ndim == 3 and image.shape[2] == 4 and np.ptp(image[..., 3]) > 0
+    if cut_out:
+        image = image[..., 3]
     mask = np.asarray(image > 0 if image.ndim == 2 else (image[..., :3] > 0).any(axis=-1))
     if mask.shape != shape:
         raise ConfigError(
@@ -85,6 +90,8 @@ def reconstruct(
             f"the light model has no {', '.join(unknown[:5])}{' ...' if len(unknown) > 5 else ''}; "
             f"it has {', '.join(list(lights.lights)[:5])} ..."
         )
+    if len(used) < 3:
+        raise FitError(f"{session.path}: images under {len(used)} lights: photometric stereo needs 3 or more")
     shape = images.value.shape[1:3]
     check_lens(lens, shape)
     if lens is None and any(isinstance(light, NearLight) for light in used):
@@ -108,6 +115,11 @@ def reconstruct(
         method=method,
         provenance=provenance,
     )
+    if reconstruction.normals.valid[mask].mean() < _LEAST_SOLVED:
+        raise FitError(
+            "hardly a pixel has a normal facing the camera: do the light directions point from the object "
+            "to the lights, in the camera's frame? A list with y up, z to the camera says so with frame yup"
+        )
     name = pose or of_kind(session, camera, "object", pose).poses[0]
     return Result(reconstruction, images, mask, name, provenance)
 
@@ -161,8 +173,13 @@ def write_reconstruction(
     written = [out / name for name in ("normals.exr", "albedo.exr", "depth.exr", "mesh.ply", "normals.png")]
     models = {"sensor": sensor, "lens": lens, "lights": lights}
     (out / "models").mkdir(exist_ok=True)
+    (out / "report.html").unlink(missing_ok=True)
     for name, model in models.items():
-        if model is not None:
+        if model is None:
+            # One left from an earlier run had no part in this result.
+            for suffix in (".json", ".npz"):
+                (out / "models" / f"{name}{suffix}").unlink(missing_ok=True)
+        else:
             files.save_model(out / "models" / f"{name}.json", model)
             written.append(out / "models" / f"{name}.json")
     return written

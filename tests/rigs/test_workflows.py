@@ -4,20 +4,26 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import closing
+from itertools import islice
 
 import conftest
+import cv2
 import numpy as np
 import pytest
 from scipy import stats
 
 from calibration import files
 from calibration.geometry import angle_deg
-from calibration.lights.model import LightSet, NearLight
+from calibration.lights.model import DistantLight, LightSet, NearLight
 from calibration.provenance import FitError
 from calibration.radiometric import RadiometricModel
 from calibration.targets.boards import Charuco, Checkerboard
+from capture.runner import run
+from capture.session import Session
 from rigs import verify, workflows
-from rigs.config import Calibrations, ConfigError, Pin, SphereTarget, load_plan
+from rigs.config import Calibrations, ConfigError, Pin, SphereTarget, load_plan, load_rig
+from rigs.rig import open_rig
 
 CAMERA = "top"
 
@@ -234,7 +240,7 @@ def test_pinned_models_are_checked(mini, models, tmp_path):
     assert workflows.pinned(good, tmp_path, CAMERA, "sensor", RadiometricModel) is None
     for pins, words in (
         ({"lens": Pin(path="lens.json", digest="0" * 64)}, "calibrations.top.lens"),
-        ({"lens": Pin(path="none.json")}, "no such file"),
+        ({"lens": Pin(path="none.json")}, "none.json: no such model"),
         ({"sensor": Pin(path="lens.json")}, "calibrations.top.sensor"),
     ):
         (problem,) = workflows.check_pins(rig(**pins), tmp_path)
@@ -301,3 +307,62 @@ def test_plan_that_the_truth_cannot_play(mini, tmp_path):
     with pytest.raises(ConfigError, match="led02"):
         workflows.capture_session(mini.config, plan, tmp_path / "new", simulate=truth.replace(lights=lights))
     assert not (tmp_path / "new").exists()
+
+
+# --- what must not pass in silence -------------------------------------------------------------------------
+
+
+def cut_short(mini, path):
+    """A session of which half the shots are not taken."""
+    plan = load_plan(mini.plan("relief"))
+    with open_rig(mini.config, mini.known) as rig:
+        session = Session.create(path, plan, mini.config.model_dump(mode="json", exclude={"calibrations"}))
+        with closing(run(plan, rig, session)) as events:
+            for _ in islice(events, len(plan.shots()) // 2):
+                pass
+    return Session.open(path)
+
+
+def test_unfinished_session_is_refused(mini, models, tmp_path):
+    with pytest.raises(FitError, match=r"\d+ of \d+ shots have no frame yet"):
+        workflows.reconstruct(cut_short(mini, tmp_path / "s"), models.lights.lights, lens=models.lens)
+
+
+def test_another_truth_does_not_go_on_with_a_session(mini, captured):
+    path = captured("lens").path
+    other = mini.known.replace(seed=mini.known.seed + 1)
+    with pytest.raises(ConfigError, match="another truth"):
+        workflows.capture_session(
+            mini.config, load_plan(mini.plan("lens")), path, simulate=other, resume=True
+        )
+
+
+def test_models_of_an_earlier_result_do_not_stay(relief, models, tmp_path):
+    workflows.write_reconstruction(tmp_path, relief, lens=models.lens, sensor=models.sensor)
+    (tmp_path / "report.html").write_text("of the earlier result")
+    workflows.write_reconstruction(tmp_path, relief, lens=models.lens)
+    assert sorted(path.name for path in (tmp_path / "models").iterdir()) == ["lens.json", "lens.npz"]
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_lights_that_are_behind_the_object_are_noticed(captured, models):
+    turned = {
+        name: DistantLight(direction=(0.3 * np.cos(i), 0.3 * np.sin(i), 0.9))
+        for i, name in enumerate(models.lights.lights.lights)
+    }
+    with pytest.raises(FitError, match=r"facing the camera|no pixel"):
+        workflows.reconstruct(captured("relief"), LightSet(lights=turned), sensor=models.sensor)
+
+
+def test_mask_of_a_cut_out_is_its_opacity(tmp_path):
+    picture = np.full((4, 6, 4), 255, np.uint8)
+    picture[:, :3, 3] = 0
+    cv2.imwrite(str(tmp_path / "cut.png"), picture)
+    assert workflows.read_mask(tmp_path / "cut.png", (4, 6)).sum() == 12
+
+
+def test_unknown_pixel_format_is_told_with_its_key(mini, tmp_path):
+    path = tmp_path / "rig.yaml"
+    path.write_text(mini.rig.read_text().replace("Mono12", "Mono13"))
+    with pytest.raises(ConfigError, match=r"cameras\.top\.pixel_format: pixel format 'Mono13'"):
+        load_rig(path)
