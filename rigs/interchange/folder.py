@@ -180,7 +180,7 @@ class _Seen:
                 )
         saturation = {camera: top.dn for camera, top in self._tops.items() if top.is_ceiling}
         notes += [
-            f"camera {camera}: samples pile up at {dn} DN, below full scale: taken as saturated there"
+            f"camera {camera}: samples pile up at {dn} DN, below full scale: saturated there, it seems"
             for camera, dn in saturation.items()
         ]
         return {
