@@ -420,6 +420,10 @@ def reconstruct(
     method: Annotated[
         Literal["robust", "least-squares"], typer.Option(help="Solver of the photometric stereo.")
     ] = "robust",
+    depth: Annotated[
+        float | None,
+        typer.Option(min=1e-3, help="Rough distance of the object, mm; without it that of the spheres."),
+    ] = None,
     camera: CameraOption = None,
 ) -> None:
     """Normals, albedo, depth and mesh, each with its uncertainty, from images under known lights."""
@@ -437,11 +441,14 @@ def reconstruct(
         pose=pose,
         method=method,
         camera=camera,
+        depth_mm=depth,
         track=track,
     )
     for path in workflows.write_reconstruction(out, result, sensor=radiometric, lens=view, lights=light_set):
         _say(str(path))
     quality = result.reconstruction.normals.quality
+    if result.depth_unit == "relative":
+        typer.echo("warning: depth is relative, nothing tells its scale: give --depth in mm", err=True)
     for warning in () if quality is None else quality.warnings:
         typer.echo(f"warning: {warning}", err=True)
 

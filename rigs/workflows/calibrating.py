@@ -70,7 +70,7 @@ def calibrate_lens(
     """Lens from the session's ``board`` frames; frames of one pose count as one view."""
     assert board is not None
     stack = of_kind(session, camera, "board")
-    model = sensor_for(stack, sensor)
+    model = sensor_for(session, stack, sensor)
     views, names, missed = [], [], []
     for name, view in track(_board_views(stack), "finding boards"):
         radiance = merged_of(view, model)

@@ -85,10 +85,10 @@ def capture_session(
         facts["truth"] = _digest(simulate)
     taken = []
     if resume and (path / "plan.json").exists():
-        begun = Session.open(path)
-        if begun.facts.get("truth") != facts.get("truth"):
+        if Session.open(path).facts.get("truth") != facts.get("truth"):
             raise ConfigError(f"{path}: was begun with another truth, or with none: resume it with the same")
-        taken = [record.shot for record in begun.frames]
+        # Mended first: a frame that is taken again is none that was taken.
+        taken = [record.shot for record in Session.resume(path, plan, snapshot, facts).frames]
     # A rig that does not open leaves no empty session behind.
     with open_rig(config, simulate, taken=taken) as rig:
         begin = Session.resume if resume else Session.create

@@ -12,11 +12,12 @@ from calibration.lens import LensModel
 from calibration.provenance import FitError, Provenance
 from calibration.radiometric import Radiance, RadiometricModel, demosaic
 from calibration.radiometric import merge as merge_frames
-from capture.frame import format_cfa
+from capture.frame import format_bits, format_cfa
 from capture.session import Session, Stack
 from rigs.workflows.progress import Track, silent
 
 Image = NDArray[np.float32]
+_MOST_DARKS = 8
 
 
 def stack_of(session: Session, camera: str | None) -> Stack:
@@ -63,10 +64,20 @@ def provenance_of(session: Session, **options: str | float | int | bool) -> Prov
     return Provenance(session=session.digest, code_version=version("gnomon"), options=options)
 
 
-def sensor_for(stack: Stack, sensor: RadiometricModel | None) -> RadiometricModel:
-    """``sensor``, or the nominal model of these frames; FitError where its size is not theirs."""
+def sensor_for(session: Session, stack: Stack, sensor: RadiometricModel | None) -> RadiometricModel:
+    """``sensor``, or the nominal model of these frames; FitError where its size is not theirs.
+
+    The nominal model saturates at the ceiling that the import found in the camera's frames, and takes its
+    black level from the session's ``dark`` frames where there are any.
+    """
     if sensor is None:
-        return RadiometricModel.nominal(stack.pixel_format, stack.shape[1:])
+        camera = stack.records[0].shot.camera
+        ceiling = session.facts.get("saturation_dn", {}).get(camera)
+        darks = session.stack(camera).select(kind="dark")[:_MOST_DARKS]
+        means = [float(np.asarray(frame, np.float64).mean()) for frame in darks]
+        black = float(np.mean(means)) if means and format_bits(stack.pixel_format) else 0.0
+        shape = stack.shape[1:]
+        return RadiometricModel.nominal(stack.pixel_format, shape, black_dn=black, saturation_dn=ceiling)
     if sensor.shape != stack.shape[1:]:
         raise FitError(
             f"sensor model is for frames of {sensor.shape}, these are {stack.shape[1:]} (rows, columns)"
@@ -126,7 +137,7 @@ def light_images(
     poses = tuple(dict.fromkeys(stack.poses))
     if len(poses) > 1:
         raise FitError(f"{session.path}: {kind!r} frames of poses {', '.join(poses)}: say which with --pose")
-    model = sensor_for(stack, sensor)
+    model = sensor_for(session, stack, sensor)
     names = tuple(name for name in dict.fromkeys(stack.lights) if name)
     if not names:
         raise FitError(f"{session.path}: no {kind!r} frame has a light")
@@ -152,7 +163,7 @@ def merge_session(
 ) -> Iterator[Path]:
     """Write one radiance EXR, ``R G B`` or ``Y`` and their sigma, for each pose and light; yield paths."""
     stack = stack_of(session, camera)
-    model = sensor_for(stack, sensor)
+    model = sensor_for(session, stack, sensor)
     out.mkdir(parents=True, exist_ok=True)
     groups = tuple(dict.fromkeys(zip(stack.poses, stack.lights, strict=True)))
     for pose, light in track(groups, "merging exposures"):

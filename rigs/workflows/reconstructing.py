@@ -1,7 +1,7 @@
 """Normals, albedo, depth and mesh from a session under known lights."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -31,6 +31,7 @@ class Result(NamedTuple):
     mask: NDArray[np.bool_]
     name: str
     provenance: Provenance
+    depth_unit: Literal["mm", "px", "relative"]
 
 
 def read_mask(path: Path, shape: tuple[int, ...]) -> NDArray[np.bool_]:
@@ -96,6 +97,9 @@ def reconstruct(
     check_lens(lens, shape)
     if lens is None and any(isinstance(light, NearLight) for light in used):
         raise FitError("the lights are near: where each pixel is seen needs a lens model: give --lens")
+    depth_mm = depth_mm or lights.scene_depth_mm
+    if depth_mm is None and any(isinstance(light, NearLight) for light in used):
+        raise FitError("near lights, and nothing tells how far the object is: give --depth in mm, roughly")
     if mask is None:
         mask = object_mask(images.value, images.variance)
         if not mask.any():
@@ -111,7 +115,7 @@ def reconstruct(
         [light for light in used if light is not None],
         lens=lens,
         mask=mask,
-        depth_mm=depth_mm or lights.scene_depth_mm,
+        depth_mm=depth_mm,
         method=method,
         provenance=provenance,
     )
@@ -121,7 +125,8 @@ def reconstruct(
             "to the lights, in the camera's frame? A list with y up, z to the camera says so with frame yup"
         )
     name = pose or of_kind(session, camera, "object", pose).poses[0]
-    return Result(reconstruction, images, mask, name, provenance)
+    unit: Literal["mm", "px", "relative"] = "px" if lens is None else "relative" if depth_mm is None else "mm"
+    return Result(reconstruction, images, mask, name, provenance, unit)
 
 
 def solve_again(result: Result, lights: LightSet, lens: LensModel | None, method: Method) -> NormalMap:
@@ -167,7 +172,7 @@ def write_reconstruction(
         {f"albedo.{letter}": plane for letter, plane in zip(letters, planes, strict=True)},
         about | {"units": "reflectance relative to the lights' intensity"},
     )
-    files.write_exr(out / "depth.exr", {"Z": depth}, about | {"units": "px" if lens is None else "mm"})
+    files.write_exr(out / "depth.exr", {"Z": depth}, about | {"units": result.depth_unit})
     write_ply(out / "mesh.ply", mesh(depth, lens, normals.albedo, normals=normals.normals))
     files.write_normals_png(out / "normals.png", normals.normals)
     written = [out / name for name in ("normals.exr", "albedo.exr", "depth.exr", "mesh.ply", "normals.png")]

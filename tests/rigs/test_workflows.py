@@ -23,6 +23,7 @@ from capture.runner import run
 from capture.session import Session
 from rigs import verify, workflows
 from rigs.config import Calibrations, ConfigError, Pin, SphereTarget, load_plan, load_rig
+from rigs.interchange import import_folder
 from rigs.rig import open_rig
 
 CAMERA = "top"
@@ -366,3 +367,36 @@ def test_unknown_pixel_format_is_told_with_its_key(mini, tmp_path):
     path.write_text(mini.rig.read_text().replace("Mono12", "Mono13"))
     with pytest.raises(ConfigError, match=r"cameras\.top\.pixel_format: pixel format 'Mono13'"):
         load_rig(path)
+
+
+def imported(folder, clip):
+    """Numbers in 16-bit files that clip far below full scale, above a pedestal that a dark frame shows."""
+    rng = np.random.default_rng(5)
+    rows = ["file,kind,light,exposure_s"]
+    dark = np.full((32, 48), 200, np.uint16)
+    cv2.imwrite(str(folder / "dark.png"), dark)
+    rows.append("dark.png,dark,,0.1")
+    for index in range(4):
+        image = np.minimum(rng.integers(300, 2 * clip, dark.shape), clip).astype(np.uint16)
+        cv2.imwrite(str(folder / f"{index}.png"), image)
+        rows.append(f"{index}.png,object,l{index},0.1")
+    (folder / "manifest.csv").write_text("\n".join(rows))
+    return import_folder(folder, folder / "session")
+
+
+def test_clipped_frames_of_a_nominal_camera_are_left_out(tmp_path):
+    clip = 4095
+    session = imported(tmp_path, clip)
+    images = workflows.light_images(session, "object")
+    frames = np.stack(list(session.stack().select(kind="object")))
+    assert np.array_equal(np.isnan(images.value), frames >= clip)
+    # The pedestal is off: radiance is proportional to what is above it.
+    good = np.isfinite(images.value)
+    ratio = images.value[good] / (frames[good] - 200.0)
+    assert np.ptp(ratio) < 1e-3 * ratio.mean()
+
+
+def test_near_lights_without_a_distance_are_refused(captured, models):
+    lights = models.lights.lights.replace(scene_depth_mm=None)
+    with pytest.raises(FitError, match="--depth"):
+        workflows.reconstruct(captured("relief"), lights, sensor=models.sensor, lens=models.lens)
