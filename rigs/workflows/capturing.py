@@ -83,16 +83,16 @@ def capture_session(
     facts: dict[str, Any] = {"simulated": simulate is not None}
     if simulate is not None:
         facts["truth"] = _digest(simulate)
-    taken = []
+    begun: Session | None = None
     if resume and (path / "plan.json").exists():
         if Session.open(path).facts.get("truth") != facts.get("truth"):
             raise ConfigError(f"{path}: was begun with another truth, or with none: resume it with the same")
         # Mended first: a frame that is taken again is none that was taken.
-        taken = [record.shot for record in Session.resume(path, plan, snapshot, facts).frames]
+        begun = Session.resume(path, plan, snapshot, facts)
+    taken = [] if begun is None else [record.shot for record in begun.frames]
     # A rig that does not open leaves no empty session behind.
     with open_rig(config, simulate, taken=taken) as rig:
-        begin = Session.resume if resume else Session.create
-        session = begin(path, plan, snapshot, facts)
+        session = begun or Session.create(path, plan, snapshot, facts)
         with closing(run(plan, rig, session)) as events:
             for _ in track(Counted(events, len(session.pending())), f"capturing {plan.name}"):
                 pass
