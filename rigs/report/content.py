@@ -1,7 +1,7 @@
 """What a report may hold: numbers with their truth and bound, models, surfaces. Any part may be missing."""
 
 import math
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -140,7 +140,3 @@ class Report(Model):
     def missed(self) -> tuple[Metric, ...]:
         """Metrics that miss their bound."""
         return tuple(metric for metric in self.metrics if metric.passed is False)
-
-    def with_models(self, **models: Model | None) -> Self:
-        """Copy with some models set; None leaves what is there."""
-        return self.replace(**{name: model for name, model in models.items() if model is not None})
