@@ -5,5 +5,15 @@ from calibration.radiometric.merge import merge
 from calibration.radiometric.model import Radiance, RadiometricModel
 from calibration.radiometric.response import fit_response
 from calibration.radiometric.sensor import fit_sensor
+from calibration.radiometric.sheet import NonUniformity, SensorSheet
 
-__all__ = ["Radiance", "RadiometricModel", "demosaic", "fit_response", "fit_sensor", "merge"]
+__all__ = [
+    "NonUniformity",
+    "Radiance",
+    "RadiometricModel",
+    "SensorSheet",
+    "demosaic",
+    "fit_response",
+    "fit_sensor",
+    "merge",
+]

@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, model_validator
 
 from calibration.provenance import Array, Model, Provenance, Quality
+from calibration.radiometric.sheet import SensorSheet
 
 Image = NDArray[np.float32]
 
@@ -74,6 +75,10 @@ class RadiometricModel(Model):
     response : ndarray (2**bits, 1 or 3) or None
         Non-linear cameras: DN -> relative exposure (radiance x exposure_s) of each channel, increasing.
         Scaled to nominal electrons; then black and gain do not enter ``linearize``.
+    response_sigma : ndarray, shape of ``response``, or None
+        Relative one-sigma of each entry of ``response``; infinite where the scene did not constrain it.
+    sheet : SensorSheet or None
+        What EMVA 1288 asks of a data sheet, as measured.
     photon_transfer : ndarray (n, 4) or None
         Evidence: exposure_s, mean DN, temporal variance DN^2, used in the fit of K (1) or not (0). One row an
         exposure and class of pixels of like brightness (and colour).
@@ -113,6 +118,8 @@ class RadiometricModel(Model):
     dark_covariance: Array | None = None
     flat_sigma: float = Field(default=0.0, ge=0)
     response: Array | None = None
+    response_sigma: Array | None = None
+    sheet: SensorSheet | None = None
     photon_transfer: Array | None = None
     linearity_error_percent: float | None = None
     dsnu_e: float | None = None
@@ -144,6 +151,10 @@ class RadiometricModel(Model):
                 )
             if not np.all(np.isfinite(self.response)) or np.any(np.diff(self.response, axis=0) <= 0):
                 raise ValueError("response must be finite and increase with DN")
+        if self.response_sigma is not None and (
+            self.response is None or self.response_sigma.shape != self.response.shape
+        ):
+            raise ValueError(f"response_sigma has shape {self.response_sigma.shape}, want that of response")
         return self
 
     @classmethod

@@ -109,7 +109,7 @@ def _electrons(
 def _fused(
     frames: Sequence[NDArray[Any]], exposure: NDArray[np.float64], model: RadiometricModel
 ) -> Radiance:
-    from calibration.radiometric.kernels import merge_linear
+    from calibration.radiometric.merge.kernels import merge_linear
 
     stack = np.empty((len(frames), int(np.prod(model.shape))), np.uint16)
     for index, frame in enumerate(frames):

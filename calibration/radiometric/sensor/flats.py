@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.provenance import FitError
-from calibration.radiometric.dark import DarkSeries
-from calibration.radiometric.series import Level, LevelStatistics, Reader
+from calibration.radiometric.sensor.dark import DarkSeries
+from calibration.radiometric.sensor.series import Level, LevelStatistics, Reader
 
 Float = NDArray[np.float64]
 

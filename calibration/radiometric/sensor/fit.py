@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from calibration.provenance import FitError, Provenance, Quality
-from calibration.radiometric.dark import DarkSeries, fit_dark
-from calibration.radiometric.flats import FlatSeries, Points, colour_planes, join
 from calibration.radiometric.model import QUANTISATION_DN2, RadiometricModel, sample_bits
-from calibration.radiometric.series import Reader, group
+from calibration.radiometric.sensor.dark import DarkSeries, fit_dark
+from calibration.radiometric.sensor.flats import FlatSeries, Points, colour_planes, join
+from calibration.radiometric.sensor.series import Reader, group
 
 Float = NDArray[np.float64]
 

@@ -9,7 +9,7 @@ from scipy.special import chdtri
 
 from calibration.provenance import FitError
 from calibration.radiometric.model import QUANTISATION_DN2
-from calibration.radiometric.series import Level, Reader
+from calibration.radiometric.sensor.series import Level, Reader
 
 _OUTLIER_SIGMAS = 6.0
 

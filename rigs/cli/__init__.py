@@ -1,0 +1,9 @@
+"""The command line: argument parsing and exit codes only.
+
+Every command imports what it needs when it runs, so that ``gnomon --help`` answers at once.
+"""
+
+from rigs.cli import calibrate, importing, results, rig
+from rigs.cli.app import app, main
+
+__all__ = ["app", "calibrate", "importing", "main", "results", "rig"]

@@ -1,0 +1,5 @@
+"""``python -m rigs.cli`` is ``gnomon``."""
+
+from rigs.cli import main
+
+main()

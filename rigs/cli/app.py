@@ -1,0 +1,72 @@
+"""The command itself: its groups, and how a fault becomes one line and an exit code."""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from rigs.cli.options import fail, say
+
+app = typer.Typer(
+    name="gnomon",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="Camera-rig capture and calibration. Start with `gnomon demo`.",
+)
+rig_app = typer.Typer(no_args_is_help=True, help="Rig files.")
+session_app = typer.Typer(no_args_is_help=True, help="Captured sessions.")
+import_app = typer.Typer(no_args_is_help=True, help="Foreign images in.")
+calibrate_app = typer.Typer(no_args_is_help=True, help="Models from sessions.")
+app.add_typer(rig_app, name="rig")
+app.add_typer(session_app, name="session")
+app.add_typer(import_app, name="import")
+app.add_typer(calibrate_app, name="calibrate")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        say(f"gnomon {version('gnomon')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command; a user's mistake is one line on stderr and a non-zero exit."""
+    # Idle threads of a compiled kernel that spin, OpenMP's habit, take the cores from all other work.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        app(prog_name="gnomon")
+    except KeyboardInterrupt:
+        sys.exit(fail("interrupted", 130))
+    except Exception as error:
+        sys.exit(_explain(error))
+
+
+def _explain(error: Exception) -> int:
+    from calibration.provenance import FitError
+    from capture.devices import DeviceError
+    from capture.session import SessionError
+    from rigs.config import ConfigError
+
+    if isinstance(error, OSError) and error.filename is not None:
+        return fail(f"{error.filename}: {error.strerror}", 2)
+    if isinstance(error, ConfigError | SessionError | OSError):
+        return fail(str(error), 2)
+    if isinstance(error, DeviceError):
+        return fail(str(error), 3)
+    if isinstance(error, FitError):
+        return fail(str(error), 4)
+    raise error

@@ -1,0 +1,140 @@
+"""``gnomon calibrate``: models from sessions."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from rigs.cli.app import calibrate_app
+from rigs.cli.options import (
+    CameraOption,
+    LensOption,
+    ModelOut,
+    RigOption,
+    SensorOption,
+    models_of,
+    rig_config,
+    say,
+    track,
+)
+
+
+@calibrate_app.command(
+    "sensor", epilog="Example: `gnomon calibrate sensor out/sensor --out models/sensor.json`"
+)
+def calibrate_sensor(
+    session: Annotated[Path, typer.Argument(help="Session with `flat` and `dark` frames.")],
+    out: ModelOut = Path("sensor.json"),
+    camera: CameraOption = None,
+) -> None:
+    """Black, gain, read noise, saturation, dark and flat maps, defects, by photon transfer."""
+    from capture.session import Session
+    from rigs import workflows
+
+    model = workflows.calibrate_sensor(Session.open(session), camera=camera, track=track)
+    workflows.save(out, model, say)
+
+
+@calibrate_app.command(
+    "response", epilog="Example: `gnomon calibrate response out/memorial --out response.json`"
+)
+def calibrate_response(
+    session: Annotated[
+        Path, typer.Argument(help="Session with an exposure stack of a static scene, 8 bits.")
+    ],
+    out: ModelOut = Path("response.json"),
+    camera: CameraOption = None,
+) -> None:
+    """Response of a camera that is not linear, from an exposure stack."""
+    from capture.session import Session
+    from rigs import workflows
+
+    model = workflows.calibrate_response(Session.open(session), camera=camera)
+    workflows.save(out, model, say)
+
+
+@calibrate_app.command(
+    "lens",
+    epilog="Example: `gnomon calibrate lens out/lens --board 'checkerboard 9x6 25' --out models/lens.json`",
+)
+def calibrate_lens(
+    session: Annotated[Path, typer.Argument(help="Session with `board` frames.")],
+    board: Annotated[
+        str | None,
+        typer.Option(
+            help="'checkerboard COLSxROWS SQUARE_MM' (inner corners), or "
+            "'charuco COLSxROWS SQUARE_MM MARKER_MM [DICTIONARY] [legacy]' (squares)."
+        ),
+    ] = None,
+    rig: RigOption = None,
+    sensor: SensorOption = None,
+    out: ModelOut = Path("lens.json"),
+    camera: CameraOption = None,
+) -> None:
+    """Focal length, principal point and distortion, with covariance, from views of a board."""
+    from capture.session import Session
+    from rigs import workflows
+
+    model = workflows.calibrate_lens(
+        Session.open(session),
+        workflows.choose_board(board, rig_config(rig)),
+        sensor=models_of(rig, camera, sensor, None)[0],
+        camera=camera,
+        track=track,
+    )
+    workflows.save(out, model, say)
+
+
+@calibrate_app.command(
+    "lights", epilog="Example: `gnomon calibrate lights out/lights --rig rig.yaml --lens models/lens.json`"
+)
+def calibrate_lights(
+    session: Annotated[Path, typer.Argument(help="Session with `sphere` frames under each light.")],
+    rig: RigOption = None,
+    sensor: SensorOption = None,
+    lens: LensOption = None,
+    sphere_mm: Annotated[
+        float | None, typer.Option("--sphere-diameter", help="Diameter of the mirror spheres, mm.")
+    ] = None,
+    spheres: Annotated[
+        int | None, typer.Option(help="How many spheres are in view; found by itself if not given.")
+    ] = None,
+    mask: Annotated[
+        list[Path] | None,
+        typer.Option(help="Mask image of one sphere (repeat for several) instead of detection."),
+    ] = None,
+    board: Annotated[
+        str | None,
+        typer.Option(help="Board beside the spheres, for the intensities; as in `calibrate lens`."),
+    ] = None,
+    model: Annotated[
+        Literal["auto", "near", "distant"],
+        typer.Option(help="Whether the lights are near; auto lets the data tell."),
+    ] = "auto",
+    out: ModelOut = Path("lights.json"),
+    camera: CameraOption = None,
+) -> None:
+    """Direction or position, and intensity, of every light, from mirror spheres found in the images.
+
+    One ball gives a far light's direction (no lens model needed); two or more, with a lens model and the
+    diameter, give a near light's position.
+    """
+    from capture.session import Session
+    from rigs import workflows
+
+    radiometric, view = models_of(rig, camera, sensor, lens)
+    targets = workflows.targets(rig_config(rig))
+    lights = workflows.calibrate_lights(
+        Session.open(session),
+        workflows.sphere_target(rig_config(rig), sphere_mm, spheres),
+        sensor=radiometric,
+        lens=view,
+        board=workflows.choose_board(board, rig_config(rig), needed=False),
+        board_reflectance=targets.board_reflectance,
+        board_margin_mm=targets.board_margin_mm,
+        masks=mask or [],
+        model=model,
+        camera=camera,
+        track=track,
+    ).lights
+    workflows.save(out, lights, say)

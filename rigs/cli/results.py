@@ -1,0 +1,127 @@
+"""What models and sessions give: merge, reconstruct, report, demo."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from rigs.cli.app import app
+from rigs.cli.options import (
+    CameraOption,
+    LensOption,
+    RigOption,
+    SensorOption,
+    folder,
+    lights_of,
+    models_of,
+    say,
+    track,
+)
+
+
+@app.command(epilog="Example: `gnomon merge out/memorial --sensor response.json --out out/memorial-hdr`")
+def merge(
+    session: Annotated[Path, typer.Argument(help="Session with exposure stacks.")],
+    out: Annotated[Path, typer.Option(help="Folder for radiance EXRs.", callback=folder)],
+    rig: RigOption = None,
+    sensor: SensorOption = None,
+    camera: CameraOption = None,
+) -> None:
+    """Merge the exposures of every pose and light to linear radiance with its sigma, as EXR."""
+    from capture.session import Session
+    from rigs import workflows
+
+    radiometric, _ = models_of(rig, camera, sensor, None)
+    for path in workflows.merge_session(
+        Session.open(session), out, sensor=radiometric, camera=camera, track=track
+    ):
+        say(str(path))
+
+
+@app.command(
+    epilog="Example: `gnomon reconstruct out/relief --sensor models/sensor.json --lens models/lens.json "
+    "--lights models/lights.json --out out/relief-result`"
+)
+def reconstruct(
+    session: Annotated[Path, typer.Argument(help="Session with `object` frames under each light.")],
+    out: Annotated[Path, typer.Option(help="Folder for normals, albedo, depth and mesh.", callback=folder)],
+    lights: Annotated[
+        Path | None, typer.Option(help="Light model (.json), or a light list (.lp, .csv).")
+    ] = None,
+    rig: RigOption = None,
+    sensor: SensorOption = None,
+    lens: LensOption = None,
+    mask: Annotated[Path | None, typer.Option(help="Mask image: the object is where it is not zero.")] = None,
+    pose: Annotated[str | None, typer.Option(help="Which pose, where a session has several.")] = None,
+    method: Annotated[
+        Literal["robust", "least-squares"], typer.Option(help="Solver of the photometric stereo.")
+    ] = "robust",
+    depth: Annotated[
+        float | None,
+        typer.Option(min=1e-3, help="Rough distance of the object, mm; without it that of the spheres."),
+    ] = None,
+    camera: CameraOption = None,
+) -> None:
+    """Normals, albedo, depth and mesh, each with its uncertainty, from images under known lights."""
+    from capture.session import Session
+    from rigs import workflows
+
+    radiometric, view = models_of(rig, camera, sensor, lens)
+    light_set = lights_of(rig, camera, lights)
+    result = workflows.reconstruct(
+        Session.open(session),
+        light_set,
+        sensor=radiometric,
+        lens=view,
+        mask=mask,
+        pose=pose,
+        method=method,
+        camera=camera,
+        depth_mm=depth,
+        track=track,
+    )
+    for path in workflows.write_reconstruction(out, result, sensor=radiometric, lens=view, lights=light_set):
+        say(str(path))
+    quality = result.reconstruction.normals.quality
+    if result.depth_unit == "relative":
+        typer.echo("warning: depth is relative, nothing tells its scale: give --depth in mm", err=True)
+    for warning in () if quality is None else quality.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+
+
+@app.command(epilog="Example: `gnomon report out/relief-result`")
+def report(
+    directory: Annotated[
+        Path, typer.Argument(help="Folder written by `reconstruct` or `demo`, or of models.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="HTML file to write; report.html in the folder if not given.")
+    ] = None,
+) -> None:
+    """One self-contained HTML page of everything in a folder: pictures, models, residuals, warnings."""
+    from rigs import report as report_module
+
+    say(str(report_module.report_directory(directory, out or directory / "report.html")))
+
+
+@app.command(epilog="Example: `gnomon demo --out out/demo`")
+def demo(
+    out: Annotated[
+        Path, typer.Option(help="Folder for the results; an earlier demo there is replaced.")
+    ] = Path("out/demo"),
+    rig: Annotated[Path | None, typer.Option(help="rig.yaml of the simulated rig.")] = None,
+    truth: Annotated[
+        Path | None, typer.Option(help="Truth file: another seed, lights, object or lens.")
+    ] = None,
+    plans: Annotated[Path | None, typer.Option(help="Folder with the five dome-*.yaml plans.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed in place of the truth's.")] = None,
+) -> None:
+    """Commission the simulated dome, capture two objects, reconstruct them, check every step with the truth.
+
+    Exits with 1 when a bound of the truth file is missed.
+    """
+    from rigs import demo as demo_module
+
+    metrics = demo_module.run(out, rig=rig, truth=truth, plans=plans, seed=seed, track=track, say=say)
+    if not all(metric.passed for metric in metrics if metric.bound is not None):
+        raise typer.Exit(1)

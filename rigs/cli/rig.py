@@ -1,0 +1,111 @@
+"""Commands at the rig: check, capture, verify, devices."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rigs.cli.app import app, rig_app, session_app
+from rigs.cli.options import Simulate, fail, say, track, truth_of
+
+
+@rig_app.command(
+    "check", epilog="Example: `gnomon rig check configs/rigs/dome.yaml configs/plans/dome-relief.yaml`"
+)
+def rig_check(
+    rig: Annotated[Path, typer.Argument(help="rig.yaml")],
+    plan: Annotated[list[Path] | None, typer.Argument(help="Plans to check against the rig.")] = None,
+    session: Annotated[Path, typer.Option(help="Where the session would go: its disk is checked.")] = Path(
+        "."
+    ),
+) -> None:
+    """Check a rig file, its pinned calibrations, and plans against it; no hardware is touched."""
+    from rigs import workflows
+    from rigs.config import load_plan, load_rig
+
+    config = load_rig(rig)
+    bad = workflows.check_pins(config, rig.parent)
+    for problem in bad:
+        typer.echo(f"{rig}: {problem}", err=True)
+    say(f"{rig}: {config.name}: {len(config.cameras)} cameras, {len(config.lights)} lights")
+    for path in plan or []:
+        report = workflows.check_plan(config, load_plan(path), session)
+        for problem in report.problems:
+            typer.echo(f"{path}: {problem}", err=True)
+        bad += report.problems
+        say(f"{path}: {workflows.describe(report)}")
+    if bad:
+        raise typer.Exit(2)
+
+
+@app.command(
+    epilog="Example: `gnomon capture configs/rigs/dome.yaml configs/plans/dome-relief.yaml out/relief "
+    "--simulate configs/truths/dome.yaml`"
+)
+def capture(
+    rig: Annotated[Path, typer.Argument(help="rig.yaml")],
+    plan: Annotated[Path | None, typer.Argument(help="plan.yaml; not needed with --resume.")] = None,
+    session: Annotated[Path | None, typer.Argument(help="New folder for the session.")] = None,
+    simulate: Simulate = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Complete an interrupted session.")] = False,
+) -> None:
+    """Run a plan on a rig, or on its twin, into a session.
+
+    With --resume the plan may be left out: `gnomon capture RIG SESSION --resume`.
+    """
+    from capture.session import Session
+    from rigs import workflows
+    from rigs.config import load_plan, load_rig
+
+    if resume and session is None:
+        plan, session = None, plan
+    if session is None:
+        raise typer.BadParameter("give RIG PLAN SESSION, or RIG SESSION --resume")
+    if plan is None and not resume:
+        raise typer.BadParameter("PLAN is missing")
+    config = load_rig(rig)
+    chosen = Session.open(session).plan if plan is None else load_plan(plan)
+    say(f"{chosen.name}: {workflows.describe(workflows.check_plan(config, chosen, session))}")
+    try:
+        done = workflows.capture_session(
+            config,
+            chosen,
+            session,
+            simulate=truth_of(simulate),
+            resume=resume,
+            track=track,
+        )
+    except KeyboardInterrupt:
+        fail(
+            f"interrupted: go on with `gnomon capture {rig} {session} --resume`, and --simulate as before",
+            130,
+        )
+        raise typer.Exit(130) from None
+    say(f"{session}: {len(done.frames)} frames, {len(done.skipped)} skipped, digest {done.digest[:12]}")
+    if done.skipped:
+        for skip in done.skipped[:10]:
+            typer.echo(f"shot {skip.shot.index} skipped: {skip.reason}", err=True)
+        raise typer.Exit(3)
+
+
+@session_app.command("verify", epilog="Example: `gnomon session verify out/relief`")
+def session_verify(session: Annotated[Path, typer.Argument(help="Session folder.")]) -> None:
+    """Check every frame's hash; say what is missing, damaged or not done."""
+    from capture.session import Session
+
+    opened = Session.open(session)
+    problems = opened.verify()
+    for problem in problems:
+        typer.echo(str(problem), err=True)
+    say(f"{session}: {len(opened.frames)} frames, {len(problems)} problems")
+    if problems:
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: `gnomon devices`")
+def devices() -> None:
+    """List the drivers, what each finds, and why one finds nothing."""
+    from rigs import workflows
+
+    for line in workflows.list_devices():
+        say(line)
