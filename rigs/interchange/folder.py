@@ -4,14 +4,14 @@ import hashlib
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from capture.frame import Frame
+from capture.frame import Frame, format_bits
 from capture.plan import Block, CapturePlan, ExposureBracket, LightSequence
 from capture.session import Session
 from capture.session.disk import write_json
@@ -52,43 +52,106 @@ def import_folder(directory: Path, session_path: Path, *, bayer: str | None = No
     from dark frames. Samples of 16-bit files stay 16-bit (``Mono16``), even where fewer bits are in use; the
     notes say how many.
     """
-    session_path = Path(session_path)
+    directory, session_path = Path(directory), Path(session_path)
+    refuse_used(session_path)
+    manifest = directory / "manifest.csv"
+    rows = read_manifest(manifest)
+    facts: dict[str, object] = {
+        "source": str(directory),
+        "manifest_sha256": hashlib.sha256(manifest.read_bytes()).hexdigest(),
+        "files": [shown(row.file, directory) for row in rows],
+        "note": "exposures, gains and names are the manifest's; taken_at is when it was imported",
+    }
+    return make_session(
+        session_path,
+        _plan(directory.resolve().name, rows),
+        [Source(row.file, f"{manifest.name} row {row.row}", "column file", f"row {row.row}") for row in rows],
+        facts,
+        read=lambda source: read_image(source.file, bayer=bayer),
+    )
+
+
+class Source(NamedTuple):
+    """A picture to take in, and where a table or list names it.
+
+    Attributes
+    ----------
+    file : Path
+    table, cell : str
+        For messages: ``manifest.csv row 3`` and ``column file``.
+    place : str
+        ``table`` within the list, for messages on another entry: ``row 3``.
+    """
+
+    file: Path
+    table: str
+    cell: str
+    place: str
+
+
+def refuse_used(session_path: Path) -> None:
+    """Raise ManifestError where a new session cannot come to be."""
     if session_path.exists() and (not session_path.is_dir() or any(session_path.iterdir())):
         raise ManifestError(f"{session_path}: not empty; choose another folder for the session")
-    manifest = Path(directory) / "manifest.csv"
-    rows = read_manifest(manifest)
+
+
+def make_session(
+    session_path: Path,
+    plan: CapturePlan,
+    sources: Sequence[Source],
+    facts: Mapping[str, object],
+    *,
+    read: Callable[[Source], Picture],
+) -> Session:
+    """Make a session of pictures, one in memory at a time; it appears whole or not at all.
+
+    Parameters
+    ----------
+    session_path : Path
+        New or empty folder.
+    plan : CapturePlan
+        As many shots as ``sources``; exposure and gain of each frame are its shot's.
+    sources : sequence of Source
+        In the order of the shots.
+    facts : mapping
+        What is known beforehand; what is seen in the pictures is added.
+    read : callable
+        Gives the picture of a source, or raises ImageError.
+
+    Raises
+    ------
+    ManifestError
+        A picture cannot be used, or differs from the first of its camera; the message says where it is
+        named.
+    """
     session_path.parent.mkdir(parents=True, exist_ok=True)
     workplace = Path(
         tempfile.mkdtemp(prefix=f".{session_path.name}.", suffix=".part", dir=session_path.parent)
     )
     try:
-        session = Session.create(
-            workplace / "session", _plan(Path(directory).resolve().name, rows), _rig(rows)
-        )
+        session = Session.create(workplace / "session", plan, _rig(plan))
         seen = _Seen()
         with session.writer() as writer:
-            for shot, row in zip(session.plan.shots(), rows, strict=True):
-                picture = _read(manifest.name, row, bayer, seen)
+            for shot, source in zip(session.plan.shots(), sources, strict=True):
+                try:
+                    picture = read(source)
+                    seen.add(shot.camera, source.place, picture)
+                except ImageError as error:
+                    at = f"{source.table}, {source.cell}" if source.cell else source.table
+                    raise ManifestError(f"{at}: {source.file.name}: {error}") from None
                 writer.put(
                     shot,
                     Frame(
                         dn=picture.dn,
                         pixel_format=picture.pixel_format,
-                        exposure_s=row.exposure_s,
-                        gain_db=row.gain_db,
+                        exposure_s=shot.exposure_s,
+                        gain_db=shot.gain_db,
                         frame_id=shot.index,
                         timestamp_ns=0,
                     ),
                 )
-        facts = {
-            "source": str(directory),
-            "manifest_sha256": hashlib.sha256(manifest.read_bytes()).hexdigest(),
-            "files": [_shown(row.file, Path(directory)) for row in rows],
-            "note": "exposures, gains and names are the manifest's; taken_at is when it was imported",
-            **seen.facts(),
-        }
         # What speaks against the pictures is known only once all are read.
-        write_json(session.path / "facts.json", facts)
+        write_json(session.path / "facts.json", {**facts, **seen.facts()})
         session.finish()
         if session_path.exists():
             session_path.rmdir()
@@ -115,24 +178,17 @@ def _plan(name: str, rows: Sequence[ManifestRow]) -> CapturePlan:
     )
 
 
-def _rig(rows: Sequence[ManifestRow]) -> dict[str, object]:
+def _rig(plan: CapturePlan) -> dict[str, object]:
+    shots = plan.shots()
     return {
         "name": "imported",
-        "cameras": list(dict.fromkeys(row.camera for row in rows)),
-        "lights": list(dict.fromkeys(row.light for row in rows if row.light)),
+        "cameras": list(dict.fromkeys(shot.camera for shot in shots)),
+        "lights": list(dict.fromkeys(shot.light for shot in shots if shot.light)),
     }
 
 
-def _read(table: str, row: ManifestRow, bayer: str | None, seen: "_Seen") -> Picture:
-    try:
-        picture = read_image(row.file, bayer=bayer)
-        seen.add(row, picture)
-    except ImageError as error:
-        raise ManifestError(f"{table} row {row.row}, column file: {row.file.name}: {error}") from None
-    return picture
-
-
-def _shown(file: Path, directory: Path) -> str:
+def shown(file: Path, directory: Path) -> str:
+    """Path below the folder where it is, else whole."""
     return file.relative_to(directory).as_posix() if file.is_relative_to(directory) else str(file)
 
 
@@ -140,31 +196,32 @@ class _Seen:
     """What the pictures so far have in common, and what was remarked on them."""
 
     def __init__(self) -> None:
-        self._first: dict[str, tuple[ManifestRow, tuple[int, ...], str]] = {}
+        self._first: dict[str, tuple[str, tuple[int, ...], str]] = {}
         self._bits: dict[str, int] = {}
         self._tops: dict[str, _Top] = {}
         self._notes: Counter[str] = Counter()
         self._warnings: Counter[str] = Counter()
 
-    def add(self, row: ManifestRow, picture: Picture) -> None:
+    def add(self, camera: str, place: str, picture: Picture) -> None:
         first, shape, pixel_format = self._first.setdefault(
-            row.camera, (row, picture.dn.shape, picture.pixel_format)
+            camera, (place, picture.dn.shape, picture.pixel_format)
         )
         if picture.dn.shape != shape or picture.pixel_format != pixel_format:
             raise ImageError(
-                f"{_size(picture.dn.shape)} {picture.pixel_format}, but camera {row.camera!r} gave "
-                f"{_size(shape)} {pixel_format} in row {first.row}; name another camera, or save them alike"
+                f"{_size(picture.dn.shape)} {picture.pixel_format}, but camera {camera!r} gave "
+                f"{_size(shape)} {pixel_format} in {first}; name another camera, or save them alike"
             )
         self._notes.update(picture.notes)
         self._warnings.update(picture.warnings)
-        if picture.dn.dtype == np.uint16:
-            self._bits[row.camera] = self._bits.get(row.camera, 0) | _bits_in_use(picture.dn)
-        if picture.dn.dtype.kind == "u":
-            top = _top_of(picture.dn)
-            known = self._tops.get(row.camera, top._replace(at=0, below=0))
+        bits = format_bits(picture.pixel_format)
+        if bits == 16:
+            self._bits[camera] = self._bits.get(camera, 0) | _bits_in_use(picture.dn)
+        if bits is not None:
+            top = _top_of(picture.dn, 2**bits - 1)
+            known = self._tops.get(camera, top._replace(at=0, below=0))
             if top.dn == known.dn:
                 top = top._replace(at=top.at + known.at, below=top.below + known.below)
-            self._tops[row.camera] = max(top, known, key=lambda t: t.dn)
+            self._tops[camera] = max(top, known, key=lambda t: t.dn)
 
     def facts(self) -> dict[str, object]:
         notes = [_counted(note, count) for note, count in self._notes.items()]
@@ -205,10 +262,10 @@ class _Top(NamedTuple):
         return self.dn < self.full_scale and self.at >= 16 and self.at > 10 * (self.below / levels + 1)
 
 
-def _top_of(dn: NDArray[Any]) -> _Top:
+def _top_of(dn: NDArray[Any], full_scale: int) -> _Top:
     top = int(dn.max())
     at = int(np.count_nonzero(dn == top))
-    return _Top(top, at, int(np.count_nonzero(dn >= 0.98 * top)) - at, int(np.iinfo(dn.dtype).max))
+    return _Top(top, at, int(np.count_nonzero(dn >= 0.98 * top)) - at, full_scale)
 
 
 def _bits_in_use(dn: NDArray[np.generic]) -> int:
