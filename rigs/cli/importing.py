@@ -1,25 +1,45 @@
 """``gnomon import``: foreign images in."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rigs.cli.app import import_app
 from rigs.cli.options import say
 
+if TYPE_CHECKING:
+    from capture.session import Session
+
+BayerOption = Annotated[str | None, typer.Option(help="Raw mosaic order: RGGB, GRBG, GBRG or BGGR.")]
+
 
 @import_app.command("folder", epilog="Example: `gnomon import folder photos/ out/photos --bayer RGGB`")
 def import_folder(
     directory: Annotated[Path, typer.Argument(help="Folder with the images and manifest.csv.")],
     session: Annotated[Path, typer.Argument(help="New folder for the session.")],
-    bayer: Annotated[str | None, typer.Option(help="Raw mosaic order: RGGB, GRBG, GBRG or BGGR.")] = None,
+    bayer: BayerOption = None,
 ) -> None:
     """Turn a folder of images into a session by its manifest.csv."""
     from rigs import interchange
 
-    done = interchange.import_folder(directory, session, bayer=bayer)
+    _tell(session, interchange.import_folder(directory, session, bayer=bayer))
+
+
+@import_app.command("emva", epilog="Example: `gnomon import emva set001/ out/set001`")
+def import_emva(
+    source: Annotated[Path, typer.Argument(help="EMVA 1288 descriptor text, or the folder it lies in.")],
+    session: Annotated[Path, typer.Argument(help="New folder for the session.")],
+    bayer: BayerOption = None,
+) -> None:
+    """Turn an EMVA 1288 image set into a session for `calibrate sensor`."""
+    from rigs import interchange
+
+    _tell(session, interchange.import_emva(source, session, bayer=bayer))
+
+
+def _tell(path: Path, done: "Session") -> None:
     for kind in ("warnings", "notes"):
         for text in done.facts.get(kind, []):
             typer.echo(f"{kind[:-1]}: {text}", err=True)
-    say(f"{session}: {len(done.frames)} frames, digest {done.digest[:12]}")
+    say(f"{path}: {len(done.frames)} frames, digest {done.digest[:12]}")

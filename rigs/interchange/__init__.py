@@ -1,5 +1,6 @@
-"""Foreign pictures and models in: a folder with a ``manifest.csv`` becomes a session like any other."""
+"""Foreign pictures and models in: a manifest's folder or an EMVA 1288 set becomes a session."""
 
+from rigs.interchange.emva import import_emva
 from rigs.interchange.folder import import_folder
 from rigs.interchange.images import ImageError, Picture, read_image
 from rigs.interchange.manifest import COLUMNS, ManifestError, ManifestRow, read_manifest
@@ -11,6 +12,7 @@ __all__ = [
     "ManifestError",
     "ManifestRow",
     "Picture",
+    "import_emva",
     "import_folder",
     "read_image",
     "read_lens",

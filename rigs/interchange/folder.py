@@ -38,8 +38,8 @@ def import_folder(directory: Path, session_path: Path, *, bayer: str | None = No
     Session
         Done; one block of the plan and one frame for each row, in the table's order. The numbers are those
         in the files, neither scaled nor shifted. ``facts`` names the source, the file of each frame, under
-        ``warnings`` and ``notes`` what speaks against the data, and under ``saturation_dn`` for each camera
-        whose samples pile up below full scale, where.
+        ``warnings`` and ``notes`` what speaks against the data, under ``saturation_dn`` for each camera whose
+        samples pile up below full scale, where, and under ``photons`` those of the table, if any.
 
     Raises
     ------
@@ -62,6 +62,8 @@ def import_folder(directory: Path, session_path: Path, *, bayer: str | None = No
         "files": [shown(row.file, directory) for row in rows],
         "note": "exposures, gains and names are the manifest's; taken_at is when it was imported",
     }
+    if any(row.photons is not None for row in rows):
+        facts["photons"] = [row.photons for row in rows]
     return make_session(
         session_path,
         _plan(directory.resolve().name, rows),

@@ -10,7 +10,7 @@ import OpenEXR
 import tifffile
 from numpy.typing import NDArray
 
-_SUFFIXES = ".png .tif .tiff .exr .hdr .jpg .jpeg"
+_SUFFIXES = ".png .tif .tiff .exr .hdr .bmp .jpg .jpeg"
 _RAW_SUFFIXES = (
     ".arw",
     ".cr2",
@@ -52,7 +52,7 @@ class Picture(NamedTuple):
 
 
 def read_image(path: Path, *, bayer: str | None = None) -> Picture:
-    """Read PNG, TIFF, OpenEXR, Radiance HDR or JPEG; the file's first bytes decide, not its name.
+    """Read PNG, TIFF, OpenEXR, Radiance HDR, BMP or JPEG; the file's first bytes decide, not its name.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ def read_image(path: Path, *, bayer: str | None = None) -> Picture:
         dn = _tiff(path, data)
     elif data.startswith(b"\x76\x2f\x31\x01"):
         dn = _exr(path, notes)
-    elif data.startswith(b"#?"):
+    elif data.startswith((b"#?", b"BM")):
         dn = _decode(data)
     elif data.startswith(b"\xff\xd8"):
         dn = _decode(data)
@@ -102,6 +102,9 @@ def _picture(dn: NDArray[Any], notes: list[str], warnings: list[str], bayer: str
         dn = dn[..., 0]
     if not (dn.ndim == 2 or (dn.ndim == 3 and dn.shape[2] == 3)) or 0 in dn.shape:
         raise ImageError(f"has shape {dn.shape}, want (h, w) or (h, w, 3)")
+    if dn.dtype in (np.int32, np.uint32) and int(dn.min()) >= 0 and int(dn.max()) < 1 << 16:
+        dn = dn.astype(np.uint16)
+        notes.append("32-bit integers below 65536 are kept as 16-bit")
     if dn.dtype.kind == "f":
         dn, bits = dn.astype(np.float32), "32f"
         if not np.all(np.isfinite(dn)):

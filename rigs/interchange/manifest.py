@@ -14,7 +14,7 @@ from pydantic import Field
 from capture.plan import Kind, Kinds, PositiveSeconds, Record
 from rigs.config import ConfigError
 
-COLUMNS = ("file", "kind", "camera", "light", "exposure_s", "gain_db", "pose", "repeat")
+COLUMNS = ("file", "kind", "camera", "light", "exposure_s", "gain_db", "pose", "repeat", "photons")
 
 _KINDS: tuple[str, ...] = get_args(Kind)
 _PROBLEMS_SHOWN = 10
@@ -27,7 +27,8 @@ class ManifestError(ConfigError, ValueError):
 class ManifestRow(Record):
     """One picture: where it lies and what it is.
 
-    ``row`` counts as a spreadsheet does: the header is row 1 and blank rows count.
+    ``row`` counts as a spreadsheet does: the header is row 1 and blank rows count. ``photons`` is the mean
+    number that reached a pixel in the exposure, where it was measured.
     """
 
     row: int
@@ -39,6 +40,7 @@ class ManifestRow(Record):
     gain_db: float
     pose: str
     repeat: int = Field(ge=0)
+    photons: float | None = None
 
 
 def read_manifest(path: Path) -> tuple[ManifestRow, ...]:
@@ -123,6 +125,10 @@ class _Draft:
         if values.get("repeat") and (repeat < 0 or repeat != int(repeat)):
             raise _BadCell("repeat", f"{values['repeat']!r} is not a whole number from 0")
         self.repeat = int(repeat)
+        photons = number("photons", math.nan)
+        if photons <= 0:
+            raise _BadCell("photons", f"{values['photons']} is not above 0; leave it blank where not known")
+        self.photons = None if math.isnan(photons) else photons
 
     @property
     def settings(self) -> tuple[object, ...]:
@@ -210,6 +216,7 @@ def _number_repeats(drafts: Sequence[_Draft]) -> tuple[tuple[ManifestRow, ...], 
                 gain_db=draft.gain_db,
                 pose=draft.pose,
                 repeat=repeat,
+                photons=draft.photons,
             )
         )
     return tuple(numbered), clashes

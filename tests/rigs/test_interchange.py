@@ -60,6 +60,8 @@ def test_each_format_gives_the_numbers_it_was_written_with(tmp_path: Path) -> No
     write_exr(tmp_path / "rgba.exr", R=linear, G=linear + 1, B=linear + 2, A=linear * 0)
     write_exr(tmp_path / "layer.exr", view_R=linear, view_G=linear + 1, view_B=linear + 2, view_A=linear)
     three = np.stack([linear, linear + 1, linear + 2], axis=-1)
+    tifffile.imwrite(tmp_path / "int32.tif", GRAY.astype(np.int32))
+    assert cv2.imwrite(str(tmp_path / "gray.bmp"), RGB[..., 0])
     assert cv2.imwrite(str(tmp_path / "rgb.hdr"), np.full((4, 5, 3), [3.0, 2.0, 1.0], np.float32))
     for name, pixel_format, want in [
         ("gray8.png", "Mono8", RGB[..., 0]),
@@ -67,6 +69,8 @@ def test_each_format_gives_the_numbers_it_was_written_with(tmp_path: Path) -> No
         ("rgb8.png", "RGB8", RGB),
         ("rgb16.png", "RGB16", rgb16),
         ("gray16.tif", "Mono16", GRAY),
+        ("int32.tif", "Mono16", GRAY),
+        ("gray.bmp", "Mono8", RGB[..., 0]),
         ("rgb16.tif", "RGB16", rgb16),
         ("planar.tif", "RGB8", RGB),
         ("big_deflate.tif", "Mono16", GRAY),
@@ -126,7 +130,7 @@ def test_files_that_are_no_measurement_are_refused_with_the_reason(tmp_path: Pat
     (tmp_path / "cut.exr").write_bytes(b"\x76\x2f\x31\x01abc")
     (tmp_path / "photo.NEF").write_bytes(b"II*\0")
     tifffile.imwrite(tmp_path / "pages.tif", np.stack([GRAY, GRAY]), photometric="minisblack")
-    tifffile.imwrite(tmp_path / "int32.tif", GRAY.astype(np.int32))
+    tifffile.imwrite(tmp_path / "int32.tif", GRAY.astype(np.int32) - 1)
     tifffile.imwrite(tmp_path / "white.tif", GRAY, photometric="miniswhite")
     write_exr(tmp_path / "depth.exr", Z=GRAY.astype(np.float32))
     write_exr(tmp_path / "two.exr", a_Y=GRAY.astype(np.float32), b_Y=GRAY.astype(np.float32))
