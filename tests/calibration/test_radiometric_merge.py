@@ -190,3 +190,35 @@ def test_background_of_another_size_is_refused():
     ambient = Radiance(np.zeros((2, 2), np.float32), np.zeros((2, 2), np.float32))
     with pytest.raises(FitError, match=r"background has shape \(2, 2\)"):
         merge([np.zeros(SHAPE, np.uint16)], [0.1], sensor(), background=ambient)
+
+
+def test_rejected_samples_are_left_out():
+    model, rng = sensor(), np.random.default_rng(5)
+    frames = shoot(model, 2e5, EXPOSURE, rng)
+    mask = np.zeros(SHAPE, bool)
+    mask[4:9, 7:20] = True
+    spoilt = [frames[0], frames[1], np.where(mask, 900, frames[2]).astype(np.uint16)]
+    result = merge(spoilt, EXPOSURE, model, reject=[None, None, mask])
+    without = merge(frames[:2], EXPOSURE[:2], model)
+    everything = merge(frames, EXPOSURE, model)
+    for got, inside, outside in zip(result, without, everything, strict=True):
+        np.testing.assert_allclose(got[mask], inside[mask], rtol=1e-5)
+        np.testing.assert_allclose(got[~mask], outside[~mask], rtol=1e-5)
+    with pytest.raises(FitError, match="3 frames but 2 reject masks"):
+        merge(frames, EXPOSURE, model, reject=[None, mask])
+    with pytest.raises(FitError, match="reject mask of frame 1"):
+        merge(frames, EXPOSURE, model, reject=[None, mask.astype(np.uint8), None])
+
+
+def test_neighbours_of_saturated_samples_are_distrusted():
+    model = sensor(defects=None, dark_map=None, dark_rate_map=None, flat_map=None)
+    frames = [np.full(SHAPE, dn, np.uint16) for dn in (400, 1400, 1800)]
+    frames[2][10, 10] = 4095
+    near = np.zeros(SHAPE, bool)
+    near[8:13, 8:13] = True
+    result = merge(frames, EXPOSURE, model, saturation_margin_px=2)
+    short = merge(frames[:2], EXPOSURE[:2], model)
+    np.testing.assert_allclose(result.value[near], short.value[near], rtol=1e-5)
+    np.testing.assert_allclose(result.value[~near], merge(frames, EXPOSURE, model).value[~near], rtol=1e-5)
+    with pytest.raises(FitError, match="saturation_margin_px is -1"):
+        merge(frames, EXPOSURE, model, saturation_margin_px=-1)

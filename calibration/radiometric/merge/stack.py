@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -16,6 +17,8 @@ def merge(
     model: RadiometricModel,
     *,
     background: Radiance | None = None,
+    reject: Sequence[NDArray[np.bool_] | None] | None = None,
+    saturation_margin_px: int = 0,
 ) -> Radiance:
     """Minimum-variance radiance of a static scene from several exposures under the model's noise.
 
@@ -37,6 +40,11 @@ def merge(
     background : Radiance, optional
         Ambient light to subtract, in the same unit (such as the merge of frames without the light); its
         variance is added, and it is NaN where unknown.
+    reject : sequence of (ndarray of bool or None), one a frame, optional
+        True: leave this sample of the frame out (motion, a reflection); (h, w) or the frame's shape.
+    saturation_margin_px : int
+        Leave out the samples of a frame that lie this near a saturated one of the same frame (rows and
+        columns counted alike): blooming and the halo of the readout reach that far.
 
     Returns
     -------
@@ -51,9 +59,19 @@ def merge(
         No frame; a frame of another size or kind than the model's; exposures missing or not positive.
     """
     exposure = _checked(frames, exposure_s)
+    if reject is not None and len(reject) != len(frames):
+        raise FitError(f"merge: {len(frames)} frames but {len(reject)} reject masks")
+    if saturation_margin_px < 0:
+        raise FitError(f"merge: saturation_margin_px is {saturation_margin_px}: want 0 or more")
     dtype = np.asarray(frames[0]).dtype
     linear = model.response is None and dtype.kind == "u" and dtype.itemsize <= 2 and model.counts_electrons
-    result = (_fused if linear else merge_reference)(frames, exposure, model)
+    plain = reject is None and saturation_margin_px == 0
+    if linear and plain:
+        result = _fused(frames, exposure, model)
+    else:
+        result = merge_reference(
+            frames, exposure, model, reject=reject, saturation_margin_px=saturation_margin_px
+        )
     if background is None:
         return result
     if background.value.shape != result.value.shape:
@@ -62,10 +80,18 @@ def merge(
 
 
 def merge_reference(
-    frames: Sequence[NDArray[Any]], exposure: NDArray[np.float64], model: RadiometricModel
+    frames: Sequence[NDArray[Any]],
+    exposure: NDArray[np.float64],
+    model: RadiometricModel,
+    *,
+    reject: Sequence[NDArray[np.bool_] | None] | None = None,
+    saturation_margin_px: int = 0,
 ) -> Radiance:
     """The merge in plain numpy, for every kind of model and frame; what the kernel is tested against."""
     samples = [_electrons(model, frame, index) for index, frame in enumerate(frames)]
+    for index, (frame, (sample, _)) in enumerate(zip(frames, samples, strict=True)):
+        mask = None if reject is None else reject[index]
+        sample[_left_out(np.asarray(frame), index, model, mask, saturation_margin_px)] = np.nan
     electrons, time = np.zeros(model.shape), np.zeros(model.shape)
     for t, (sample, _) in zip(exposure, samples, strict=True):
         valid = np.isfinite(sample)
@@ -89,6 +115,24 @@ def merge_reference(
         return model.correct(
             rate.astype(np.float32), variance.astype(np.float32), (inverse / total).astype(np.float32)
         )
+
+
+def _left_out(
+    dn: NDArray[Any], index: int, model: RadiometricModel, mask: NDArray[np.bool_] | None, margin: int
+) -> NDArray[np.bool_]:
+    """Samples that are rejected, or lie within ``margin`` px of a saturated one."""
+    out = np.zeros(model.shape, bool)
+    if mask is not None:
+        if mask.dtype != np.bool_ or mask.shape not in (model.shape, model.shape[:2]):
+            raise FitError(
+                f"merge: reject mask of frame {index} is {mask.dtype} {mask.shape}, "
+                f"want bool {model.shape} or {model.shape[:2]}"
+            )
+        out |= mask if mask.ndim == out.ndim else mask[..., None]
+    if margin:
+        full = (dn >= model.saturation_dn).astype(np.uint8)
+        out |= cv2.dilate(full, np.ones((2 * margin + 1,) * 2, np.uint8)).astype(bool)
+    return out
 
 
 def _floor_at(model: RadiometricModel, electrons: NDArray[np.float32]) -> NDArray[np.float32]:
