@@ -109,17 +109,17 @@ def _mapping(loader: _Loader, node: yaml.MappingNode, deep: bool = False) -> dic
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 
 
-def read_yaml(path: Path | str, kind: type[M]) -> M:
-    """Read one YAML file as a ``kind``.
+def read_plain(path: Path | str) -> object:
+    """Read one YAML file as plain data.
 
     Raises
     ------
     ConfigError
-        One line a fault: file, key path (``lights.north.channel``) and reason.
+        The file cannot be read, is not YAML, or gives a key twice.
     """
     path = Path(path)
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506, TID251 - a SafeLoader
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506, TID251 - a SafeLoader
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -128,7 +128,17 @@ def read_yaml(path: Path | str, kind: type[M]) -> M:
         raise ConfigError(f"{path}: {error}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-    return validate(raw, kind, str(path))
+
+
+def read_yaml(path: Path | str, kind: type[M]) -> M:
+    """Read one YAML file as a ``kind``.
+
+    Raises
+    ------
+    ConfigError
+        One line a fault: file, key path (``lights.north.channel``) and reason.
+    """
+    return validate(read_plain(path), kind, str(path))
 
 
 def validate(raw: object, kind: type[M], source: str) -> M:

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-import yaml
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from calibration.lens import LensModel
 from calibration.lights.model import DistantLight, LightModel, NearLight
 from calibration.targets.boards import Board
 from capture.plan import Record
+from rigs.config import read_plain
 from rigs.simulated.generate import expand
 
 Vector = tuple[float, float, float]
@@ -402,14 +402,13 @@ def load_truth(path: str | Path) -> Truth:
 
     Raises
     ------
+    ConfigError
+        The file cannot be read, is not YAML, or gives a key twice.
     ValueError
         One line for each mistake, with its path in the file (``lights.led03.order: ...``).
     """
     path = Path(path)
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path}: not YAML: {error}") from None
+    data = read_plain(path)
     if not isinstance(data, dict):
         raise ValueError(f"{path}: want a mapping with seed, cameras, lights, poses, ...")
     return parse_truth(data, source=str(path), folder=path.parent)

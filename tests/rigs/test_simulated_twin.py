@@ -9,6 +9,7 @@ from calibration.targets.boards import corners_mm
 from capture.devices import CameraLimits, DeviceError, DeviceLost, FrameLost, SettingRefused
 from capture.drivers.simulated import Scene
 from capture.plan import Shot
+from rigs.config import ConfigError
 from rigs.simulated import Truth, Twin, load_truth
 from rigs.simulated.truth import parse_truth
 
@@ -79,6 +80,9 @@ def test_mistakes_in_a_truth_file_are_named_by_their_path(tmp_path):
         with pytest.raises(ValueError, match=f"truth.yaml: {where}: ") as error:
             load_truth(path)
         assert len(str(error.value).splitlines()) == 1
+    path.write_text(text + "ambient: 300\n")
+    with pytest.raises(ConfigError, match=r"truth.yaml: line \d+: key 'ambient' is given twice"):
+        load_truth(path)
 
 
 def test_faults_must_name_what_exists():
