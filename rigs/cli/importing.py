@@ -19,11 +19,17 @@ def import_folder(
     directory: Annotated[Path, typer.Argument(help="Folder with the images and manifest.csv.")],
     session: Annotated[Path, typer.Argument(help="New folder for the session.")],
     bayer: BayerOption = None,
+    assume_linear: Annotated[
+        bool,
+        typer.Option(
+            "--assume-linear", help="The data are known to be linear, whatever the files' tags say."
+        ),
+    ] = False,
 ) -> None:
     """Turn a folder of images into a session by its manifest.csv."""
     from rigs import interchange
 
-    _tell(session, interchange.import_folder(directory, session, bayer=bayer))
+    _tell(session, interchange.import_folder(directory, session, bayer=bayer, assume_linear=assume_linear))
 
 
 @import_app.command("emva", epilog="Example: `gnomon import emva set001/ out/set001`")

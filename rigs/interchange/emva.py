@@ -123,6 +123,7 @@ def import_emva(source: Path, session_path: Path, *, bayer: str | None = None) -
         sources,
         facts,
         read=lambda one: _picture(one.file, descriptor, bayer, shift),
+        linear="a set after EMVA 1288 is raw data",
     )
 
 

@@ -15,11 +15,14 @@ from capture.frame import Frame, format_bits
 from capture.plan import Block, CapturePlan, ExposureBracket, LightSequence
 from capture.session import Session
 from capture.session.disk import write_json
+from rigs.interchange.encoding import Tally
 from rigs.interchange.images import ImageError, Picture, read_image
 from rigs.interchange.manifest import ManifestError, ManifestRow, read_manifest
 
 
-def import_folder(directory: Path, session_path: Path, *, bayer: str | None = None) -> Session:
+def import_folder(
+    directory: Path, session_path: Path, *, bayer: str | None = None, assume_linear: bool = False
+) -> Session:
     """Make a session of the pictures that ``manifest.csv`` in ``directory`` lists.
 
     Parameters
@@ -32,6 +35,8 @@ def import_folder(directory: Path, session_path: Path, *, bayer: str | None = No
         a hidden name, which is removed on any error.
     bayer : 'RGGB', 'GRBG', 'GBRG' or 'BGGR', optional
         All pictures are raw mosaics with this order of the top-left 2 x 2 pixels.
+    assume_linear : bool
+        The numbers are known to be proportional to light, whatever the files' tags say.
 
     Returns
     -------
@@ -39,7 +44,9 @@ def import_folder(directory: Path, session_path: Path, *, bayer: str | None = No
         Done; one block of the plan and one frame for each row, in the table's order. The numbers are those
         in the files, neither scaled nor shifted. ``facts`` names the source, the file of each frame, under
         ``warnings`` and ``notes`` what speaks against the data, under ``saturation_dn`` for each camera whose
-        samples pile up below full scale, where, and under ``photons`` those of the table, if any.
+        samples pile up below full scale, where, under ``photons`` those of the table, if any, and under
+        ``encoding`` for each camera what the files' tags say of a tone curve: ``kind`` (gamma, suspected,
+        unknown, linear) and ``why``.
 
     Raises
     ------
@@ -70,6 +77,7 @@ def import_folder(directory: Path, session_path: Path, *, bayer: str | None = No
         [Source(row.file, f"{manifest.name} row {row.row}", "column file", f"row {row.row}") for row in rows],
         facts,
         read=lambda source: read_image(source.file, bayer=bayer),
+        linear="told so at the import" if assume_linear else "",
     )
 
 
@@ -104,6 +112,7 @@ def make_session(
     facts: Mapping[str, object],
     *,
     read: Callable[[Source], Picture],
+    linear: str = "",
 ) -> Session:
     """Make a session of pictures, one in memory at a time; it appears whole or not at all.
 
@@ -119,6 +128,8 @@ def make_session(
         What is known beforehand; what is seen in the pictures is added.
     read : callable
         Gives the picture of a source, or raises ImageError.
+    linear : str
+        How it is known that the numbers are proportional to light, whatever the tags say; empty: it is not.
 
     Raises
     ------
@@ -153,7 +164,7 @@ def make_session(
                     ),
                 )
         # What speaks against the pictures is known only once all are read.
-        write_json(session.path / "facts.json", {**facts, **seen.facts()})
+        write_json(session.path / "facts.json", {**facts, **seen.facts(linear)})
         session.finish()
         if session_path.exists():
             session_path.rmdir()
@@ -201,6 +212,7 @@ class _Seen:
         self._first: dict[str, tuple[str, tuple[int, ...], str]] = {}
         self._bits: dict[str, int] = {}
         self._tops: dict[str, _Top] = {}
+        self._encodings: dict[str, Tally] = {}
         self._notes: Counter[str] = Counter()
         self._warnings: Counter[str] = Counter()
 
@@ -215,6 +227,7 @@ class _Seen:
             )
         self._notes.update(picture.notes)
         self._warnings.update(picture.warnings)
+        self._encodings.setdefault(camera, Tally()).add(picture.encoding)
         bits = format_bits(picture.pixel_format)
         if bits == 16:
             self._bits[camera] = self._bits.get(camera, 0) | _bits_in_use(picture.dn)
@@ -225,7 +238,7 @@ class _Seen:
                 top = top._replace(at=top.at + known.at, below=top.below + known.below)
             self._tops[camera] = max(top, known, key=lambda t: t.dn)
 
-    def facts(self) -> dict[str, object]:
+    def facts(self, linear: str) -> dict[str, object]:
         notes = [_counted(note, count) for note, count in self._notes.items()]
         for camera, bits in self._bits.items():
             low = (bits & -bits).bit_length() - 1
@@ -242,11 +255,14 @@ class _Seen:
             f"camera {camera}: samples pile up at {dn} DN, below full scale: saturated there, it seems"
             for camera, dn in saturation.items()
         ]
-        return {
-            "saturation_dn": saturation,
-            "notes": notes,
-            "warnings": [_counted(warning, count) for warning, count in self._warnings.items()],
-        }
+        warnings = [_counted(warning, count) for warning, count in self._warnings.items()]
+        encoding = {camera: tally.sum(linear) for camera, tally in self._encodings.items()}
+        for camera, told in encoding.items():
+            if told["kind"] == "gamma" and not told["why"].endswith("JPEG"):
+                warnings.append(f"camera {camera}: gamma-encoded, as its files say ({told['why']})")
+            elif told["kind"] == "suspected":
+                notes.append(f"camera {camera}: perhaps gamma-encoded ({told['why']}): check with a bracket")
+        return {"saturation_dn": saturation, "encoding": encoding, "notes": notes, "warnings": warnings}
 
 
 class _Top(NamedTuple):

@@ -10,6 +10,9 @@ import OpenEXR
 import tifffile
 from numpy.typing import NDArray
 
+from rigs.interchange import encoding
+from rigs.interchange.encoding import Encoding
+
 _SUFFIXES = ".png .tif .tiff .exr .hdr .bmp .jpg .jpeg"
 _RAW_SUFFIXES = (
     ".arw",
@@ -43,12 +46,15 @@ class Picture(NamedTuple):
         ``Mono8``, ``RGB16``, ``BayerRG16``, ``Mono32f`` and so on.
     notes, warnings : tuple of str
         What was left out; what speaks against the file as a measurement.
+    encoding : Encoding
+        What the file's tags say of its tone curve.
     """
 
     dn: NDArray[np.generic]
     pixel_format: str
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    encoding: Encoding = encoding.UNKNOWN
 
 
 def read_image(path: Path, *, bayer: str | None = None) -> Picture:
@@ -75,20 +81,25 @@ def read_image(path: Path, *, bayer: str | None = None) -> Picture:
         raise ImageError(f"cannot be read: {error.strerror}") from None
     notes: list[str] = []
     warnings: list[str] = []
+    told = encoding.UNKNOWN
     if data.startswith(b"\x89PNG"):
-        dn = _png(data)
+        dn, told = _png(data), encoding.of_png(data)
     elif data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        dn = _tiff(path, data)
+        dn, told = _tiff(path, data)
     elif data.startswith(b"\x76\x2f\x31\x01"):
-        dn = _exr(path, notes)
-    elif data.startswith((b"#?", b"BM")):
+        dn, told = _exr(path, notes), encoding.LINEAR_BY_FORMAT
+    elif data.startswith(b"#?"):
+        dn, told = _decode(data), encoding.LINEAR_BY_FORMAT
+    elif data.startswith(b"BM"):
         dn = _decode(data)
     elif data.startswith(b"\xff\xd8"):
-        dn = _decode(data)
+        dn, told = _decode(data), Encoding("gamma", "JPEG")
         warnings.append("JPEG is gamma-encoded and lossy; linear data (TIFF, PNG, EXR) are wanted")
     else:
         raise ImageError(f"not a picture that is read here ({_SUFFIXES})")
-    return _picture(dn, notes, warnings, bayer)
+    if told.note:
+        notes.append(told.note)
+    return _picture(dn, notes, warnings, bayer)._replace(encoding=told)
 
 
 def _picture(dn: NDArray[Any], notes: list[str], warnings: list[str], bayer: str | None) -> Picture:
@@ -144,7 +155,8 @@ def _decode(data: bytes) -> NDArray[Any]:
     return image
 
 
-def _tiff(path: Path, data: bytes) -> NDArray[Any]:
+def _tiff(path: Path, data: bytes) -> tuple[NDArray[Any], Encoding]:
+    told = encoding.UNKNOWN
     try:
         with tifffile.TiffFile(path) as tiff:
             page = tiff.pages.first
@@ -152,20 +164,21 @@ def _tiff(path: Path, data: bytes) -> NDArray[Any]:
             same = [other for other in tiff.pages if getattr(other, "shape", None) == page.shape]
             if len(same) > 1:
                 raise ImageError(f"holds {len(same)} pages; write one file for each")
+            told = encoding.of_tiff(page)
             photometric = int(page.photometric)
             if photometric not in (1, 2, 32803, 34892):
                 raise ImageError(f"photometric kind {photometric} is not read, want gray or RGB")
             if page.sampleformat == 1 and page.bitspersample not in (8, 16):
                 raise ImageError(f"has {page.bitspersample} bits a sample, want 8 or 16 (or float)")
             if page.planarconfig == 2 and page.samplesperpixel > 1:
-                return np.moveaxis(np.asarray(page.asarray()), 0, -1)
-            return np.asarray(page.asarray())
+                return np.moveaxis(np.asarray(page.asarray()), 0, -1), told
+            return np.asarray(page.asarray()), told
     except ImageError:
         raise
     except ValueError as error:
         # tifffile leaves LZW and its like to another package; libtiff inside OpenCV knows them.
         if "imagecodecs" in str(error):
-            return _decode(data)
+            return _decode(data), told
         raise ImageError(f"is damaged: {error}") from None
     except (
         Exception
