@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from calibration.provenance import Array, Model, Provenance, Quality
 from calibration.radiometric.sheet import SensorSheet
+from calibration.radiometric.vignetting import Vignetting
 
 Image = NDArray[np.float32]
 
@@ -64,6 +65,8 @@ class RadiometricModel(Model):
     flat_map : ndarray or None
         Relative response of each pixel, lens included; mean 1 over the central half of rows and columns,
         for each colour apart.
+    vignetting : Vignetting or None
+        Smooth part of ``flat_map``, as a formula; the map is what is applied.
     defects : ndarray of bool or None
         True: hot, dead or noisy. Such samples become NaN.
     dark_covariance : ndarray (2, 2) or None
@@ -114,6 +117,7 @@ class RadiometricModel(Model):
     dark_map: Array | None = None
     dark_rate_map: Array | None = None
     flat_map: Array | None = None
+    vignetting: Vignetting | None = None
     defects: Array | None = None
     dark_covariance: Array | None = None
     flat_sigma: float = Field(default=0.0, ge=0)
@@ -136,6 +140,8 @@ class RadiometricModel(Model):
             value = getattr(self, name)
             if value is not None and value.shape != self.shape:
                 raise ValueError(f"{name} has shape {value.shape}, the frames have {self.shape}")
+        if self.vignetting is not None and (self.vignetting.height, self.vignetting.width) != self.shape[:2]:
+            raise ValueError(f"vignetting is of {self.vignetting.shape}, the frames have {self.shape}")
         if self.defects is not None and self.defects.dtype != np.bool_:
             raise ValueError(f"defects has dtype {self.defects.dtype}, want bool")
         if self.dark_covariance is not None and self.dark_covariance.shape != (2, 2):
