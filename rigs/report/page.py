@@ -13,7 +13,8 @@ from calibration.photometric import NormalMap
 from calibration.provenance import Provenance
 from calibration.radiometric import RadiometricModel
 from rigs.report.content import Metric, Report
-from rigs.report.sections import number, sections
+from rigs.report.layout import number
+from rigs.report.sections import sections
 
 
 def write_report(path: Path, report: Report) -> Path:

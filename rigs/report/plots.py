@@ -1,8 +1,5 @@
-"""Plots of the report as PNG, drawn off-screen; matplotlib is imported when the first is drawn."""
+"""Plots of the report as PNG."""
 
-import io
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,59 +10,12 @@ from calibration.lens import LensModel
 from calibration.lights.model import DistantLight, LightSet, NearLight
 from rigs.report import maps
 from rigs.report.content import SphereSight
+from rigs.report.drawing import BLUE, GRAY, GREEN, INK, ORANGE, drawing, png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-_INK, _BLUE, _ORANGE, _GRAY, _GREEN = "#1d2733", "#1f5fa8", "#c2571a", "#9aa5b1", "#2e7d4f"
-_STYLE: dict[str, Any] = {
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "axes.edgecolor": _GRAY,
-    "axes.labelcolor": _INK,
-    "axes.titlesize": 9.5,
-    "axes.titlecolor": _INK,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.linewidth": 0.7,
-    "grid.color": "#e4e8ec",
-    "grid.linewidth": 0.7,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
-    "legend.frameon": False,
-    "legend.fontsize": 8,
-    "lines.linewidth": 1.3,
-    "text.color": _INK,
-    "figure.dpi": 150,
-    "savefig.dpi": 150,
-    "path.simplify": True,
-}
 _SPREAD_95 = 2.4477  # radius that holds 95 % of a two-dimensional normal distribution: sqrt(-2 ln 0.05)
-
-
-@contextmanager
-def _drawing(width: float, height: float, columns: int = 1, **grid: Any) -> Iterator[tuple["Figure", Any]]:
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context(_STYLE):  # type: ignore[arg-type]
-        figure = Figure(figsize=(width, height), layout="constrained")
-        FigureCanvasAgg(figure)
-        yield figure, figure.subplots(1, columns, **grid)
-
-
-def _png(figure: "Figure") -> bytes:
-    buffer = io.BytesIO()
-    # No software tag: the same report has the same bytes under another release of matplotlib.
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
 
 
 def photon_transfer(
@@ -79,21 +29,21 @@ def photon_transfer(
     signal, variance = np.asarray(signal_dn, float), np.asarray(variance_dn2, float)
     used = np.ones(signal.shape, bool) if used is None else np.asarray(used, bool)
     shown = (signal > 0) & (variance > 0)
-    with _drawing(3.7, 2.9) as (figure, axes):
-        axes.loglog(signal[shown & used], variance[shown & used], "o", ms=4.5, color=_BLUE, label="measured")
+    with drawing(3.7, 2.9) as (figure, axes):
+        axes.loglog(signal[shown & used], variance[shown & used], "o", ms=4.5, color=BLUE, label="measured")
         left_out = shown & ~used
         if left_out.any():
             axes.loglog(
-                signal[left_out], variance[left_out], "o", ms=4.5, mfc="none", color=_GRAY, label="not used"
+                signal[left_out], variance[left_out], "o", ms=4.5, mfc="none", color=GRAY, label="not used"
             )
         if shown.any():
             line = np.geomspace(max(signal[shown].min() / 2, 1e-2), signal[shown].max(), 200)
             floor = (gain_dn_per_e * read_noise_e) ** 2
-            axes.loglog(line, gain_dn_per_e * line + floor, color=_ORANGE, label="fit: K · signal + read²")
-            axes.loglog(line, np.full_like(line, floor), ":", color=_GRAY, label="read noise²")
+            axes.loglog(line, gain_dn_per_e * line + floor, color=ORANGE, label="fit: K · signal + read²")
+            axes.loglog(line, np.full_like(line, floor), ":", color=GRAY, label="read noise²")
         axes.set(xlabel="signal above black / DN", ylabel="temporal variance / DN²")
         axes.legend(loc="upper left")
-        return _png(figure)
+        return png(figure)
 
 
 def linearity(exposure_s: NDArray[Any], signal_dn: NDArray[Any], used: NDArray[np.bool_]) -> bytes:
@@ -108,28 +58,28 @@ def linearity(exposure_s: NDArray[Any], signal_dn: NDArray[Any], used: NDArray[n
         (np.bincount(group, np.asarray(used, float)) == rows) & (rows == rows.max(initial=0)) & (signal > 0)
     )
     exposure, signal = exposure[whole], signal[whole]
-    with _drawing(3.7, 2.9) as (figure, axes):
-        axes.axhline(0, color=_INK, lw=0.8)
+    with drawing(3.7, 2.9) as (figure, axes):
+        axes.axhline(0, color=INK, lw=0.8)
         if len(signal) >= 3:
             # Weighted by 1 / signal, as the line is judged in percent.
             slope, offset = np.polyfit(exposure, signal, 1, w=1 / signal)
             off = 100 * (signal / (slope * exposure + offset) - 1)
-            axes.plot(signal, off, "o-", ms=4, color=_BLUE)
+            axes.plot(signal, off, "o-", ms=4, color=BLUE)
             reach = 1.2 * max(float(np.abs(off).max()), 0.05)
             axes.set_ylim(-reach, reach)
         axes.set(xlabel="mean signal above black / DN", ylabel="off a straight line / %")
-        return _png(figure)
+        return png(figure)
 
 
 def response(table: NDArray[Any]) -> bytes:
     """Relative exposure that each digital number stands for, one curve a channel; (2**bits, 1 or 3)."""
     curves = np.asarray(table, float)
-    with _drawing(3.7, 2.9) as (figure, axes):
-        colours = (_INK,) if curves.shape[1] == 1 else ("#b3261e", _GREEN, _BLUE)
+    with drawing(3.7, 2.9) as (figure, axes):
+        colours = (INK,) if curves.shape[1] == 1 else ("#b3261e", GREEN, BLUE)
         for curve, colour in zip(curves.T, colours, strict=True):
             axes.semilogy(np.flatnonzero(curve > 0), curve[curve > 0], color=colour)
         axes.set(xlabel="digital number", ylabel="relative exposure")
-        return _png(figure)
+        return png(figure)
 
 
 def lens_residuals(lens: LensModel) -> bytes:
@@ -139,14 +89,14 @@ def lens_residuals(lens: LensModel) -> bytes:
     view, pixels, residuals = kept[:, 0].astype(int), kept[:, 4:6], kept[:, 6:8]
     rms = float(np.sqrt(np.mean(np.sum(residuals**2, axis=1)))) if len(residuals) else 0.0
     stretch = _round_down(0.03 * lens.width / max(rms, 1e-9))
-    with _drawing(8.4, 3.5, 2, width_ratios=[1.75, 1]) as (figure, (field, scatter)):
+    with drawing(8.4, 3.5, 2, width_ratios=[1.75, 1]) as (figure, (field, scatter)):
         colours = _view_colours(view)
         field.quiver(
             pixels[:, 0], pixels[:, 1], residuals[:, 0] * stretch, residuals[:, 1] * stretch,
             color=colours, angles="xy", scale_units="xy", scale=1, width=0.0016, headwidth=4,
         )  # fmt: skip
-        field.plot(pixels[:, 0], pixels[:, 1], ".", ms=1.6, color=_GRAY, zorder=0)
-        field.plot(lens.cx, lens.cy, "+", ms=11, mew=1.4, color=_INK)
+        field.plot(pixels[:, 0], pixels[:, 1], ".", ms=1.6, color=GRAY, zorder=0)
+        field.plot(lens.cx, lens.cy, "+", ms=11, mew=1.4, color=INK)
         field.set(
             xlim=(-0.5, lens.width - 0.5), ylim=(lens.height - 0.5, -0.5), aspect="equal",
             xlabel="column / px", ylabel="row / px",
@@ -158,7 +108,7 @@ def lens_residuals(lens: LensModel) -> bytes:
             xlim=(-reach, reach), ylim=(reach, -reach), aspect="equal",
             xlabel="column residual / px", ylabel="row residual / px", title=f"root mean square {rms:.3f} px",
         )  # fmt: skip
-        return _png(figure)
+        return png(figure)
 
 
 def near_lights(lights: LightSet, truth: LightSet | None) -> bytes:
@@ -174,19 +124,17 @@ def near_lights(lights: LightSet, truth: LightSet | None) -> bytes:
     pad = 0.08 * float((high - low).max())
     span = high - low + 2 * pad
     ratios = np.clip([span[0] / span[1], span[2] / span[1], 0.9], 0.3, 3)
-    with _drawing(8.4, 3.8, 3, width_ratios=ratios) as (figure, (front, side, bars)):
+    with drawing(8.4, 3.8, 3, width_ratios=ratios) as (figure, (front, side, bars)):
         for axes, (a, b) in ((front, (0, 1)), (side, (2, 1))):
             _discs(axes, spheres[:, [a, b]], lights.sphere_radius_mm or 0.0)
-            axes.plot(0, 0, marker="s", ms=6, color=_INK, ls="none", label="camera")
+            axes.plot(0, 0, marker="s", ms=6, color=INK, ls="none", label="camera")
             if len(true):
-                axes.plot(
-                    true[:, a], true[:, b], "o", ms=7, mfc="none", mew=1.1, color=_ORANGE, label="truth"
-                )
+                axes.plot(true[:, a], true[:, b], "o", ms=7, mfc="none", mew=1.1, color=ORANGE, label="truth")
             for name, at in zip(names, position, strict=True):
                 covariance = found[name].covariance
                 if covariance is not None:
                     _ellipse(axes, at[[a, b]], np.asarray(covariance)[np.ix_([a, b], [a, b])])
-            axes.plot(position[:, a], position[:, b], "o", ms=3, color=_BLUE, label="found")
+            axes.plot(position[:, a], position[:, b], "o", ms=3, color=BLUE, label="found")
             axes.set(
                 aspect="equal",
                 xlim=(low[a] - pad, high[a] + pad),
@@ -200,7 +148,7 @@ def near_lights(lights: LightSet, truth: LightSet | None) -> bytes:
         side.set(title="from the side", xlabel="z / mm (from the camera)", yticklabels=[])
         figure.legend(*side.get_legend_handles_labels(), loc="outside lower left", ncols=3)
         _light_bars(bars, names, found, known)
-        return _png(figure)
+        return png(figure)
 
 
 def distant_lights(lights: LightSet, truth: LightSet | None) -> bytes:
@@ -209,7 +157,7 @@ def distant_lights(lights: LightSet, truth: LightSet | None) -> bytes:
     known = {} if truth is None else {n: x for n, x in truth.lights.items() if isinstance(x, DistantLight)}
     names = list(found)
     direction = np.array([found[name].direction for name in names])
-    with _drawing(8.4, 3.8, 2, width_ratios=[1, 1.2]) as (figure, (sky, bars)):
+    with drawing(8.4, 3.8, 2, width_ratios=[1, 1.2]) as (figure, (sky, bars)):
         widest = float(angle_deg(direction, [0.0, 0.0, -1.0]).max())
         reach = next((step for step in (30, 60) if 1.05 * widest < step), 90)
         for zenith in range(reach // 3, reach + 1, reach // 3):
@@ -218,9 +166,9 @@ def distant_lights(lights: LightSet, truth: LightSet | None) -> bytes:
             sky.annotate(f"{zenith}°", (0, -zenith), fontsize=6.5, color="#5b6673", ha="center", va="bottom")
         if known:
             x, y = _sky(np.array([known[name].direction for name in names if name in known])).T
-            sky.plot(x, y, "o", ms=8, mfc="none", mew=1.2, color=_ORANGE, label="truth")
+            sky.plot(x, y, "o", ms=8, mfc="none", mew=1.2, color=ORANGE, label="truth")
         x, y = _sky(direction).T
-        sky.plot(x, y, "o", ms=3.6, color=_BLUE, label="found")
+        sky.plot(x, y, "o", ms=3.6, color=BLUE, label="found")
         for name, at in zip(names, _sky(direction), strict=True):
             sky.annotate(name, at, xytext=(4, 3), textcoords="offset points", fontsize=6, color="#5b6673")
         sky.set(
@@ -232,7 +180,7 @@ def distant_lights(lights: LightSet, truth: LightSet | None) -> bytes:
         sky.axis("off")
         sky.legend(loc="lower right")
         _light_bars(bars, names, found, known)
-        return _png(figure)
+        return png(figure)
 
 
 def sphere_sight(sight: SphereSight) -> bytes:
@@ -241,7 +189,7 @@ def sphere_sight(sight: SphereSight) -> bytes:
 
     circles = np.asarray(sight.circles, float).reshape(-1, 3)
     count = min(len(circles), 6)
-    with _drawing(8.4, 8.4 / max(count, 3) + 0.25, max(count, 1), squeeze=False) as (figure, grid):
+    with drawing(8.4, 8.4 / max(count, 3) + 0.25, max(count, 1), squeeze=False) as (figure, grid):
         for number, (axes, (x, y, radius)) in enumerate(zip(grid[0], circles, strict=False), start=1):
             reach = 1.25 * radius
             left, top = max(int(x - reach), 0), max(int(y - reach), 0)
@@ -263,7 +211,7 @@ def sphere_sight(sight: SphereSight) -> bytes:
             axes.set(title=f"sphere {number}: r {radius:.1f} px", xticks=[], yticks=[])
             axes.grid(False)
             axes.set(xlim=extent, ylim=rows)
-        return _png(figure)
+        return png(figure)
 
 
 def histogram(
@@ -273,16 +221,16 @@ def histogram(
     finite = np.asarray(values)[np.isfinite(values)]
     other = None if truth is None else np.asarray(truth)[np.isfinite(truth)]
     top = max(float(np.percentile(part, 99.5)) for part in (finite, other) if part is not None and part.size)
-    with _drawing(3.7, 2.9) as (figure, axes):
+    with drawing(3.7, 2.9) as (figure, axes):
         bins = np.linspace(0, top, 80)
-        for part, colour, name in ((finite, _BLUE, label), (other, _ORANGE, truth_label)):
+        for part, colour, name in ((finite, BLUE, label), (other, ORANGE, truth_label)):
             if part is not None and part.size:
                 share = np.histogram(part, bins)[0] / part.size * 100
                 axes.stairs(share, bins, color=colour, label=f"{name}: mean {part.mean():.2f}")
         axes.set(ylabel="share of the pixels / %", xlim=(0, top))
         axes.set_ylim(0, 1.3 * axes.get_ylim()[1])
         axes.legend(loc="upper right")
-        return _png(figure)
+        return png(figure)
 
 
 def _light_bars(
@@ -297,11 +245,11 @@ def _light_bars(
     error = np.array([_light_error(found[n], known[n]) if n in known else np.nan for n in names])
     rows = np.arange(len(names))
     if np.isfinite(error).any():
-        axes.barh(rows, np.nan_to_num(error), height=0.6, color=_BLUE)
+        axes.barh(rows, np.nan_to_num(error), height=0.6, color=BLUE)
         axes.set_title(f"off the truth by / {unit}" + "; | sigma" * bool(np.isfinite(sigma).any()))
-        axes.plot(sigma, rows, "|", ms=7, mew=1.6, color=_ORANGE)
+        axes.plot(sigma, rows, "|", ms=7, mew=1.6, color=ORANGE)
     else:
-        axes.barh(rows, np.nan_to_num(sigma), height=0.6, color=_BLUE)
+        axes.barh(rows, np.nan_to_num(sigma), height=0.6, color=BLUE)
         axes.set_title(f"sigma of the fit / {unit}")
     axes.set(yticks=rows, ylim=(len(names) - 0.4, -0.6))
     axes.set_yticklabels(names, fontsize=6 if len(names) > 14 else 8)
@@ -337,14 +285,14 @@ def _ellipse(axes: "Axes", centre: NDArray[Any], covariance: NDArray[Any]) -> No
     values, vectors = np.linalg.eigh(covariance)
     width, height = 2 * _SPREAD_95 * np.sqrt(np.clip(values, 0, None))
     angle = float(np.degrees(np.arctan2(vectors[1, 0], vectors[0, 0])))
-    axes.add_patch(Ellipse((centre[0], centre[1]), width, height, angle=angle, fc=_BLUE, alpha=0.25, lw=0))
+    axes.add_patch(Ellipse((centre[0], centre[1]), width, height, angle=angle, fc=BLUE, alpha=0.25, lw=0))
 
 
 def _discs(axes: "Axes", centres: NDArray[Any], radius: float) -> None:
     from matplotlib.patches import Circle
 
     for x, y in centres:
-        axes.add_patch(Circle((x, y), radius, fc="#dfe4e9", ec=_GRAY, lw=0.7))
+        axes.add_patch(Circle((x, y), radius, fc="#dfe4e9", ec=GRAY, lw=0.7))
 
 
 def _view_colours(view: NDArray[Any]) -> NDArray[Any]:

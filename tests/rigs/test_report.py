@@ -28,7 +28,7 @@ from rigs.report import (
     report_directory,
     write_report,
 )
-from rigs.report.sections import number
+from rigs.report.layout import number
 
 H, W = 60, 80
 
