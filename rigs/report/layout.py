@@ -36,6 +36,20 @@ class Figure(NamedTuple):
     pixels: bool = False
 
 
+class Table(NamedTuple):
+    """A table of the page; a row of one cell is a heading within.
+
+    The first ``words`` columns are words, the others numbers. In a column ``Symbol`` what follows ``_`` is an
+    index.
+    """
+
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    words: int = 1
+    note: str = ""
+
+
 class Section(NamedTuple):
     """A chapter of the page."""
 
@@ -43,6 +57,7 @@ class Section(NamedTuple):
     figures: tuple[Figure, ...] = ()
     rows: tuple[tuple[str, str], ...] = ()
     missing: tuple[str, ...] = ()
+    tables: tuple[Table, ...] = ()
 
 
 def number(value: float | None, sigma: float | None = None) -> str:
