@@ -341,7 +341,7 @@ def _measure(image: NDArray[Any], plane: Float, shifts: Float) -> ChartView:
             faults[number] = "outside the image"
             continue
         v, u = np.mgrid[low[1] : high[1], low[0] : high[0]]
-        pixel: Float = np.stack([u, v], axis=-1).astype(np.float64) - shifts[number]
+        pixel = np.stack([u, v], axis=-1, dtype=np.float64) - shifts[number]
         at = _map(back, pixel) - centre
         inside = np.abs(at).max(axis=-1) <= _CORE
         samples = np.asarray(image[low[1] : high[1], low[0] : high[0]], np.float64)[inside]

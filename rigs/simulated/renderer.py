@@ -137,7 +137,14 @@ class Renderer:
         if name is not None and name not in self.truth.lights:
             raise ValueError(f"the truth has no light {name!r}")
         key = (pose, camera, name, at_s, self.knocks)
-        return self._images.get(key, lambda: self._render(pose, camera, name, at_s))
+        return self._images.get(key, lambda: self._mixed(self._render(pose, camera, name, at_s), camera))
+
+    def _mixed(self, planes: Float32, camera: str) -> Float32:
+        """What the sensor's colours see of the scene's."""
+        matrix = self.truth.cameras[camera].sensor.colour_matrix
+        if matrix is None or planes.shape[2] == 1:
+            return planes
+        return np.asarray(planes @ np.array(matrix, np.float32).T)
 
     def _render(self, pose: str, camera: str, name: str | None, at_s: float) -> Float32:
         eye, truth = self.eye(camera), self.truth.cameras[camera]

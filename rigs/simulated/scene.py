@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from calibration.geometry import Float, normalize
 from calibration.lens import LensModel
+from rigs.simulated.chart import chart_parts
 from rigs.simulated.surfaces import (
     LIFT_MM,
     Float32,
@@ -21,7 +22,15 @@ from rigs.simulated.surfaces import (
     plane_sheet,
     relief_solid,
 )
-from rigs.simulated.truth import BoardThing, HeightfieldThing, MeshThing, PlaneThing, SphereThing, Thing
+from rigs.simulated.truth import (
+    BoardThing,
+    ChartThing,
+    HeightfieldThing,
+    MeshThing,
+    PlaneThing,
+    SphereThing,
+    Thing,
+)
 
 _CHUNK = 1 << 15
 # sub-pixel places of a mirror's reflected rays: a rank-1 lattice
@@ -61,17 +70,26 @@ class Samples:
 class Stage:
     """The things of a pose in one camera's frame.
 
-    ``gloss`` (k, 2): roughness (0 Lambertian) and f0 of each thing. ``tint`` (k + 1, 4): its factor on the
-    albedo in R, G, B and their mean; the last row is that of the surroundings.
+    ``gloss`` (k, 2): roughness (0 Lambertian) and f0 of each thing (a chart counts as its parts, which
+    come in its place). ``tint`` (k + 1, 4): its factor on the albedo in R, G, B and their mean; the last row
+    is that of the surroundings.
     """
 
     def __init__(self, things: Sequence[Thing], place: Placement) -> None:
         self.balls: list[Ball] = []
         self.sheets: list[Sheet] = []
         self.solids: list[Solid] = []
-        self.gloss = np.zeros((max(len(things), 1), 2), np.float32)
-        self.tint = np.ones((len(things) + 1, 4), np.float32)
-        for owner, thing in enumerate(things):
+        parts: list[tuple[Thing, Float | None]] = []
+        for thing in things:
+            if isinstance(thing, ChartThing):
+                pieces = chart_parts(thing)
+                centre = place.points(np.array(pieces[0].translation_mm))
+                parts += [(piece, centre) for piece in pieces]
+            else:
+                parts.append((thing, None))
+        self.gloss = np.zeros((max(len(parts), 1), 2), np.float32)
+        self.tint = np.ones((len(parts) + 1, 4), np.float32)
+        for owner, (thing, pivot) in enumerate(parts):
             if isinstance(thing, SphereThing):
                 centre = place.points(np.array(thing.centre_mm))
                 self.balls.append(Ball(centre, thing.radius_mm, owner, thing))
@@ -83,7 +101,7 @@ class Stage:
             if isinstance(thing, BoardThing):
                 self.sheets.append(board_sheet(thing, at, owner))
             elif isinstance(thing, PlaneThing):
-                self.sheets.append(plane_sheet(thing, at, owner))
+                self.sheets.append(replace(plane_sheet(thing, at, owner), pivot=pivot))
             else:
                 if isinstance(thing, HeightfieldThing):
                     self.solids.append(relief_solid(thing, at, owner))
@@ -294,7 +312,9 @@ def cast(stage: Stage, lens: LensModel, rays: Float) -> View:
     painted: list[tuple[float, Ball | Sheet]] = [(float(b.centre[2]), b) for b in stage.balls]
     for sheet in stage.sheets:
         if sheet.extent is not None:
-            centre = sheet.place.points(np.array([0.5 * sheet.extent[0], 0.5 * sheet.extent[1], 0.0]))
+            centre = sheet.pivot
+            if centre is None:
+                centre = sheet.place.points(np.array([0.5 * sheet.extent[0], 0.5 * sheet.extent[1], 0.0]))
             painted.append((float(centre[2]), sheet))
     for _, thing in sorted(painted, key=lambda entry: -entry[0]):
         if isinstance(thing, Ball):

@@ -74,7 +74,8 @@ class Solid:
 class Sheet:
     """A flat rectangle; without ``extent`` an endless plane.
 
-    ``texture`` 255 is ``white``, 0 is ``black``; ``clear``: within how many texels all are alike.
+    ``texture`` 255 is ``white``, 0 is ``black``; ``clear``: within how many texels all are alike. ``pivot``:
+    point whose depth orders it among the sheets, where it lies on another; its centre if None.
     """
 
     place: Placement
@@ -86,6 +87,7 @@ class Sheet:
     white: float
     black: float
     owner: int
+    pivot: Float | None = None
 
     def look_up(self, x: Float, y: Float) -> Float:
         """Albedo at points of the sheet, mm from its corner."""

@@ -57,6 +57,8 @@ class Sensor(Record):
         ``mono``, a Bayer order of the top-left 2 x 2 block, or ``rgb`` (three samples a pixel).
     quantum_scale : 1 or 3 floats
         Scales the scene's radiance to e-/s, of the one or of the three channels.
+    colour_matrix : 3 x 3
+        Rows: what the R, G, B of the sensor see of linear Rec.709 light, cross-talk included; not for mono.
     line_time_s : float
         0 is a global shutter; else row r starts its exposure r * line_time_s late.
     """
@@ -76,6 +78,7 @@ class Sensor(Record):
     hot_pixel_e_s: NonNegative = 3000.0
     colour: Literal["mono", "RGGB", "GRBG", "GBRG", "BGGR", "rgb"] = "mono"
     quantum_scale: Tint = _WHITE
+    colour_matrix: tuple[Vector, Vector, Vector] | None = None
     response: Response | None = None
     line_time_s: NonNegative = 0.0
 
@@ -230,6 +233,17 @@ class PlaneThing(Placed):
     albedo: Share = 0.5
 
 
+class ChartThing(Placed):
+    """A ColorChecker Classic; its origin is half a patch pitch off the first patch's centre, as of a board.
+
+    The patches have the published colours of the edition of 2014. ``frame``: albedo of what is between them.
+    """
+
+    kind: Literal["chart"]
+    pitch_mm: Positive = 46.0
+    frame: Share = 0.04
+
+
 class SphereThing(Record):
     """A ball. ``reflectance`` is the mirror's (at every angle), the gloss's F0, or the matte albedo."""
 
@@ -296,7 +310,7 @@ class MeshThing(Placed):
 
 
 Thing = Annotated[
-    PanelThing | CapThing | BoardThing | PlaneThing | SphereThing | HeightfieldThing | MeshThing,
+    PanelThing | CapThing | BoardThing | ChartThing | PlaneThing | SphereThing | HeightfieldThing | MeshThing,
     Field(discriminator="kind"),
 ]
 
