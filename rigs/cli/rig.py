@@ -6,7 +6,18 @@ from typing import Annotated
 import typer
 
 from rigs.cli.app import app, rig_app, session_app
-from rigs.cli.options import Simulate, fail, say, track, truth_of
+from rigs.cli.options import (
+    CameraOption,
+    RigOption,
+    SensorOption,
+    Simulate,
+    fail,
+    model_name,
+    models_of,
+    say,
+    track,
+    truth_of,
+)
 
 
 @rig_app.command(
@@ -99,6 +110,47 @@ def session_verify(session: Annotated[Path, typer.Argument(help="Session folder.
         typer.echo(str(problem), err=True)
     say(f"{session}: {len(opened.frames)} frames, {len(problems)} problems")
     if problems:
+        raise typer.Exit(1)
+
+
+@session_app.command("check", epilog="Example: `gnomon session check out/relief --sensor models/sensor.json`")
+def session_check(
+    session: Annotated[Path, typer.Argument(help="Session folder.")],
+    rig: RigOption = None,
+    sensor: SensorOption = None,
+    patch: Annotated[
+        str | None,
+        typer.Option(help="Reference patch that is in every frame: x,y,width,height in pixels."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File for the results (.json), which `report` shows.")
+    ] = None,
+    camera: CameraOption = None,
+) -> None:
+    """Check what the frames themselves tell: linearity, drift, clipping, copies, dark lamps.
+
+    One line a check. Exits with 1 when a check fails.
+    """
+    from calibration import files
+    from capture.session import Session
+    from rigs import workflows
+
+    if out is not None:
+        model_name(out)
+    radiometric, _ = models_of(rig, camera, sensor, None)
+    checks = workflows.check_session(
+        Session.open(session),
+        sensor=radiometric,
+        camera=camera,
+        patch=None if patch is None else workflows.parse_patch(patch),
+        track=track,
+    )
+    for check in checks.results:
+        say(f"{check.verdict:<8} {check.name}: {check.text}")
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        files.save_model(out, checks)
+    if checks.failed:
         raise typer.Exit(1)
 
 

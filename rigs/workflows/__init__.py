@@ -12,6 +12,7 @@ from rigs.workflows.calibrating import (
     calibrate_sensor,
 )
 from rigs.workflows.capturing import capture_session, check_plan, describe, list_devices
+from rigs.workflows.checking import check_session, parse_patch
 from rigs.workflows.frames import LightImages, light_images, merge_session
 from rigs.workflows.models import (
     check_pins,
@@ -39,12 +40,14 @@ __all__ = [
     "capture_session",
     "check_pins",
     "check_plan",
+    "check_session",
     "choose_board",
     "describe",
     "light_images",
     "list_devices",
     "merge_session",
     "parse_board",
+    "parse_patch",
     "pinned",
     "read_mask",
     "read_sensor",

@@ -1,0 +1,79 @@
+"""What a session says against its own numbers, carried to the models that are made of them."""
+
+from typing import TypeVar
+
+from calibration.lens import LensModel
+from calibration.lights.model import LightSet
+from calibration.photometric import NormalMap
+from calibration.provenance import FitError, Quality
+from calibration.radiometric import RadiometricModel
+from capture.session import Session
+
+M = TypeVar("M", RadiometricModel, LensModel, LightSet, NormalMap)
+
+
+def encoding_of(session: Session, camera: str) -> tuple[str, str]:
+    """Kind (gamma, suspected, unknown, linear) and reason of the import; a rig's own frames are linear."""
+    told = session.facts.get("encoding", {}).get(camera)
+    return ("linear", "") if told is None else (str(told["kind"]), str(told["why"]))
+
+
+def refuse_encoded(session: Session, camera: str, sensor: RadiometricModel | None, what: str) -> None:
+    """Raise FitError where ``what`` wants linear data and the camera's files say that theirs are not.
+
+    A ``sensor`` model with a response makes them linear.
+    """
+    kind, why = encoding_of(session, camera)
+    if kind == "gamma" and (sensor is None or sensor.response is None):
+        raise FitError(
+            f"{session.path}: {what} wants linear data, but camera {camera!r} gave gamma-encoded ({why}): "
+            "import raw data; or calibrate response and give it by --sensor; or import with --assume-linear "
+            "if the tag is wrong"
+        )
+
+
+def doubts_of(
+    session: Session, camera: str, sensor: RadiometricModel | None = None, *, linear: str = ""
+) -> tuple[str, ...]:
+    """Warnings of the import that hold for what is made of the session.
+
+    Parameters
+    ----------
+    sensor : RadiometricModel, optional
+        With a response, it answers the doubts about a tone curve.
+    linear : str
+        What of the result rests on DN being proportional to light, such as ``intensities``; empty: nothing.
+    """
+    kind, why = encoding_of(session, camera)
+    answered = sensor is not None and sensor.response is not None
+    doubts = [
+        f"import: {warning}"
+        for warning in session.facts.get("warnings", [])
+        if not (answered and "gamma-encoded" in warning)
+    ]
+    if linear and not answered:
+        if kind == "gamma":
+            doubts.append(f"the {linear} are wrong: they take gamma-encoded data ({why}) as linear")
+        elif kind == "suspected":
+            doubts.append(f"the {linear} take the data as linear, which may be gamma-encoded ({why})")
+        elif kind == "unknown" and _is_8_bit(session, camera):
+            doubts.append(f"the {linear} take 8-bit data as linear; no tag says so: check with a bracket")
+    return tuple(doubts)
+
+
+def doubted(model: M, doubts: tuple[str, ...]) -> M:
+    """``model`` with ``doubts`` among the warnings of its quality; the same where there are none.
+
+    The verdict becomes doubtful where something is said to be wrong.
+    """
+    quality: Quality | None = model.quality
+    new = tuple(doubt for doubt in doubts if quality is None or doubt not in quality.warnings)
+    if quality is None or not new:
+        return model
+    verdict = "doubtful" if any(" are wrong" in doubt for doubt in new) else quality.verdict
+    return model.replace(quality=quality.replace(warnings=(*quality.warnings, *new), verdict=verdict))
+
+
+def _is_8_bit(session: Session, camera: str) -> bool:
+    formats = {record.pixel_format for record in session.frames if record.shot.camera == camera}
+    return any(name.endswith("8") for name in formats)
