@@ -1,8 +1,8 @@
 """The smooth part of a flat field: fall-off of the light over the picture, for each colour apart."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.polynomial import legendre
@@ -177,6 +177,15 @@ class Vignetting(Model):
         variance = np.einsum("np,pq,nq->n", slope, falloff.covariance, slope)
         return np.asarray(np.sqrt(np.maximum(variance, 0)).reshape(u.shape))
 
+    def ramp_sigma(self, channel: int) -> float:
+        """Relative one-sigma of the ramp, middle to edge, over columns or rows: the worse of the two."""
+        falloff, size = self.channels[channel], (self.width, self.height)
+        right, low = (self.width - 1.0) / 2, (self.height - 1.0) / 2
+        u, v = right + np.array([right, -right, 0, 0]), low + np.array([0, 0, low, -low])
+        slope = _jacobian(u, v, _Parameters.of(falloff), *size)[:, :-1]
+        ramps = (slope[0::2] - slope[1::2]) / 2
+        return float(np.sqrt(np.max(np.einsum("np,pq,nq->n", ramps, falloff.covariance, ramps))))
+
     def _planes(self) -> list[Plane]:
         return colour_planes({1: "Mono", 3: "RGB", 4: "Bayer"}[len(self.channels)])
 
@@ -288,6 +297,20 @@ CANDIDATES: tuple[Shape, ...] = (
 """Shapes that a fit chooses from; simple ones first."""
 
 
+class Nuisance(Protocol):
+    """Unknowns that the values of a fit hold beside the fall-off, such as the radiance of the scene.
+
+    ``count`` is their number; ``projection(root)`` gives the function that takes them out of rows (n,) or
+    (n, p) which are already times ``root`` (n,), the square roots of the weights.
+    """
+
+    count: int
+
+    def projection(self, root: Float) -> Callable[[Float], Float]:
+        """Projection onto what they cannot explain."""
+        ...
+
+
 def fit_falloff(
     u: Float,
     v: Float,
@@ -296,6 +319,9 @@ def fit_falloff(
     width: int,
     height: int,
     candidates: Sequence[Shape] = CANDIDATES,
+    *,
+    nuisance: Nuisance | None = None,
+    ramp_sigma: float = np.inf,
 ) -> tuple[Falloff, float]:
     """Fall-off through the logarithms of a map, of the shape that the Bayesian information criterion prefers.
 
@@ -309,6 +335,10 @@ def fit_falloff(
     width, height : int
         Of the frame.
     candidates : sequence of Shape
+    nuisance : Nuisance, optional
+        What else the values hold; it is fitted along.
+    ramp_sigma : float
+        How large a ramp from the middle to the edge is thought to be where the data do not tell.
 
     Returns
     -------
@@ -327,31 +357,35 @@ def fit_falloff(
     Tukey's function for all of them, so that their criteria compare. Schwarz, Annals of Statistics 6 (1978)
     461-464, doi:10.1214/aos/1176344136.
     """
-    usable = [c for c in candidates if 2 * (4 + len(c.powers) + len(c.terms)) <= len(u)]
+    spent = 0 if nuisance is None else nuisance.count
+    usable = [c for c in candidates if 2 * (4 + len(c.powers) + len(c.terms)) <= len(u) - spent]
     if not usable:
         raise FitError(f"vignetting: {len(u)} usable places in the picture: too few for any model")
     weight = 1 / variance
     general = max(usable, key=lambda c: (len(c.powers) + len(c.terms), not c.centred))
-    robust = np.ones_like(weight)
+    data = _Data(u, v, log_value, width, height, nuisance, ramp_sigma)
+    robust, spread = np.ones_like(weight), 1.0
     for _ in range(4):
-        found, _, _ = _solve(u, v, log_value, weight * robust, width, height, general)
-        residual = (log_value - _predict(u, v, found, width, height)) * np.sqrt(weight)
+        found, _, _ = _solve(data, weight * robust, general)
+        residual = data.residual(found, np.sqrt(weight * robust)) / np.sqrt(np.maximum(robust, 1e-9))
         spread = max(1.4826 * float(np.median(np.abs(residual))), 1e-12)
         robust = np.clip(1 - (residual / (_TUKEY * spread)) ** 2, 0, None) ** 2
-    weight = weight * robust
+        # A point that lost all weight gives no residual of its own any more: let it come back.
+        robust = np.maximum(robust, 1e-9)
+    # Residuals wider than the variances say widen them, so that the held ramp is weighed against real noise.
+    weight = weight * robust / max(spread, 1.0) ** 2
     n = max(int(np.count_nonzero(robust > 0.01)), 1)
     best: tuple[float, _Parameters, Float, float] | None = None
     for shape in usable:
-        found, normal, rank = _solve(u, v, log_value, weight, width, height, shape)
-        residual = log_value - _predict(u, v, found, width, height)
-        chi2 = float(np.sum(weight * residual**2))
+        found, normal, rank = _solve(data, weight, shape)
+        chi2 = float(np.sum(data.residual(found, np.sqrt(weight)) ** 2))
         # The scale of the noise is unknown, hence the logarithm of the sum of squares.
         criterion = n * np.log(max(chi2, 1e-300) / n) + (rank + 1) * np.log(n)
         if best is None or criterion < best[0]:
-            best = criterion, found, normal, chi2 / max(n - rank, 1)
+            best = criterion, found, normal, chi2 / max(n - rank - spent, 1)
     assert best is not None
     _, found, normal, reduced = best
-    rms = float(np.sqrt(np.average((log_value - _predict(u, v, found, width, height)) ** 2, weights=weight)))
+    rms = float(np.sqrt(np.sum(data.residual(found, np.sqrt(weight)) ** 2) / np.sum(weight)))
     covariance = inverse(normal)[:-1, :-1] * max(reduced, 1.0)
     return normalised(found.falloff(covariance, 0.0), width, height), rms
 
@@ -374,45 +408,73 @@ def normalised(falloff: Falloff, width: int, height: int) -> Falloff:
     return falloff.replace(offset=falloff.offset - float(np.log(mean)))
 
 
-def _predict(u: Float, v: Float, parameters: _Parameters, width: int, height: int) -> Float:
-    linear = _jacobian(u, v, parameters, width, height)
-    return np.asarray(linear[:, 2:] @ parameters.vector[2:])
+@dataclass(frozen=True, eq=False)
+class _Data:
+    """Places and values of a fit, with what else is fitted along."""
+
+    u: Float
+    v: Float
+    y: Float
+    width: int
+    height: int
+    nuisance: Nuisance | None
+    ramp_sigma: float
+
+    def jacobian(self, parameters: _Parameters) -> Float:
+        return _jacobian(self.u, self.v, parameters, self.width, self.height)
+
+    def project(self, root: Float) -> Callable[[Float], Float]:
+        """Take the nuisance out of what is already times ``root``."""
+        return (lambda rows: rows) if self.nuisance is None else self.nuisance.projection(root)
+
+    def residual(self, parameters: _Parameters, root: Float) -> Float:
+        """Value less fall-off and nuisance, times ``root``."""
+        linear = self.jacobian(parameters)
+        return self.project(root)((self.y - linear[:, 2:] @ parameters.vector[2:]) * root)
+
+    def prior(self, shape: Shape) -> Float:
+        """Rows of the design that hold ramps small, (q, p)."""
+        size = 3 + len(shape.powers) + len(shape.terms)
+        places = [2 + len(shape.powers) + k for k, term in enumerate(shape.terms) if sum(term) == 1]
+        return np.eye(size)[places if np.isfinite(self.ramp_sigma) else []] / self.ramp_sigma
 
 
-def _solve(
-    u: Float, v: Float, y: Float, weight: Float, width: int, height: int, shape: Shape
-) -> tuple[_Parameters, Float, int]:
+def _solve(data: _Data, weight: Float, shape: Shape) -> tuple[_Parameters, Float, int]:
     """Weighted least squares; the centre by damped Gauss-Newton steps, all else linear."""
     root = np.sqrt(weight)
-    middle = np.array([(width - 1) / 2, (height - 1) / 2])
-    reach = _CENTRE_REACH * np.hypot(width, height) / 2
+    project = data.project(root)
     size = 3 + len(shape.powers) + len(shape.terms)
+    prior = data.prior(shape)
+    half = np.hypot(data.width, data.height) / 2
+    middle = np.array([(data.width - 1) / 2, (data.height - 1) / 2])
+    y = np.concatenate([project(data.y * root), np.zeros(len(prior))])
+
+    def design(parameters: _Parameters) -> Float:
+        return np.vstack([project(data.jacobian(parameters) * root[:, None]), prior])
 
     def linear(centre: Float) -> tuple[_Parameters, float]:
         start = _Parameters(shape, np.concatenate([centre, np.zeros(size - 2)]))
-        design = _jacobian(u, v, start, width, height)[:, 2:]
-        solution = np.linalg.lstsq(design * root[:, None], y * root, rcond=1e-12)[0]
-        chi2 = float(np.sum(weight * (y - design @ solution) ** 2))
-        return _Parameters(shape, np.concatenate([centre, solution])), chi2
+        columns = design(start)[:, 2:]
+        solution = np.linalg.lstsq(columns, y, rcond=1e-12)[0]
+        found = _Parameters(shape, np.concatenate([centre, solution]))
+        return found, float(np.sum((y - columns @ solution) ** 2))
 
     found, chi2 = linear(middle)
     damping = 0.0
     for _ in range(0 if shape.centred else _ROUNDS):
-        slope = _jacobian(u, v, found, width, height) * root[:, None]
-        residual = (y - _predict(u, v, found, width, height)) * root
+        slope = design(found)
+        residual = y - slope[:, 2:] @ found.vector[2:]
         # The centre's own columns may vanish or repeat others (a pure square and a tilt): damped.
         penalty = np.zeros((2, size))
-        penalty[0, 0] = penalty[1, 1] = damping + 1e-9 * np.linalg.norm(slope[:, -1])
+        penalty[0, 0] = penalty[1, 1] = damping + 1e-9 * np.linalg.norm(root)
         step = np.linalg.lstsq(
             np.vstack([slope, penalty]), np.concatenate([residual, np.zeros(2)]), rcond=1e-12
         )[0][:2]
         length = float(np.hypot(*step))
-        step *= min(1.0, 0.2 * reach / length) if length > 0 else 1.0
-        centre = found.vector[:2] + step
-        away = float(np.hypot(*(centre - middle)))
-        if away > reach:
-            centre = middle + (centre - middle) * (reach / away)
-        trial, trial_chi2 = linear(centre)
+        step *= min(1.0, 0.1 * half / length) if length > 0 else 1.0
+        away = found.vector[:2] + step - middle
+        distance = float(np.hypot(*away))
+        trial, trial_chi2 = linear(middle + away * min(1.0, _CENTRE_REACH * half / max(distance, 1e-9)))
         if trial_chi2 <= chi2:
             done = chi2 - trial_chi2 <= 1e-9 * chi2
             found, chi2, damping = trial, trial_chi2, damping / 10
@@ -420,8 +482,10 @@ def _solve(
                 break
         else:
             damping = max(10 * damping, 1e-3 * float(np.linalg.norm(slope[:, 0])))
-    slope = _jacobian(u, v, found, width, height) * root[:, None]
+    slope = design(found)
     # Without units, so that the rank is that of the geometry.
     norm = np.linalg.norm(slope, axis=0)
-    rank = int(np.linalg.matrix_rank(slope / np.where(norm > 0, norm, 1), tol=1e-8))
+    rank = int(
+        np.linalg.matrix_rank(slope / np.where(norm > 1e-9 * np.linalg.norm(root), norm, np.inf), tol=1e-8)
+    )
     return found, slope.T @ slope, rank
