@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-Kind = Literal["object", "sphere", "board", "flat", "dark", "ambient"]
+Kind = Literal["object", "sphere", "board", "chart", "flat", "dark", "ambient"]
 Axis = Literal["repeat", "exposure", "light", "camera"]
 
 _RANGE = re.compile(r"(?P<stem>.*?)(?P<first>\d+)\.\.(?P=stem)(?P<last>\d+)")

@@ -80,6 +80,8 @@ class ColourModel(Model):
         Where the chart was: dark skin, bluish green, black, white.
     picture : ndarray (h, w, 3), float32, or None
         Small linear copy of the view of the chart, camera colours, 1 at the white; for the report.
+    outlines : ndarray (24, 4, 2) or None, px of ``picture``
+        The parts of the patches that were read.
 
     Notes
     -----
@@ -106,6 +108,7 @@ class ColourModel(Model):
     gradient: Array | None = None
     corners: Array | None = None
     picture: Array | None = None
+    outlines: Array | None = None
     quality: Quality | None = None
     provenance: Provenance = Provenance()
 

@@ -341,8 +341,9 @@ def _measure(image: NDArray[Any], plane: Float, shifts: Float) -> ChartView:
             faults[number] = "outside the image"
             continue
         v, u = np.mgrid[low[1] : high[1], low[0] : high[0]]
-        pixel = np.stack([u, v], axis=-1, dtype=np.float64) - shifts[number]
-        at = _map(back, pixel) - centre
+        pixel: Float = np.empty((*u.shape, 2))
+        pixel[..., 0], pixel[..., 1] = u, v
+        at = _map(back, np.subtract(pixel, shifts[number], dtype=np.float64)) - centre
         inside = np.abs(at).max(axis=-1) <= _CORE
         samples = np.asarray(image[low[1] : high[1], low[0] : high[0]], np.float64)[inside]
         if len(samples) < _MIN_PIXELS:

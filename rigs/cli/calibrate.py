@@ -138,3 +138,68 @@ def calibrate_lights(
         track=track,
     ).lights
     workflows.save(out, lights, say)
+
+
+@calibrate_app.command(
+    "colour",
+    epilog="Example: `gnomon calibrate colour out/chart --sensor models/sensor.json --out models/colour.json`",
+)
+def calibrate_colour(
+    session: Annotated[Path, typer.Argument(help="Session with `chart` frames: a ColorChecker Classic.")],
+    rig: RigOption = None,
+    sensor: SensorOption = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(help="CSV of your own chart: patch,L,a,b or patch,X,Y,Z. Default: published values."),
+    ] = None,
+    edition: Annotated[
+        Literal["2014", "2005"],
+        typer.Option(help="Published values: charts made after, or before, November 2014."),
+    ] = "2014",
+    illuminant: Annotated[
+        str | None,
+        typer.Option(help="White of the values in --reference: D50 (default), D65, A, ... or x,y."),
+    ] = None,
+    method: Annotated[
+        Literal["auto", "matrix", "root-polynomial"],
+        typer.Option(help="auto: the matrix unless cross-validation says the root polynomial is better."),
+    ] = "auto",
+    keep_white: Annotated[
+        bool, typer.Option("--keep-white", help="Neutral comes out exactly neutral.")
+    ] = False,
+    corners: Annotated[
+        str | None, typer.Option(help="Outer corners of the chart in px, 'x,y x,y x,y x,y', where not found.")
+    ] = None,
+    white: Annotated[
+        str | None,
+        typer.Option(help="Pose of `flat` frames of a white board in the chart's place: evens the light."),
+    ] = None,
+    pose: Annotated[str | None, typer.Option(help="Which pose, where a session has several.")] = None,
+    light: Annotated[str | None, typer.Option(help="Which light, where a session has several.")] = None,
+    out: ModelOut = Path("colour.json"),
+    camera: CameraOption = None,
+) -> None:
+    """White balance and colour matrix, from a ColorChecker under the light that the pictures have.
+
+    Use it with `gnomon merge --colour`: the radiance comes out in linear Rec.709.
+    """
+    from capture.session import Session
+    from rigs import workflows
+
+    model = workflows.calibrate_colour(
+        Session.open(session),
+        reference=workflows.chart_reference(reference, edition, illuminant),
+        method=method,
+        keep_white=keep_white,
+        sensor=models_of(rig, camera, sensor, None)[0],
+        camera=camera,
+        pose=pose,
+        light=light,
+        corners=workflows.parse_corners(corners),
+        white=white,
+    )
+    workflows.save(out, model, say)
+    say(
+        f"CIEDE2000 of the chart: mean {model.mean_delta_e:.2f}, greatest {model.max_delta_e:.2f}, "
+        f"patches left out in turn {model.cross_validated_delta_e:.2f} ({model.method})"
+    )

@@ -13,6 +13,7 @@ from rigs.workflows.calibrating import (
 )
 from rigs.workflows.capturing import capture_session, check_plan, describe, list_devices
 from rigs.workflows.checking import check_session, parse_patch
+from rigs.workflows.colour import calibrate_colour, chart_reference, parse_corners, read_colour
 from rigs.workflows.frames import LightImages, light_images, merge_session
 from rigs.workflows.models import (
     check_pins,
@@ -33,11 +34,13 @@ __all__ = [
     "LightsResult",
     "Result",
     "Track",
+    "calibrate_colour",
     "calibrate_lens",
     "calibrate_lights",
     "calibrate_response",
     "calibrate_sensor",
     "capture_session",
+    "chart_reference",
     "check_pins",
     "check_plan",
     "check_session",
@@ -47,8 +50,10 @@ __all__ = [
     "list_devices",
     "merge_session",
     "parse_board",
+    "parse_corners",
     "parse_patch",
     "pinned",
+    "read_colour",
     "read_mask",
     "read_sensor",
     "read_truth",

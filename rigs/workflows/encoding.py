@@ -2,6 +2,7 @@
 
 from typing import TypeVar
 
+from calibration.colour import ColourModel
 from calibration.lens import LensModel
 from calibration.lights.model import LightSet
 from calibration.photometric import NormalMap
@@ -9,7 +10,7 @@ from calibration.provenance import FitError, Quality
 from calibration.radiometric import RadiometricModel
 from capture.session import Session
 
-M = TypeVar("M", RadiometricModel, LensModel, LightSet, NormalMap)
+M = TypeVar("M", RadiometricModel, LensModel, LightSet, NormalMap, ColourModel)
 
 
 def encoding_of(session: Session, camera: str) -> tuple[str, str]:
