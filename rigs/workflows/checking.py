@@ -1,9 +1,7 @@
 """Questions that a session answers about itself: linearity, drift, clipping, frames that betray trouble."""
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,12 +11,9 @@ from calibration.provenance import FitError
 from calibration.radiometric import RadiometricModel
 from calibration.radiometric.checks import (
     Check,
-    Pair,
     Ratio,
     SessionChecks,
     Verdict,
-    block_means,
-    block_size,
     clipped_shares,
     fit_ratio,
     judge_linearity,
@@ -28,34 +23,27 @@ from capture.frame import format_bits, format_cfa
 from capture.session import FrameRecord, Session, Stack
 from rigs.config import ConfigError
 from rigs.workflows.encoding import encoding_of
+from rigs.workflows.evidence import (
+    MOST_REJECTED,
+    Clipped,
+    Seen,
+    by_exposure,
+    clipping_texts,
+    exposure_pairs,
+    offset_sigma,
+    see,
+    views_of,
+)
 from rigs.workflows.frames import provenance_of, sensor_for, stack_of
 from rigs.workflows.progress import Track, silent
 
 Float = NDArray[np.float64]
 Patch = tuple[int, int, int, int]
 
-# Above this share of the way from black to saturation many sensors bend; such samples judge no linearity.
-_USABLE = 0.95
-# A black level that was measured with the session still wanders by about this, DN.
-_BLACK_FLOOR_DN = 0.1
-_LEAST_RATIO = 1.05
-_MOST_REJECTED = 0.5
 _LAMP_DRIFT = 0.01
 _BLACK_DRIFT = 0.001
-_CLIPPED = 0.001
 _ZEROS = 0.01
 _NAMED = 3
-
-
-class _Seen(NamedTuple):
-    """What is kept of one frame: its record, means over blocks in electrons with their variance, shares."""
-
-    record: FrameRecord
-    mean: Float
-    variance: Float
-    mean_dn: float
-    zeros: float
-    digest: str
 
 
 class _View(NamedTuple):
@@ -63,13 +51,12 @@ class _View(NamedTuple):
 
     pose: str
     light: str
-    frames: list[_Seen]
-    clipped: dict[str, float]
-    alone: float
+    frames: list[Seen]
+    clipped: Clipped
 
     @property
     def name(self) -> str:
-        return f"{self.pose}/{self.light}" if self.light else self.pose
+        return self.clipped.name
 
 
 def check_session(
@@ -99,7 +86,7 @@ def check_session(
     model = sensor_for(session, stack, sensor)
     name = stack.records[0].shot.camera
     window = _window(patch, stack.shape[1:3])
-    offset = _offset_sigma(session, stack, model, sensor)
+    offset = offset_sigma(session, stack, model, sensor)
     views = list(_views(stack, model, window, session, track))
     results = [
         *_encoding(session, name, model),
@@ -124,24 +111,6 @@ def parse_patch(text: str) -> Patch:
     return x, y, width, height
 
 
-def require_linear(stack: Stack, model: RadiometricModel, offset_sigma: float, path: object) -> None:
-    """Raise FitError where a bracket in ``stack`` shows that ``model`` does not make its frames linear.
-
-    Looks at the view with most exposures alone: a tone curve bends every view.
-    """
-    views = tuple(_groups(stack, None).values())
-    best = max(views, key=lambda records: len({r.exposure_s for r in records}), default=())
-    if len({record.exposure_s for record in best}) < 2:
-        return
-    first = {record.exposure_s: record for record in reversed(best)}
-    index = {record.shot.index: i for i, record in enumerate(stack.records)}
-    frames = [_see(stack[index[r.shot.index]], r, model, None)[0] for _, r in sorted(first.items())]
-    found = linearity(_pairs(frames, offset_sigma))
-    check = judge_linearity(found)
-    if found is not None and not found.is_linear:
-        raise FitError(f"{path}: {check.text}")
-
-
 def _window(patch: Patch | None, shape: tuple[int, ...]) -> tuple[slice, slice] | None:
     if patch is None:
         return None
@@ -153,33 +122,6 @@ def _window(patch: Patch | None, shape: tuple[int, ...]) -> tuple[slice, slice] 
     return slice(y, y + height), slice(x, x + width)
 
 
-def _offset_sigma(
-    session: Session, stack: Stack, model: RadiometricModel, sensor: RadiometricModel | None
-) -> float:
-    """How well the black level is known, electrons; infinite where nothing tells it."""
-    if not model.counts_electrons:
-        return 0.0
-    if model.response is not None:
-        return float("inf")
-    darks = len(session.stack(stack.records[0].shot.camera).select(kind="dark")) > 0
-    if sensor is None and not darks:
-        return float("inf")
-    return max(model.black_sigma_dn, _BLACK_FLOOR_DN) / model.gain_dn_per_e
-
-
-def _groups(stack: Stack, photons: Sequence[float | None] | None) -> dict[Any, tuple[FrameRecord, ...]]:
-    """Frames that should show the same radiance, in the order of their shots."""
-    groups: dict[Any, list[FrameRecord]] = {}
-    for record in stack.records:
-        shot = record.shot
-        rate = None
-        if photons is not None and shot.index < len(photons) and photons[shot.index]:
-            rate = f"{float(photons[shot.index] or 0) / record.exposure_s:.3g}"
-        key = (shot.pose, shot.light, tuple(shot.lights.items()), "dark" in shot.kinds, record.gain_db, rate)
-        groups.setdefault(key, []).append(record)
-    return {key: tuple(records) for key, records in groups.items()}
-
-
 def _views(
     stack: Stack,
     model: RadiometricModel,
@@ -189,80 +131,16 @@ def _views(
 ) -> Iterator[_View]:
     index = {record.shot.index: i for i, record in enumerate(stack.records)}
     cfa = format_cfa(stack.pixel_format)
-    groups = _groups(stack, session.facts.get("photons"))
+    groups = views_of(stack, session.facts.get("photons"))
     for (pose, light, *_), records in track(groups.items(), "reading frames"):
         frames, clipped = [], None
         for record in records:
-            seen, saturated = _see(stack[index[record.shot.index]], record, model, window)
+            seen, saturated = see(stack[index[record.shot.index]], record, model, window)
             frames.append(seen)
             clipped = saturated if clipped is None else clipped & saturated
         assert clipped is not None
-        shares, alone = clipped_shares(clipped, cfa)
-        yield _View(pose, light, frames, shares, alone)
-
-
-def _see(
-    dn: NDArray[np.generic],
-    record: FrameRecord,
-    model: RadiometricModel,
-    window: tuple[slice, slice] | None,
-) -> tuple[_Seen, NDArray[np.bool_]]:
-    values = np.asarray(dn)
-    saturated = np.asarray(~(values < model.saturation_dn))
-    electrons, floor = model.electrons(values)
-    limit = model.black_dn + _USABLE * (model.saturation_dn - model.black_dn)
-    mosaic = format_cfa(model.pixel_format) is not None
-    if window is not None:
-        # Whole cells of a mosaic, so that blocks stay of one colour.
-        rows, columns = (slice(s.start // 2 * 2, s.stop) if mosaic else s for s in window)
-        electrons, floor, part = electrons[rows, columns], floor[rows, columns], values[rows, columns]
-    else:
-        part = values
-    usable = np.where(part < limit, electrons, np.float32(np.nan))
-    size = block_size(usable.shape, mosaic=mosaic, blocks=2048 if window is None else 16)
-    blocks = block_means(usable, size, mosaic=mosaic)
-    noise = np.asarray(np.broadcast_to(floor, usable.shape))
-    level = float(np.median(noise)) if model.response is None else 0.0
-    if model.response is not None:
-        variance = block_means(noise, size, mosaic=mosaic).mean + np.maximum(blocks.mean, 0)
-    elif model.counts_electrons:
-        variance = np.maximum(blocks.mean, 0) + level
-    else:
-        variance = (model.flat_sigma * blocks.mean) ** 2 + level
-    integer = values.dtype.kind == "u"
-    seen = _Seen(
-        record,
-        blocks.mean,
-        variance / blocks.samples,
-        float(values.mean(dtype=np.float64)),
-        float(np.count_nonzero(values == 0) / values.size) if integer else 0.0,
-        ""
-        if values.flat[0] == values.max() == values.min()
-        else hashlib.blake2b(values.tobytes()).hexdigest(),
-    )
-    return seen, saturated
-
-
-def _by_exposure(frames: Sequence[_Seen]) -> dict[float, list[_Seen]]:
-    out: dict[float, list[_Seen]] = {}
-    for seen in frames:
-        out.setdefault(seen.record.exposure_s, []).append(seen)
-    return dict(sorted(out.items()))
-
-
-def _pairs(frames: Sequence[_Seen], offset: float) -> list[Pair]:
-    """Ratios of neighbouring exposures of one view; repeats are averaged."""
-    exposures = _by_exposure(frames)
-    means = {t: np.mean([s.mean for s in same], axis=0) for t, same in exposures.items()}
-    noise = {t: np.mean([s.variance for s in same], axis=0) / len(same) for t, same in exposures.items()}
-    times, out = list(exposures), []
-    for short, long in pairwise(times):
-        if long / short < _LEAST_RATIO:
-            continue
-        ratio = fit_ratio(means[short], means[long], noise[short], noise[long], offset)
-        if ratio is not None and ratio.rejected <= _MOST_REJECTED:
-            out.append(Pair(short, long, ratio))
-    return out
+        name = f"{pose}/{light}" if light else pose
+        yield _View(pose, light, frames, Clipped(name, *clipped_shares(clipped, cfa)))
 
 
 def _encoding(session: Session, camera: str, model: RadiometricModel) -> Iterator[Check]:
@@ -276,8 +154,8 @@ def _encoding(session: Session, camera: str, model: RadiometricModel) -> Iterato
 
 def _linearity(views: Sequence[_View], offset: float) -> Check:
     lit = [view for view in views if "dark" not in view.frames[0].record.shot.kinds]
-    bracketed = any(len(_by_exposure(view.frames)) > 1 for view in lit)
-    found = linearity([pair for view in lit for pair in _pairs(view.frames, offset)])
+    bracketed = any(len(by_exposure(view.frames)) > 1 for view in lit)
+    found = linearity([pair for view in lit for pair in exposure_pairs(view.frames, offset)])
     if found is None and bracketed and not np.isfinite(offset):
         text = "cannot be told: the black level is not known and the view is even: take dark frames"
         return Check(name="linearity", verdict="warning", text=text)
@@ -299,16 +177,16 @@ def _changes(views: Sequence[_View], offset: float) -> Iterator[_Change]:
     for view in views:
         if not view.light:
             continue
-        for same in _by_exposure(view.frames).values():
+        for same in by_exposure(view.frames).values():
             for later in same[1:]:
                 ratio = fit_ratio(same[0].mean, later.mean, same[0].variance, later.variance, offset)
-                if ratio is not None and ratio.rejected <= _MOST_REJECTED:
+                if ratio is not None and ratio.rejected <= MOST_REJECTED:
                     yield _change(view.light, ratio, same[0].record, later.record)
 
 
 def _changes_across(views: Sequence[_View]) -> Iterator[_Change]:
     """From the first to each frame of the same light, whatever the pose and exposure, in a patch."""
-    first: dict[tuple[Any, ...], tuple[_Seen, Float]] = {}
+    first: dict[tuple[Any, ...], tuple[Seen, Float]] = {}
     frames = sorted((s for v in views if v.light for s in v.frames), key=lambda s: s.record.shot.index)
     for seen in frames:
         rate, good = seen.mean / seen.record.exposure_s, np.isfinite(seen.mean)
@@ -379,7 +257,7 @@ def _black(
         return
     span = model.saturation_dn - model.black_dn
     bound = max(0.5, _BLACK_DRIFT * span)
-    repeated = [same for same in _by_exposure(darks).values() if len(same) > 1]
+    repeated = [same for same in by_exposure(darks).values() if len(same) > 1]
     if repeated:
         same = max(repeated, key=lambda s: abs(s[-1].mean_dn - s[0].mean_dn))
         drift, first, last = same[-1].mean_dn - same[0].mean_dn, same[0].record.shot, same[-1].record.shot
@@ -409,23 +287,12 @@ def _clipping(views: Sequence[_View], model: RadiometricModel) -> Iterator[Check
     if format_bits(model.pixel_format) is None:
         return
     lit = [view for view in views if "dark" not in view.frames[0].record.shot.kinds]
-    bad = [(max(view.clipped.values()), view) for view in lit if max(view.clipped.values()) > _CLIPPED]
-    bad.sort(key=lambda entry: -entry[0])
-    if bad:
-        named = "; ".join(f"{view.name}: {_shares(view.clipped)}" for _, view in bad[:_NAMED])
-        more = f"; and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
-        text = f"saturated in every exposure: {named}{more}: add a shorter exposure"
-        yield Check(name="clipping", verdict="warning", text=text)
-    else:
-        most = max((max(view.clipped.values()) for view in lit), default=0.0)
+    texts = clipping_texts(view.clipped for view in lit)
+    yield from (Check(name="clipping", verdict="warning", text=text) for text in texts)
+    if not texts:
+        most = max((max(view.clipped.shares.values()) for view in lit), default=0.0)
         text = f"at most {100 * most:.2g} % of a channel is saturated in every exposure of its light"
         yield Check(name="clipping", verdict="ok", text=text)
-    alone = max(lit, key=lambda view: view.alone, default=None)
-    if alone is not None and alone.alone > _CLIPPED:
-        text = (
-            f"{100 * alone.alone:.2g} % of {alone.name} clips in a part of its channels: its colour is wrong"
-        )
-        yield Check(name="clipped channel", verdict="warning", text=text)
     dark = [
         (min(s.zeros for s in view.frames), view) for view in lit if min(s.zeros for s in view.frames) > 0.2
     ]
@@ -433,10 +300,6 @@ def _clipping(views: Sequence[_View], model: RadiometricModel) -> Iterator[Check
         share, view = max(dark, key=lambda entry: entry[0])
         text = f"{100 * share:.0f} % of {view.name} is at 0 DN in every exposure ({len(dark)} views are so)"
         yield Check(name="clipped black", verdict="warning", text=text)
-
-
-def _shares(shares: dict[str, float]) -> str:
-    return ", ".join(f"{letter} {100 * share:.2g} %" for letter, share in shares.items() if share > _CLIPPED)
 
 
 def _frames(views: Sequence[_View]) -> Iterator[Check]:
@@ -502,7 +365,7 @@ def _dead_lamps(views: Sequence[_View]) -> Iterator[Check]:
         yield Check(name="lamps", verdict="ok", text=f"{lamps} lit views, none dark")
 
 
-def _rate(frames: Sequence[_Seen]) -> Float:
+def _rate(frames: Sequence[Seen]) -> Float:
     """Signal a second of each block, from the longest exposure that is not saturated there."""
     rate: Float | None = None
     for seen in sorted(frames, key=lambda s: -s.record.exposure_s):

@@ -12,8 +12,10 @@ from calibration.lens import LensModel
 from calibration.provenance import FitError, Provenance
 from calibration.radiometric import Radiance, RadiometricModel, demosaic
 from calibration.radiometric import merge as merge_frames
+from calibration.radiometric.checks import clipped_shares
 from capture.frame import format_bits, format_cfa
 from capture.session import Session, Stack
+from rigs.workflows.evidence import Clipped, clipping_texts, refuse_nonlinear
 from rigs.workflows.progress import Track, silent
 
 Image = NDArray[np.float32]
@@ -110,11 +112,13 @@ class LightImages(NamedTuple):
     """Merged radiance under each light in turn, background removed.
 
     ``names`` (n,); ``value``, ``variance`` (n, h, w[, 3]) float32, e-/s, NaN where no sample is valid.
+    ``warnings``: what is saturated in every exposure.
     """
 
     names: tuple[str, ...]
     value: Image
     variance: Image
+    warnings: tuple[str, ...] = ()
 
 
 def light_images(
@@ -131,7 +135,8 @@ def light_images(
     Raises
     ------
     FitError
-        No such frames, several poses and none chosen, or no frame with a light.
+        No such frames, several poses and none chosen, or no frame with a light; ``object`` frames that are
+        clearly not linear.
     """
     stack = of_kind(session, camera, kind, pose)
     poses = tuple(dict.fromkeys(stack.poses))
@@ -141,6 +146,8 @@ def light_images(
     names = tuple(name for name in dict.fromkeys(stack.lights) if name)
     if not names:
         raise FitError(f"{session.path}: no {kind!r} frame has a light")
+    if kind == "object":
+        refuse_nonlinear(session, stack, model, sensor, "photometric stereo")
     background = _background(session, camera, poses[0], model)
     value: Image | None = None
     for index, name in enumerate(track(names, "merging exposures")):
@@ -150,7 +157,18 @@ def light_images(
             variance = np.empty_like(value)
         value[index], variance[index] = merged
     assert value is not None
-    return LightImages(names, value, variance)
+    return LightImages(names, value, variance, _clipping(names, value))
+
+
+def _clipping(names: tuple[str, ...], value: Image) -> tuple[str, ...]:
+    """Warnings of what is missing under some lights only: saturated in every exposure, hence no defect."""
+    always = np.isnan(value[0])
+    for image in value[1:]:
+        always &= np.isnan(image)
+    return clipping_texts(
+        Clipped(name, *clipped_shares(np.isnan(image) & ~always))
+        for name, image in zip(names, value, strict=True)
+    )
 
 
 def merge_session(
@@ -164,6 +182,7 @@ def merge_session(
     """Write one radiance EXR, ``R G B`` or ``Y`` and their sigma, for each pose and light; yield paths."""
     stack = stack_of(session, camera)
     model = sensor_for(session, stack, sensor)
+    refuse_nonlinear(session, stack, model, sensor, "merge")
     out.mkdir(parents=True, exist_ok=True)
     groups = tuple(dict.fromkeys(zip(stack.poses, stack.lights, strict=True)))
     for pose, light in track(groups, "merging exposures"):

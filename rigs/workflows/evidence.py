@@ -1,0 +1,193 @@
+"""What is kept of each frame to judge a session by, and the refusal of data that are not linear."""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.provenance import FitError
+from calibration.radiometric import RadiometricModel
+from calibration.radiometric.checks import (
+    Pair,
+    block_means,
+    block_size,
+    fit_ratio,
+    judge_linearity,
+    linearity,
+)
+from capture.frame import format_cfa
+from capture.session import FrameRecord, Session, Stack
+from rigs.workflows.encoding import refuse_encoded
+
+Float = NDArray[np.float64]
+
+_CLIPPED = 0.001
+_NAMED = 3
+# Above this share of the way from black to saturation many sensors bend; such samples judge no linearity.
+_USABLE = 0.95
+# A black level that was measured with the session still wanders by about this, DN.
+_BLACK_FLOOR_DN = 0.1
+_LEAST_RATIO = 1.05
+MOST_REJECTED = 0.5
+"""Share of blocks that may not follow the others; with more, the frames do not show one view."""
+
+
+class Seen(NamedTuple):
+    """What is kept of one frame: its record, means over blocks in electrons with their variance, shares."""
+
+    record: FrameRecord
+    mean: Float
+    variance: Float
+    mean_dn: float
+    zeros: float
+    digest: str
+
+
+def refuse_nonlinear(
+    session: Session, stack: Stack, model: RadiometricModel, sensor: RadiometricModel | None, what: str
+) -> None:
+    """Raise FitError where ``what`` wants linear data and ``stack`` clearly is not.
+
+    By what the import saw in the files, and by the frames themselves where a view has several exposures: that
+    with most of them is judged, as a tone curve bends every view. A model with a response is taken at its
+    word.
+    """
+    refuse_encoded(session, stack.records[0].shot.camera, sensor, what)
+    if model.response is not None:
+        return
+    views = views_of(stack, session.facts.get("photons")).values()
+    best = max(views, key=lambda records: len({record.exposure_s for record in records}))
+    first = {record.exposure_s: record for record in reversed(best)}
+    if len(first) < 2:
+        return
+    index = {record.shot.index: i for i, record in enumerate(stack.records)}
+    frames = [see(stack[index[r.shot.index]], r, model)[0] for _, r in sorted(first.items())]
+    found = linearity(exposure_pairs(frames, offset_sigma(session, stack, model, sensor)))
+    if found is not None and not found.is_linear:
+        raise FitError(f"{session.path}: {what} wants linear data: {judge_linearity(found).text}")
+
+
+def offset_sigma(
+    session: Session, stack: Stack, model: RadiometricModel, sensor: RadiometricModel | None
+) -> float:
+    """How well the black level is known, electrons; infinite where nothing tells it."""
+    if not model.counts_electrons:
+        return 0.0
+    if model.response is not None:
+        return float("inf")
+    darks = len(session.stack(stack.records[0].shot.camera).select(kind="dark")) > 0
+    if sensor is None and not darks:
+        return float("inf")
+    return max(model.black_sigma_dn, _BLACK_FLOOR_DN) / model.gain_dn_per_e
+
+
+def views_of(stack: Stack, photons: Sequence[float | None] | None) -> dict[Any, tuple[FrameRecord, ...]]:
+    """Frames that should show the same radiance, in the order of their shots."""
+    groups: dict[Any, list[FrameRecord]] = {}
+    for record in stack.records:
+        shot = record.shot
+        rate = None
+        if photons is not None and shot.index < len(photons) and photons[shot.index]:
+            rate = f"{float(photons[shot.index] or 0) / record.exposure_s:.3g}"
+        key = (shot.pose, shot.light, tuple(shot.lights.items()), "dark" in shot.kinds, record.gain_db, rate)
+        groups.setdefault(key, []).append(record)
+    return {key: tuple(records) for key, records in groups.items()}
+
+
+class Clipped(NamedTuple):
+    """What is saturated in every exposure of a view: share by channel, and of pixels that clip in part."""
+
+    name: str
+    shares: dict[str, float]
+    alone: float
+
+
+def clipping_texts(views: Iterable[Clipped]) -> tuple[str, ...]:
+    """One line where channels are saturated in every exposure, one where a part of the channels is alone."""
+    views = tuple(views)
+    worst = [view for view in views if max(view.shares.values()) > _CLIPPED]
+    worst.sort(key=lambda view: -max(view.shares.values()))
+    texts = []
+    if worst:
+        named = "; ".join(f"{view.name}: {_percents(view.shares)}" for view in worst[:_NAMED])
+        more = f"; and {len(worst) - _NAMED} more" if len(worst) > _NAMED else ""
+        texts.append(f"saturated in every exposure: {named}{more}: add a shorter exposure")
+    alone = max(views, key=lambda view: view.alone, default=None)
+    if alone is not None and alone.alone > _CLIPPED:
+        share = f"{100 * alone.alone:.2g} %"
+        texts.append(f"{share} of {alone.name} clips in a part of its channels: its colour is wrong")
+    return tuple(texts)
+
+
+def _percents(shares: Mapping[str, float]) -> str:
+    return ", ".join(f"{letter} {100 * share:.2g} %" for letter, share in shares.items() if share > _CLIPPED)
+
+
+def see(
+    dn: NDArray[np.generic],
+    record: FrameRecord,
+    model: RadiometricModel,
+    window: tuple[slice, slice] | None = None,
+) -> tuple[Seen, NDArray[np.bool_]]:
+    """What is kept of one frame, of a window if given, and which of all its samples are saturated."""
+    values = np.asarray(dn)
+    saturated = np.asarray(~(values < model.saturation_dn))
+    electrons, floor = model.electrons(values)
+    limit = model.black_dn + _USABLE * (model.saturation_dn - model.black_dn)
+    mosaic = format_cfa(model.pixel_format) is not None
+    if window is not None:
+        # Whole cells of a mosaic, so that blocks stay of one colour.
+        rows, columns = (slice(s.start // 2 * 2, s.stop) if mosaic else s for s in window)
+        electrons, floor, part = electrons[rows, columns], floor[rows, columns], values[rows, columns]
+    else:
+        part = values
+    usable = np.where(part < limit, electrons, np.float32(np.nan))
+    size = block_size(usable.shape, mosaic=mosaic, blocks=2048 if window is None else 16)
+    blocks = block_means(usable, size, mosaic=mosaic)
+    noise = np.asarray(np.broadcast_to(floor, usable.shape))
+    level = float(np.median(noise)) if model.response is None else 0.0
+    if model.response is not None:
+        variance = block_means(noise, size, mosaic=mosaic).mean + np.maximum(blocks.mean, 0)
+    elif model.counts_electrons:
+        variance = np.maximum(blocks.mean, 0) + level
+    else:
+        variance = (model.flat_sigma * blocks.mean) ** 2 + level
+    integer = values.dtype.kind == "u"
+    even = bool(values.min() == values.max())
+    seen = Seen(
+        record,
+        blocks.mean,
+        variance / blocks.samples,
+        float(values.mean(dtype=np.float64)),
+        float(np.count_nonzero(values == 0) / values.size) if integer else 0.0,
+        "" if even else hashlib.blake2b(values.tobytes()).hexdigest(),
+    )
+    return seen, saturated
+
+
+def by_exposure(frames: Sequence[Seen]) -> dict[float, list[Seen]]:
+    """Frames of each exposure, ascending; repeats in the order given."""
+    out: dict[float, list[Seen]] = {}
+    for seen in frames:
+        out.setdefault(seen.record.exposure_s, []).append(seen)
+    return dict(sorted(out.items()))
+
+
+def exposure_pairs(frames: Sequence[Seen], offset: float) -> list[Pair]:
+    """Ratios of neighbouring exposures of one view; repeats are averaged."""
+    exposures = by_exposure(frames)
+    means = {t: np.mean([s.mean for s in same], axis=0) for t, same in exposures.items()}
+    noise = {t: np.mean([s.variance for s in same], axis=0) / len(same) for t, same in exposures.items()}
+    times, out = list(exposures), []
+    for short, long in pairwise(times):
+        if long / short < _LEAST_RATIO:
+            continue
+        ratio = fit_ratio(means[short], means[long], noise[short], noise[long], offset)
+        if ratio is not None and ratio.rejected <= MOST_REJECTED:
+            signal = float(np.nanmedian(means[short]))
+            known = np.isfinite(offset) and signal > 0
+            out.append(Pair(short, long, ratio, offset / signal if known else 0.0))
+    return out
