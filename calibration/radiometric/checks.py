@@ -228,11 +228,21 @@ def _line(
 
 
 class Pair(NamedTuple):
-    """The measured ratio of two exposures of one view."""
+    """The measured ratio of two exposures of one view.
+
+    Attributes
+    ----------
+    short_s, long_s : float
+    ratio : Ratio
+    offset : float
+        Uncertainty of the black level over the signal of the shorter exposure. All pairs share its sign, so
+        that it does not average out; 0 where the level is free.
+    """
 
     short_s: float
     long_s: float
     ratio: Ratio
+    offset: float = 0.0
 
 
 class Linearity(Model):
@@ -299,7 +309,9 @@ def linearity(pairs: Sequence[Pair]) -> Linearity | None:
     exponent = 1 + float(np.sum(weight * off * told) / np.sum(weight * told**2))
     left = off - (exponent - 1) * told
     spread = max(float(np.sum(weight * left**2) / max(len(pairs) - 1, 1)), 1.0)
-    exponent_sigma = float(np.sqrt(spread / np.sum(weight * told**2)))
+    offset = np.array([pair.offset for pair in pairs])
+    common = float(np.sum(weight * offset * told) / np.sum(weight * told**2))
+    exponent_sigma = float(np.hypot(np.sqrt(spread / np.sum(weight * told**2)), common))
 
     design = np.zeros((len(pairs), len(times)))
     for row, pair in enumerate(pairs):
@@ -317,7 +329,10 @@ def linearity(pairs: Sequence[Pair]) -> Linearity | None:
     normal = design.T @ (weight[:, None] * design)
     covariance = to_reference @ np.linalg.pinv(normal) @ to_reference.T * spread
     deviation = factor - factor[reference]
-    sigmas = np.sqrt(np.maximum(np.diag(covariance), 0))
+    black = np.zeros(len(times))
+    for pair in pairs:
+        black[index[pair.short_s]] = max(black[index[pair.short_s]], pair.offset)
+    sigmas = np.sqrt(np.maximum(np.diag(covariance), 0) + black**2)
     return Linearity(
         exposure_s=tuple(times),
         deviation=tuple(float(d) for d in np.expm1(deviation)),
@@ -341,8 +356,8 @@ def judge_linearity(found: Linearity | None) -> Check:
     worst = found.worst
     off, sigma = found.deviation[worst], found.sigma[worst]
     numbers = (
-        f"exponent {found.exponent:.3f} ± {found.exponent_sigma:.3f}; largest deviation {100 * off:+.2f} ± "
-        f"{100 * sigma:.2f} % at {found.exposure_s[worst]:g} s; chi² {found.chi2:.3g} over {found.pairs} "
+        f"exponent {found.exponent:.3f} ± {found.exponent_sigma:.3f}; largest deviation "
+        f"{_percent(off, sigma)} at {found.exposure_s[worst]:g} s; chi² {found.chi2:.3g} over {found.pairs} "
         f"ratios of {len(found.exposure_s)} exposures"
     )
     if found.exponent < 0.2 and not found.is_linear:
@@ -358,6 +373,10 @@ def judge_linearity(found: Linearity | None) -> Check:
         text = f"radiance depends a little on the exposure ({numbers})"
         return Check(name="linearity", verdict="warning", text=text)
     return Check(name="linearity", verdict="ok", text=numbers)
+
+
+def _percent(off: float, sigma: float) -> str:
+    return f"{100 * off:+.2f} ± {100 * sigma:.2f} %" if abs(off) < 1 else f"a factor of {1 + off:.3g}"
 
 
 def clipped_shares(clipped: NDArray[np.bool_], cfa: str | None = None) -> tuple[dict[str, float], float]:
