@@ -385,7 +385,8 @@ def fit_falloff(
             best = criterion, found, normal, chi2 / max(n - rank - spent, 1)
     assert best is not None
     _, found, normal, reduced = best
-    rms = float(np.sqrt(np.sum(data.residual(found, np.sqrt(weight)) ** 2) / np.sum(weight)))
+    kept = robust > 0.01
+    rms = float(np.sqrt(np.mean(data.residual(found, np.sqrt(weight))[kept] ** 2 / weight[kept])))
     covariance = inverse(normal)[:-1, :-1] * max(reduced, 1.0)
     return normalised(found.falloff(covariance, 0.0), width, height), rms
 
