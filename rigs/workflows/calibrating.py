@@ -1,4 +1,4 @@
-"""Sensor, lens and light models from sessions."""
+"""Response, lens and light models from sessions."""
 
 import warnings
 from collections.abc import Sequence
@@ -13,11 +13,13 @@ from calibration.lights.highlights import Highlights, locate_highlights
 from calibration.lights.intensity import PlaneSamples, fit_intensities, sample_plane, white_spots
 from calibration.lights.model import LightSet
 from calibration.provenance import FitError, Quality
-from calibration.radiometric import RadiometricModel, fit_response, fit_sensor
+from calibration.radiometric import RadiometricModel, fit_response
 from calibration.targets.boards import Board, detect_board
 from calibration.targets.spheres import SphereView, detect_spheres, sphere_from_mask
 from capture.session import Session, Stack
 from rigs.config import SphereTarget
+from rigs.workflows.encoding import doubted, doubts_of
+from rigs.workflows.evidence import refuse_nonlinear
 from rigs.workflows.frames import (
     Image,
     LightImages,
@@ -34,29 +36,14 @@ from rigs.workflows.progress import Track, silent
 from rigs.workflows.reconstructing import read_mask
 
 
-def calibrate_sensor(
-    session: Session, *, camera: str | None = None, track: Track = silent
-) -> RadiometricModel:
-    """Photon transfer on the session's ``flat`` and ``dark`` frames."""
-    flats, darks = (of_kind(session, camera, kind) for kind in ("flat", "dark"))
-    return fit_sensor(
-        flats,
-        flats.exposure_s,
-        darks,
-        darks.exposure_s,
-        pixel_format=flats.pixel_format,
-        gain_db=float(flats.gain_db[0]),
-        provenance=provenance_of(session),
-    )
-
-
 def calibrate_response(session: Session, *, camera: str | None = None) -> RadiometricModel:
     """Response curve from the session's one exposure stack (Debevec and Malik)."""
     stack = stack_of(session, camera)
     stack = (
         stack.select(kind="object") if "object" in {k for r in stack.records for k in r.shot.kinds} else stack
     )
-    return fit_response(list(stack), stack.exposure_s)
+    model = fit_response(list(stack), stack.exposure_s)
+    return doubted(model, doubts_of(session, stack.records[0].shot.camera, model))
 
 
 def calibrate_lens(
@@ -87,7 +74,7 @@ def calibrate_lens(
     if missed:
         note = f"board not found in {len(missed)} of {len(missed) + len(names)} views: {', '.join(missed)}"
         lens = lens.replace(quality=_warned(lens.quality, note))
-    return lens
+    return doubted(lens, doubts_of(session, stack.records[0].shot.camera, sensor))
 
 
 def _warned(quality: Quality | None, warning: str) -> Quality | None:
@@ -181,7 +168,9 @@ def calibrate_lights(
             lights = lights.replace(quality=_warned(lights.quality, note))
         else:
             lights = fit_intensities(lights, samples)
-    return LightsResult(lights, views, highlights, picture)
+    name = stack_of(session, camera).records[0].shot.camera
+    doubts = (*doubts_of(session, name, sensor, linear="intensities"), *images.warnings)
+    return LightsResult(doubted(lights, doubts), views, highlights, picture)
 
 
 def _white_samples(

@@ -26,6 +26,7 @@ Float = NDArray[np.float64]
 
 _CLIPPED = 0.001
 _NAMED = 3
+_MOST_READ = 8
 # Above this share of the way from black to saturation many sensors bend; such samples judge no linearity.
 _USABLE = 0.95
 # A black level that was measured with the session still wanders by about this, DN.
@@ -51,9 +52,9 @@ def refuse_nonlinear(
 ) -> None:
     """Raise FitError where ``what`` wants linear data and ``stack`` clearly is not.
 
-    By what the import saw in the files, and by the frames themselves where a view has several exposures: that
-    with most of them is judged, as a tone curve bends every view. A model with a response is taken at its
-    word.
+    By what the import saw in the files, and by the frames themselves where a view has several exposures: of
+    that with most of them a few frames are read, as a tone curve bends every view. A model with a response is
+    taken at its word.
     """
     refuse_encoded(session, stack.records[0].shot.camera, sensor, what)
     if model.response is not None:
@@ -64,7 +65,9 @@ def refuse_nonlinear(
     if len(first) < 2:
         return
     index = {record.shot.index: i for i, record in enumerate(stack.records)}
-    frames = [see(stack[index[r.shot.index]], r, model)[0] for _, r in sorted(first.items())]
+    times = np.array(sorted(first))
+    few = times[np.unique(np.linspace(0, len(times) - 1, min(len(times), _MOST_READ)).round().astype(int))]
+    frames = [see(stack[index[first[t].shot.index]], first[t], model)[0] for t in few.tolist()]
     found = linearity(exposure_pairs(frames, offset_sigma(session, stack, model, sensor)))
     if found is not None and not found.is_linear:
         raise FitError(f"{session.path}: {what} wants linear data: {judge_linearity(found).text}")

@@ -17,7 +17,15 @@ from calibration.surface import Reconstruction, mesh, write_ply
 from calibration.surface import reconstruct as surface_of
 from capture.session import Session
 from rigs.config import ConfigError
-from rigs.workflows.frames import LightImages, check_lens, light_images, of_kind, provenance_of
+from rigs.workflows.encoding import doubted, doubts_of
+from rigs.workflows.frames import (
+    LightImages,
+    check_lens,
+    light_images,
+    of_kind,
+    provenance_of,
+    stack_of,
+)
 from rigs.workflows.progress import Track, silent
 
 _LEAST_SOLVED = 0.02
@@ -119,6 +127,9 @@ def reconstruct(
         method=method,
         provenance=provenance,
     )
+    name = stack_of(session, camera).records[0].shot.camera
+    doubts = (*doubts_of(session, name, sensor, linear="normals"), *images.warnings)
+    reconstruction = reconstruction._replace(normals=doubted(reconstruction.normals, doubts))
     if reconstruction.normals.valid[mask].mean() < _LEAST_SOLVED:
         raise FitError(
             "hardly a pixel has a normal facing the camera: do the light directions point from the object "
