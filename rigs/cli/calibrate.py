@@ -24,14 +24,41 @@ from rigs.cli.options import (
 )
 def calibrate_sensor(
     session: Annotated[Path, typer.Argument(help="Session with `flat` and `dark` frames.")],
+    photons_per_s: Annotated[
+        float | None,
+        typer.Option(
+            "--photons-per-s", help="Photons that a pixel receives in a second of the flats' light."
+        ),
+    ] = None,
+    irradiance: Annotated[
+        float | None,
+        typer.Option("--irradiance-uW-cm2", help="The same, as an irradiance meter reads it at the sensor."),
+    ] = None,
+    wavelength: Annotated[
+        float | None, typer.Option("--wavelength-nm", help="Of the flats' light; for --irradiance.")
+    ] = None,
+    pitch: Annotated[
+        float | None, typer.Option("--pixel-pitch-um", help="Side of a pixel; for --irradiance.")
+    ] = None,
     out: ModelOut = Path("sensor.json"),
     camera: CameraOption = None,
 ) -> None:
-    """Black, gain, read noise, saturation, dark and flat maps, defects, by photon transfer."""
+    """Gain, noise, saturation, linearity, dark current, maps and defects, by photon transfer (EMVA 1288).
+
+    With the light measured, the quantum efficiency and the sensitivity threshold too.
+    """
     from capture.session import Session
     from rigs import workflows
 
-    model = workflows.calibrate_sensor(Session.open(session), camera=camera, track=track)
+    photons = workflows.photons_per_s(photons_per_s, irradiance, wavelength, pitch)
+    model = workflows.calibrate_sensor(
+        Session.open(session),
+        camera=camera,
+        photons_per_s=photons,
+        wavelength_nm=wavelength,
+        pixel_pitch_um=pitch,
+        track=track,
+    )
     workflows.save(out, model, say)
 
 
@@ -142,7 +169,7 @@ def calibrate_lights(
 
 @calibrate_app.command(
     "colour",
-    epilog="Example: `gnomon calibrate colour out/chart --sensor models/sensor.json --out models/colour.json`",
+    epilog="Example: `gnomon calibrate colour out/chart --sensor sensor.json --out models/colour.json`",
 )
 def calibrate_colour(
     session: Annotated[Path, typer.Argument(help="Session with `chart` frames: a ColorChecker Classic.")],

@@ -9,12 +9,12 @@ from rigs.workflows.calibrating import (
     calibrate_lens,
     calibrate_lights,
     calibrate_response,
-    calibrate_sensor,
 )
 from rigs.workflows.capturing import capture_session, check_plan, describe, list_devices
 from rigs.workflows.checking import check_session, parse_patch
 from rigs.workflows.colour import calibrate_colour, chart_reference, parse_corners, read_colour
-from rigs.workflows.frames import LightImages, light_images, merge_session
+from rigs.workflows.frames import LightImages, light_images
+from rigs.workflows.merging import Merged, MergeRecord, Patch, merge_session
 from rigs.workflows.models import (
     check_pins,
     choose_board,
@@ -28,10 +28,14 @@ from rigs.workflows.models import (
 )
 from rigs.workflows.progress import Track, silent
 from rigs.workflows.reconstructing import Result, read_mask, reconstruct, solve_again, write_reconstruction
+from rigs.workflows.sensing import calibrate_sensor, photons_per_s
 
 __all__ = [
     "LightImages",
     "LightsResult",
+    "MergeRecord",
+    "Merged",
+    "Patch",
     "Result",
     "Track",
     "calibrate_colour",
@@ -52,6 +56,7 @@ __all__ = [
     "parse_board",
     "parse_corners",
     "parse_patch",
+    "photons_per_s",
     "pinned",
     "read_colour",
     "read_mask",

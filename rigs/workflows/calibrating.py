@@ -19,7 +19,6 @@ from calibration.targets.spheres import SphereView, detect_spheres, sphere_from_
 from capture.session import Session, Stack
 from rigs.config import SphereTarget
 from rigs.workflows.encoding import doubted, doubts_of
-from rigs.workflows.evidence import refuse_nonlinear
 from rigs.workflows.frames import (
     Image,
     LightImages,
