@@ -347,10 +347,10 @@ def _dead_lamps(views: Sequence[_View]) -> Iterator[Check]:
             poses.setdefault(view.pose, []).append((contrast, view))
     dead, dim, lamps = [], [], 0
     for entries in poses.values():
-        if len(entries) < 3:
+        usual = float(np.median([contrast for contrast, _ in entries]))
+        if len(entries) < 3 or not np.isfinite(usual):
             continue
         lamps += len(entries)
-        usual = float(np.median([contrast for contrast, _ in entries]))
         for contrast, view in entries:
             if contrast < 0.01 * usual:
                 dead.append(view)
@@ -360,7 +360,7 @@ def _dead_lamps(views: Sequence[_View]) -> Iterator[Check]:
         if found:
             named = ", ".join(f"{v.name} (shot {v.frames[0].record.shot.index})" for v in found[:_NAMED])
             more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
-            yield Check(name="lamps", verdict=verdict, text=f"{what} in their own frames: {named}{more}")  # type: ignore[arg-type]
+            yield Check(name="lamps", verdict=verdict, text=f"{what} in their own frames: {named}{more}")
     if lamps and not dead and not dim:
         yield Check(name="lamps", verdict="ok", text=f"{lamps} lit views, none dark")
 

@@ -68,11 +68,14 @@ def doubted(model: M, doubts: tuple[str, ...]) -> M:
     The verdict becomes doubtful where something is said to be wrong.
     """
     quality: Quality | None = model.quality
-    new = tuple(doubt for doubt in doubts if quality is None or doubt not in quality.warnings)
-    if quality is None or not new:
+    if quality is None:
+        return model
+    known: tuple[str, ...] = quality.warnings
+    new: tuple[str, ...] = tuple(doubt for doubt in doubts if doubt not in known)
+    if not new:
         return model
     verdict = "doubtful" if any(" are wrong" in doubt for doubt in new) else quality.verdict
-    return model.replace(quality=quality.replace(warnings=(*quality.warnings, *new), verdict=verdict))
+    return model.replace(quality=quality.replace(warnings=(*known, *new), verdict=verdict))
 
 
 def _is_8_bit(session: Session, camera: str) -> bool:
