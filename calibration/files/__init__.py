@@ -1,13 +1,15 @@
 """Models and arrays in files; the only place in ``calibration`` that converts axes."""
 
 from calibration.files.cameras import read_opencv_camera, write_opencv_camera
-from calibration.files.images import read_exr, write_exr, write_normals_png
+from calibration.files.images import Attribute, read_exr, read_exr_attributes, write_exr, write_normals_png
 from calibration.files.lights import read_lights
 from calibration.files.models import load_model, save_model, write_bytes
 
 __all__ = [
+    "Attribute",
     "load_model",
     "read_exr",
+    "read_exr_attributes",
     "read_lights",
     "read_opencv_camera",
     "save_model",

@@ -102,6 +102,17 @@ def models_of(
     return found_sensor, found_lens
 
 
+def sensor_digest(rig: Path | None, camera: str | None, sensor: Path | None) -> str:
+    """SHA-256 of the sensor model's file that ``models_of`` takes; empty where there is none."""
+    import hashlib
+
+    config = rig_config(rig)
+    if sensor is None and config is not None and rig is not None:
+        pins = config.calibrations.get(camera or next(iter(config.cameras)))
+        sensor = None if pins is None or pins.sensor is None else rig.parent / pins.sensor.path
+    return "" if sensor is None else hashlib.sha256(sensor.read_bytes()).hexdigest()
+
+
 def lights_of(rig: Path | None, camera: str | None, path: Path | None) -> "LightSet":
     """Lights that the option names, else those that the rig file pins."""
     from calibration.lights.model import LightSet

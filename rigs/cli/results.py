@@ -15,27 +15,60 @@ from rigs.cli.options import (
     lights_of,
     models_of,
     say,
+    sensor_digest,
     track,
 )
 
 
-@app.command(epilog="Example: `gnomon merge out/memorial --sensor response.json --out out/memorial-hdr`")
+@app.command(
+    epilog="Example: `gnomon merge out/stack --sensor models/sensor.json --luminance 410,300,40,40=118 "
+    "--out out/stack-hdr`"
+)
 def merge(
     session: Annotated[Path, typer.Argument(help="Session with exposure stacks.")],
     out: Annotated[Path, typer.Option(help="Folder for radiance EXRs.", callback=folder)],
     rig: RigOption = None,
     sensor: SensorOption = None,
     camera: CameraOption = None,
+    exposures: Annotated[
+        Literal["auto", "refined", "told"],
+        typer.Option(help="Exposure times: found in the pictures, as told, or the first where it matters."),
+    ] = "auto",
+    margin: Annotated[
+        int, typer.Option(min=0, help="Leave out samples within so many px of a saturated one (blooming).")
+    ] = 1,
+    motion: Annotated[bool, typer.Option(help="Find what moved between the frames and leave it out.")] = True,
+    luminance: Annotated[
+        str | None,
+        typer.Option(
+            metavar="X,Y,W,H=CD_M2",
+            help="Patch of known luminance: the pictures come in cd/m^2. =CD_M2+-SIGMA tells how sure; with "
+            "several pictures, NAME:X,Y,W,H=CD_M2.",
+        ),
+    ] = None,
 ) -> None:
     """Merge the exposures of every pose and light to linear radiance with its sigma, as EXR."""
     from capture.session import Session
     from rigs import workflows
 
+    patch = None if luminance is None else workflows.parse_luminance(luminance)
     radiometric, _ = models_of(rig, camera, sensor, None)
-    for path in workflows.merge_session(
-        Session.open(session), out, sensor=radiometric, camera=camera, track=track
+    for path, record in workflows.merge_session(
+        Session.open(session),
+        out,
+        sensor=radiometric,
+        sensor_digest=sensor_digest(rig, camera, sensor),
+        camera=camera,
+        exposures=exposures,
+        margin_px=margin,
+        motion=motion,
+        luminance=patch,
+        track=track,
     ):
         say(str(path))
+        typer.echo(f"{record.picture}: {workflows.describe_merge(record)}", err=True)
+        for warning in record.quality.warnings:
+            typer.echo(f"warning: {record.picture}: {warning}", err=True)
 
 
 @app.command(

@@ -14,7 +14,7 @@ from rigs.workflows.capturing import capture_session, check_plan, describe, list
 from rigs.workflows.checking import check_session, parse_patch
 from rigs.workflows.colour import calibrate_colour, chart_reference, parse_corners, read_colour
 from rigs.workflows.frames import LightImages, light_images
-from rigs.workflows.merging import Merged, MergeRecord, Patch, merge_session
+from rigs.workflows.merging import Merged, MergeRecord, Patch, describe_merge, merge_session, parse_luminance
 from rigs.workflows.models import (
     check_pins,
     choose_board,
@@ -50,11 +50,13 @@ __all__ = [
     "check_session",
     "choose_board",
     "describe",
+    "describe_merge",
     "light_images",
     "list_devices",
     "merge_session",
     "parse_board",
     "parse_corners",
+    "parse_luminance",
     "parse_patch",
     "photons_per_s",
     "pinned",

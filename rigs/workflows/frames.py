@@ -1,13 +1,10 @@
 """A session's frames merged to radiance, light by light."""
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration import files
 from calibration.lens import LensModel
 from calibration.provenance import FitError, Provenance
 from calibration.radiometric import Radiance, RadiometricModel, demosaic
@@ -169,33 +166,6 @@ def _clipping(names: tuple[str, ...], value: Image) -> tuple[str, ...]:
         Clipped(name, *clipped_shares(np.isnan(image) & ~always))
         for name, image in zip(names, value, strict=True)
     )
-
-
-def merge_session(
-    session: Session,
-    out: Path,
-    *,
-    sensor: RadiometricModel | None = None,
-    camera: str | None = None,
-    track: Track = silent,
-) -> Iterator[Path]:
-    """Write one radiance EXR, ``R G B`` or ``Y`` and their sigma, for each pose and light; yield paths."""
-    stack = stack_of(session, camera)
-    model = sensor_for(session, stack, sensor)
-    refuse_nonlinear(session, stack, model, sensor, "merge")
-    out.mkdir(parents=True, exist_ok=True)
-    groups = tuple(dict.fromkeys(zip(stack.poses, stack.lights, strict=True)))
-    for pose, light in track(groups, "merging exposures"):
-        merged = merged_of(stack.select(pose=pose, light=light), model)
-        channels = {}
-        for name, image in (("", merged.value), ("sigma.", np.sqrt(merged.variance))):
-            planes = [image] if image.ndim == 2 else list(np.moveaxis(image, -1, 0))
-            for letter, plane in zip("Y" if image.ndim == 2 else "RGB", planes, strict=True):
-                channels[name + letter] = plane
-        path = out / (f"{pose}-{light}.exr" if light else f"{pose}.exr")
-        attributes = {"units": "e-/s" if sensor is not None else "relative", "session": session.digest}
-        files.write_exr(path, channels, attributes)
-        yield path
 
 
 def gray(image: Image) -> Image:

@@ -93,6 +93,7 @@ def find_exposures(sample: Sample, exposure_s: ArrayLike) -> Exposures:
     found, sigma = _solve(flat, log_time, np.log(told), None)
     if not np.isfinite(sigma).any():
         return Exposures(told, told.copy(), sigma, np.full(count, np.nan))
+    found[~np.isfinite(sigma)] = np.log(told[~np.isfinite(sigma)])
     rate, split = _half_way(flat, np.exp(found))
     dim, bright = (_solve(flat, found, np.log(told), part) for part in (rate < split, rate >= split))
     apart, noise = dim[0] - bright[0], np.hypot(dim[1], bright[1])

@@ -8,7 +8,7 @@ import numpy as np
 
 @numba.njit(cache=True, parallel=True, error_model="numpy")
 def compare(
-    electrons: Any, floor: Any, seconds: Any, shot: Any, relative: Any, tolerance: Any,
+    electrons: Any, floor: Any, seconds: Any, shot: Any, relative: Any, tolerance: Any, step: Any,
     total: Any, weighted: Any, square: Any, there: Any,
 ) -> None:  # fmt: skip
     """Squared difference, in sigma, of a frame's samples from what was seen so far.
@@ -19,8 +19,10 @@ def compare(
         NaN: invalid.
     floor : ndarray (1 or h, 1 or w, 1 or c), float32
         Variance without shot noise.
-    seconds, shot, relative, tolerance : float32, bool, float32, float32
-        Exposure; kind of noise; relative difference that is no motion.
+    seconds, shot, relative : float32, bool, float32
+        Exposure; kind of noise.
+    tolerance, step : float32
+        Difference that is no motion: relative, and in e-.
     total, weighted : ndarray (h, w, c), float32
         Sums over the frames so far: of w t^2 and w t e.
     square, there : ndarray (h, w), float32
@@ -47,7 +49,7 @@ def compare(
                     else:
                         variance = base + relative * relative * level * level
                     allowed = tolerance * level
-                    variance += seconds * seconds / total[y, x, c] + allowed * allowed
+                    variance += seconds * seconds / total[y, x, c] + allowed * allowed + step * step
                     off = value - expected
                     sum_of += off * off / variance
                     count += one

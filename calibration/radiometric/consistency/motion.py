@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from calibration.provenance import FitError
-from calibration.radiometric.consistency.sampling import near_saturation, sample_variance
+from calibration.radiometric.consistency.sampling import Sample, near_saturation, sample_variance
 from calibration.radiometric.model import RadiometricModel
 
 Mask = NDArray[np.bool_]
@@ -16,8 +16,6 @@ Mask = NDArray[np.bool_]
 _WINDOW = 5
 # Of the window's chi^2 as a normal deviate: one window in 3.5 million by chance.
 _DEVIATE = 5.0
-# A difference of a few percent is linearity, stray light or an exposure that is off, not an object.
-_TOLERANCE = 0.03
 
 
 class Motion(NamedTuple):
@@ -53,6 +51,8 @@ def find_motion(
     *,
     margin: int = 0,
     noise_scale: ArrayLike | None = None,
+    tolerance: float = 0.03,
+    reference: int | None = None,
     compiled: bool = True,
 ) -> Motion:
     """Mark what moved, frame by frame, against a reference frame and what agrees with it.
@@ -65,12 +65,13 @@ def find_motion(
 
     Agreement is judged in windows of 5 x 5 px: the sum of squared differences in sigma follows chi^2, is made
     a normal deviate (Wilson and Hilferty), and beyond 5 the whole window is marked. By chance that happens
-    to one window in 3.5 million. Differences below 3 % of the signal never count.
+    to one window in 3.5 million. Differences within ``tolerance`` of the signal, or of one DN, count as noise
+    of that size: linearity, black level and stray light differ by so much, and are no object.
 
     Parameters
     ----------
     frames : sequence of ndarray, (h, w) or (h, w, 3)
-        Read twice each: once for the reference, once in order.
+        Read once each, beside the search for the reference.
     exposure_s : array_like (n,)
         Seconds, refined where that was needed.
     model : RadiometricModel
@@ -78,6 +79,10 @@ def find_motion(
         Samples within so many pixels of a saturated one are left out, as in the merge.
     noise_scale : array_like (n,), optional
         Factor on each frame's sigma where its residuals are known to scatter more than the model says.
+    tolerance : float
+        Relative difference that is no motion: as large as the model's linearity and the exposures are unsure.
+    reference : int, optional
+        Frame to keep, as ``reference_of`` finds it in a sample; found in the frames without.
     compiled : bool
         False: the plain numpy reference of the kernels.
 
@@ -92,7 +97,7 @@ def find_motion(
 
     Notes
     -----
-    Something that moves within the noise, or by less than 3 % of the signal, is not seen; nor is what moved
+    Something that differs by less than the noise or the tolerance is not seen; nor is what moved
     in every frame but shows the same radiance. Misalignment marks edges: see ``find_shifts``. The memory is
     that of some float32 images, whatever the number of frames. The running reference goes back to Gallo et
     al., Artifact-free high dynamic range imaging, ICCP 2009, doi:10.1109/ICCPHOT.2009.5559003.
@@ -102,7 +107,8 @@ def find_motion(
     if count != len(time):
         raise FitError(f"{count} frames but {len(time)} exposures")
     factors = np.ones(count) if noise_scale is None else np.maximum(np.asarray(noise_scale, np.float64), 1)
-    reference = _reference(frames, time, model)
+    if reference is None:
+        reference = _reference(frames, time, model)
     nearest = np.argsort(np.abs(np.log(time / time[reference])), kind="stable")
     order = [reference, *(int(i) for i in nearest if i != reference)]
     shape = (*model.shape[:2], model.shape[2] if len(model.shape) == 3 else 1)
@@ -112,12 +118,25 @@ def find_motion(
     share = np.zeros(count)
     nowhere = np.zeros(shape[:2], bool)
     compare, accumulate = _loops(compiled)
+    one_dn = 1 / model.gain_dn_per_e if model.counts_electrons else 0.0
     for step, index in enumerate(order):
         electrons, floor = _electrons(frames[index], index, model, margin)
         rest = (np.float32(time[index]), model.counts_electrons, np.float32(_relative(model)))
+        # One DN in this frame and, as far as it is scaled up, in the reference.
+        step_e = one_dn * np.hypot(1, time[index] / time[reference])
         moved = nowhere
         if step:
-            compare(electrons, floor, *rest, np.float32(_TOLERANCE), total, weighted, square, there)
+            compare(
+                electrons,
+                floor,
+                *rest,
+                np.float32(tolerance),
+                np.float32(step_e),
+                total,
+                weighted,
+                square,
+                there,
+            )
             moved = _windows(square / np.float32(factors[index] ** 2), there)
             share[index] = moved.mean()
             masks[index] = moved if share[index] > 0 else None
@@ -162,6 +181,16 @@ def _reference(frames: Sequence[NDArray[Any]], time: NDArray[np.float64], model:
     return best
 
 
+def reference_of(sample: Sample, exposure_s: ArrayLike) -> int:
+    """The reference frame of ``find_motion``, from tiles."""
+    time = np.asarray(exposure_s, np.float64)
+    with np.errstate(invalid="ignore"):
+        good = sample.electrons > 10 * np.sqrt(sample.floor)
+    share = good.reshape(len(time), -1).mean(axis=1)
+    # Of two alike, the one that gathers more light.
+    return int(max(range(len(time)), key=lambda i: (share[i], time[i])))
+
+
 def _thinned(model: RadiometricModel) -> RadiometricModel:
     maps = {
         name: image[::4, ::4]
@@ -197,7 +226,8 @@ def _loops(compiled: bool) -> tuple[Callable[..., None], Callable[..., None]]:
 
 def compare_reference(
     electrons: NDArray[np.float32], floor: NDArray[np.float32], seconds: np.float32, shot: bool,
-    relative: np.float32, tolerance: np.float32, total: NDArray[np.float32], weighted: NDArray[np.float32],
+    relative: np.float32, tolerance: np.float32, step: np.float32,
+    total: NDArray[np.float32], weighted: NDArray[np.float32],
     square: NDArray[np.float32], there: NDArray[np.float32],
 ) -> None:  # fmt: skip
     """``kernels.compare`` in plain numpy."""
@@ -205,7 +235,7 @@ def compare_reference(
         expected = weighted / total * seconds
         level = 0.5 * (expected + electrons)
         variance = sample_variance(level, floor, shot, float(relative))
-        variance = variance + seconds**2 / total + (tolerance * level) ** 2
+        variance = variance + seconds**2 / total + (tolerance * level) ** 2 + step**2
         each = (electrons - expected) ** 2 / variance
     valid = np.isfinite(electrons) & (total > 0)
     square[:] = np.where(valid, each, 0).sum(axis=-1)

@@ -111,7 +111,7 @@ def noise_of_stack(
     if len(rows) < 4:
         return None
     slope, constant, variance, count = np.array(rows).T
-    dark = _dark_variance(darks, dark_exposure_s)
+    dark = _dark_variance(sample, darks, dark_exposure_s)
     fit = _line(slope, constant, variance, count, dark)
     if fit is None:
         return None
@@ -171,19 +171,19 @@ def clipped_variance(values: NDArray[np.float64]) -> float:
     return float(kept.var())
 
 
-def _dark_variance(darks: Sequence[NDArray[Any]], exposure_s: ArrayLike) -> float | None:
+def _dark_variance(sample: Sample, darks: Sequence[NDArray[Any]], exposure_s: ArrayLike) -> float | None:
     """Variance of a dark sample from pairs of one exposure; None without pairs, or where DN 0 cuts it off."""
     time = np.asarray(exposure_s, np.float64)
     found = []
-    shortest: dict[float, NDArray[Any]] = {}
+    waiting: dict[float, NDArray[Any]] = {}
     for frame, t in zip(darks, time, strict=True):
-        if float(t) in shortest:
-            first = shortest.pop(float(t))
-            pair = np.asarray(frame)
+        if float(t) in waiting:
+            first = waiting.pop(float(t))
+            pair = sample.cut(np.asarray(frame))
             if np.mean(pair == 0) < 0.01:
                 found.append(clipped_variance(pair.astype(np.float64) - first) / 2)
         else:
-            shortest[float(t)] = np.asarray(frame)
+            waiting[float(t)] = sample.cut(np.asarray(frame))
     return float(np.median(found)) if found else None
 
 

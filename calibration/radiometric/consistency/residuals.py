@@ -11,6 +11,7 @@ Vector = NDArray[np.float64]
 
 _BINS = 12
 _FEWEST = 200
+_MEDIAN_CHI2 = 0.4549364  # of the square of a standard normal
 
 
 class Residuals(NamedTuple):
@@ -23,8 +24,9 @@ class Residuals(NamedTuple):
         NaN where too few pixels were seen more than once.
     by_frame : ndarray (n,)
         NaN where a frame has too few samples.
-    mean_by_frame : ndarray (n,)
-        Mean residual in sigma of a sample: a frame that is too bright or too dark as a whole.
+    robust_by_frame : ndarray (n,)
+        From the median of the squares, which something that moved in less than half of the picture hardly
+        changes.
     by_colour : dict of str to float
         Reduced chi^2 of each colour of a mosaic (its two greens apart) or of RGB; empty for mono.
     by_signal : ndarray (k, 4)
@@ -35,7 +37,7 @@ class Residuals(NamedTuple):
     total: float
     robust: float
     by_frame: Vector
-    mean_by_frame: Vector
+    robust_by_frame: Vector
     by_colour: dict[str, float]
     by_signal: NDArray[np.float64]
     samples: int
@@ -88,18 +90,17 @@ def residuals_of(
         square = (electrons - expected) ** 2 * weight
         left = 1 - share
     square[~used], left[~used] = 0, 0
-    by_frame, mean_by_frame = np.full(count, np.nan), np.full(count, np.nan)
+    by_frame, robust_by_frame = np.full(count, np.nan), np.full(count, np.nan)
     for i in range(count):
         if used[i].sum() >= _FEWEST:
             by_frame[i] = square[i].sum(dtype=np.float64) / left[i].sum(dtype=np.float64)
-            z = (electrons[i] - expected[i])[used[i]] * np.sqrt(weight[i][used[i]])
-            mean_by_frame[i] = z.mean(dtype=np.float64)
+            each = square[i][used[i]] / left[i][used[i]]
+            robust_by_frame[i] = np.median(each) / _MEDIAN_CHI2
     seen = int(used.sum())
     if seen < _FEWEST:
-        return Residuals(np.nan, np.nan, by_frame, mean_by_frame, {}, np.empty((0, 4)), seen)
+        return Residuals(np.nan, np.nan, by_frame, robust_by_frame, {}, np.empty((0, 4)), seen)
     total = float(square.sum(dtype=np.float64) / left.sum(dtype=np.float64))
-    # The median of the square of a standard normal is 0.4549.
-    robust = float(np.median(square[used] / left[used]) / 0.4549364)
+    robust = float(np.median(square[used] / left[used]) / _MEDIAN_CHI2)
     shape = sample.electrons.shape
     colours = {
         name: float(square.reshape(shape)[at].sum(dtype=np.float64) / free)
@@ -107,7 +108,7 @@ def residuals_of(
         if (free := left.reshape(shape)[at].sum(dtype=np.float64)) >= _FEWEST / 4
     }
     by_signal = _by_signal(expected, electrons, square, left, used)
-    return Residuals(total, robust, by_frame, mean_by_frame, colours, by_signal, seen)
+    return Residuals(total, robust, by_frame, robust_by_frame, colours, by_signal, seen)
 
 
 def _colours(cfa: str | None, rgb: bool) -> list[tuple[str, tuple[Any, ...]]]:

@@ -30,6 +30,8 @@ class Sample(NamedTuple):
         Whether electrons carry shot noise (integer formats do).
     relative : float
         Relative sigma of every sample beside the noise (float formats).
+    corners : ndarray (m, 2) or None
+        Row and column of each tile; None: the whole image.
     """
 
     electrons: NDArray[np.float32]
@@ -38,6 +40,11 @@ class Sample(NamedTuple):
     highest: float
     shot: bool
     relative: float
+    corners: NDArray[np.int64] | None
+
+    def cut(self, image: NDArray[Any]) -> NDArray[Any]:
+        """Tiles of another image of the frames' size, (m, h, w, ...)."""
+        return _cut(image, self.corners)
 
     def variance(self, expected: NDArray[Any]) -> NDArray[Any]:
         """Of a sample whose expectation is known, e-^2."""
@@ -97,6 +104,18 @@ def sample_stack(
         highest=highest,
         shot=model.counts_electrons,
         relative=0.0 if model.counts_electrons else model.flat_sigma,
+        corners=corners,
+    )
+
+
+def counted_by(sample: Sample, before: RadiometricModel, after: RadiometricModel) -> Sample:
+    """The sample of a linear model as another one counts it that differs in gain and noise alone."""
+    lowest, highest = clipping_levels(after)
+    return sample._replace(
+        electrons=sample.electrons * np.float32(before.gain_dn_per_e / after.gain_dn_per_e),
+        floor=np.full_like(sample.floor, after.noise_dn2 / after.gain_dn_per_e**2),
+        lowest=lowest,
+        highest=highest,
     )
 
 

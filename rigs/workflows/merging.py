@@ -1,0 +1,557 @@
+"""Radiance of a session's exposure stacks as files: the frames checked against each other, merged, scaled."""
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration import files
+from calibration.provenance import FitError, Model, Provenance, Quality
+from calibration.radiometric import Radiance, RadiometricModel, demosaic
+from calibration.radiometric import consistency as stacks
+from calibration.radiometric import merge as merge_frames
+from capture.frame import format_cfa
+from capture.session import Session, Stack
+from rigs.config import ConfigError
+from rigs.workflows.frames import provenance_of, sensor_for, stack_of
+from rigs.workflows.progress import Track, silent
+
+ExposureChoice = Literal["auto", "refined", "told"]
+
+_PATCH = re.compile(
+    r"(?:(?P<name>[^:]+):)?(?P<x>\d+),(?P<y>\d+),(?P<w>\d+),(?P<h>\d+)"
+    r"=(?P<l>\d+\.?\d*(?:e[+-]?\d+)?)(?:(?:\+-|±)(?P<s>\d+\.?\d*))?"
+)
+# Frames of one stack are kept in memory up to this size, and read again and again beyond it.
+_MOST_BYTES = 1 << 30
+_ODD = 0.25  # a told exposure this far off, relatively, is no jitter
+_BLACK_SIGMAS = 5.0
+_CHI2 = (0.8, 1.25)
+# A response curve is good to percents, a linear sensor to parts of one.
+_TOLERANCE = {"linear": 0.03, "curve": 0.1}
+
+
+class Patch(NamedTuple):
+    """A patch of known luminance: column and row of its top left pixel, size, cd/m^2 with one sigma."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+    luminance_cd_m2: float
+    sigma_cd_m2: float = 0.0
+    picture: str = ""
+
+
+def parse_luminance(text: str) -> Patch:
+    """Patch from ``[NAME:]X,Y,W,H=CD_M2[+-SIGMA]``.
+
+    Raises
+    ------
+    ConfigError
+        Anything else.
+    """
+    match = _PATCH.fullmatch(text.replace(" ", ""))
+    if match is None:
+        raise ConfigError(f"luminance {text!r}: want X,Y,W,H=CD_M2, such as 410,300,40,40=118 or =118+-2")
+    x, y, width, height = (int(match[name]) for name in ("x", "y", "w", "h"))
+    return Patch(x, y, width, height, float(match["l"]), float(match["s"] or 0), match["name"] or "")
+
+
+class MergeRecord(Model):
+    """How one radiance picture was made, beside it as ``NAME.json``.
+
+    Attributes
+    ----------
+    picture : str
+        Name of the EXR.
+    frames : tuple of str
+        Files of the frames, in the order of the tuples below.
+    told_s, found_s, used_s : tuple of float
+        Exposures as told, as the data have them, as the merge used them.
+    sigma, systematic : tuple of float
+        Relative one-sigma of ``found_s``, and what dim and bright samples disagree by; NaN: not found.
+    refined : bool
+        Whether ``used_s`` are those found.
+    reference : int
+        Frame whose scene is kept where something moved; its exposure is the EXR's ``expTime``.
+    chi2, chi2_robust : float
+        Reduced chi^2 of the samples about the merge; NaN where the noise is not known or nothing overlaps.
+    chi2_frame : tuple of float
+    chi2_colour : dict of str to float
+    chi2_signal : tuple of (signal in e-, reduced chi^2, mean residual in percent, samples)
+    shift_px, shift_sigma_px : tuple of (x, y)
+        Of each frame against the others; NaN: not known.
+    moved : tuple of float
+        Part of each frame that was left out as moved.
+    margin_px : int
+        Samples so near a saturated one were left out.
+    units : str
+        Of the picture's channels.
+    scale, scale_sigma : float
+        cd/m^2 for one e-/s, and its relative one-sigma; 0 where the picture is not on a scale.
+    sensor : str
+        Digest of the sensor model, or what stood in for it.
+    """
+
+    kind: Literal["merge"] = "merge"
+    picture: str
+    frames: tuple[str, ...]
+    told_s: tuple[float, ...]
+    found_s: tuple[float, ...]
+    used_s: tuple[float, ...]
+    sigma: tuple[float, ...]
+    systematic: tuple[float, ...]
+    refined: bool
+    reference: int
+    chi2: float
+    chi2_robust: float
+    chi2_frame: tuple[float, ...]
+    chi2_colour: dict[str, float]
+    chi2_signal: tuple[tuple[float, float, float, float], ...]
+    shift_px: tuple[tuple[float, float], ...]
+    shift_sigma_px: tuple[tuple[float, float], ...]
+    moved: tuple[float, ...]
+    margin_px: int
+    units: str
+    scale: float = 0.0
+    scale_sigma: float = 0.0
+    sensor: str = ""
+    quality: Quality
+    provenance: Provenance = Provenance()
+
+
+class Merged(NamedTuple):
+    """One radiance picture on disk and how it was made."""
+
+    path: Path
+    record: MergeRecord
+
+
+def describe_merge(record: MergeRecord) -> str:
+    """How a picture was made, in one line."""
+    count = len(record.used_s)
+    if count == 1:
+        parts = [f"one frame of {record.used_s[0]:.4g} s"]
+    else:
+        parts = [f"{count} frames of {min(record.used_s):.4g} to {max(record.used_s):.4g} s"]
+        off = [100 * (f / t - 1) for f, t, s in zip(record.found_s, record.told_s, record.sigma, strict=True)
+               if np.isfinite(s)]  # fmt: skip
+        if off:
+            most = max(off, key=abs)
+            what = "refined, by up to" if record.refined else "as told, the pictures say"
+            parts.append(f"exposures {what} {most:+.2g} %")
+        else:
+            parts.append("exposures as told, no overlap to check them by")
+        if np.isfinite(record.chi2):
+            parts.append(f"reduced chi^2 {record.chi2:.3g}")
+        parts.append(f"{100 * float(np.mean(record.moved)):.2g} % of the samples moved")
+    if record.scale:
+        parts.append(f"cd/m^2, scale +- {100 * record.scale_sigma:.2g} %")
+    return "; ".join(parts)
+
+
+class _Picture(NamedTuple):
+    radiance: Radiance
+    motion: NDArray[np.float32] | None
+    record: MergeRecord
+
+
+def merge_session(
+    session: Session,
+    out: Path,
+    *,
+    sensor: RadiometricModel | None = None,
+    sensor_digest: str = "",
+    camera: str | None = None,
+    exposures: ExposureChoice = "auto",
+    margin_px: int = 1,
+    motion: bool = True,
+    luminance: Patch | None = None,
+    track: Track = silent,
+) -> Iterator[Merged]:
+    """Write one radiance EXR for each pose and light, with the record of its making beside it.
+
+    Parameters
+    ----------
+    session : Session
+        Dark frames give black level and read noise where there is no sensor model; the others are merged.
+    out : Path
+        Folder. ``NAME.exr`` has ``R G B`` or ``Y``, their sigma as ``sigma.R`` and so on, and ``motion``: the
+        number of frames left out at a pixel because something had moved. ``NAME.json`` is a `MergeRecord`.
+    sensor : RadiometricModel, optional
+        Without one, integer frames are taken as linear and their noise is estimated from the stack itself.
+    sensor_digest : str
+        Recorded.
+    exposures : 'auto', 'refined' or 'told'
+        'auto': those found in the data where a frame deviates from what was told by more than four sigma,
+        systematics included, and the camera is linear; a response curve was fitted with the told ones.
+    margin_px : int
+        Samples so near a saturated one of the same frame are left out.
+    motion : bool
+        Whether to look for what moved, and to leave it out.
+    luminance : Patch, optional
+        Puts all pictures on the scale of cd/m^2.
+
+    Yields
+    ------
+    Merged
+        As each is written.
+
+    Raises
+    ------
+    FitError
+        No frame but darks, frames of different gains, a picture that is saturated or black all over, a told
+        exposure that cannot be, a patch that cannot be measured. The message names the frame. Pictures
+        before the faulty one have been written, each whole.
+    """
+    stack = _bright(session, stack_of(session, camera))
+    model = sensor_for(session, stack, sensor)
+    groups = list(dict.fromkeys(zip(stack.poses, stack.lights, strict=True)))
+    names = {group: "-".join(part for part in group if part) for group in groups}
+    if luminance is not None:
+        groups = _first(groups, names, luminance)
+    out.mkdir(parents=True, exist_ok=True)
+    scale: tuple[float, float] | None = None
+    for group in track(groups, "merging exposures"):
+        pose, light = group
+        label = _Label(session, stack.select(pose=pose, light=light))
+        picture = _merged(
+            label,
+            model,
+            measured=sensor is not None,
+            darks=session.stack(stack.records[0].shot.camera).select(kind="dark"),
+            exposures=exposures,
+            margin_px=margin_px,
+            motion=motion,
+            # Light that is there with the lamps dark may well be none.
+            may_be_black=not light and any(other for _, other in groups),
+        )
+        if luminance is not None and scale is None:
+            scale = _scale(picture.radiance, luminance, names[group])
+        yield _write(out, names[group], picture, scale, sensor_digest, session, stack.pixel_format)
+
+
+class _Label:
+    """Frames of one picture, with a name for each that its owner knows."""
+
+    def __init__(self, session: Session, stack: Stack) -> None:
+        self.stack = stack
+        sources = session.facts.get("files", [])
+        self.names = tuple(
+            sources[r.shot.index] if r.shot.index < len(sources) else r.file for r in stack.records
+        )
+        self.session = session
+
+    def say(self, index: int) -> str:
+        """Frame as messages name it."""
+        return f"frame {self.names[index]} ({self.stack.records[index].exposure_s:g} s)"
+
+
+def _bright(session: Session, stack: Stack) -> Stack:
+    kinds = tuple({kind for r in stack.records for kind in r.shot.kinds} - {"dark"})
+    if not kinds:
+        raise FitError(f"{session.path}: has dark frames only: nothing to merge")
+    stack = stack.select(kind=kinds)
+    gains = dict.fromkeys(record.gain_db for record in stack.records)
+    if len(gains) > 1:
+        listed = ", ".join(f"{gain:g}" for gain in gains)
+        raise FitError(f"{session.path}: frames of gains {listed} dB: one sensor model is good for one gain")
+    return stack
+
+
+def _first(
+    groups: list[tuple[str, str]], names: dict[tuple[str, str], str], patch: Patch
+) -> list[tuple[str, str]]:
+    """Groups with the one that shows the patch before the others: its scale is wanted for all."""
+    if not patch.picture and len(groups) == 1:
+        return groups
+    for group in groups:
+        if names[group] == patch.picture:
+            return [group, *(other for other in groups if other != group)]
+    listed = ", ".join(list(names.values())[:5]) + (" ..." if len(names) > 5 else "")
+    raise FitError(
+        f"luminance: {'no picture ' + repr(patch.picture) if patch.picture else 'several pictures'}: say "
+        f"which shows the patch, as NAME:X,Y,W,H=CD_M2; there are {listed}"
+    )
+
+
+def _held(stack: Stack) -> Sequence[NDArray[Any]]:
+    shape = stack.shape
+    first = np.asarray(stack[0])
+    return list(stack) if first.nbytes * shape[0] <= _MOST_BYTES else stack
+
+
+def _merged(
+    label: _Label,
+    model: RadiometricModel,
+    *,
+    measured: bool,
+    darks: Stack,
+    exposures: ExposureChoice,
+    margin_px: int,
+    motion: bool,
+    may_be_black: bool,
+) -> _Picture:
+    stack = label.stack
+    told, count = stack.exposure_s, len(stack)
+    bad = np.flatnonzero(~(np.isfinite(told) & (told > 0)))
+    if bad.size:
+        raise FitError(f"{label.say(int(bad[0]))}: exposure is not above 0")
+    frames = _held(stack)
+    cfa = format_cfa(stack.pixel_format)
+    warnings: list[str] = []
+    sample = stacks.sample_stack(frames, model, margin=margin_px)
+    _check_light(label, sample, told, warnings, may_be_black)
+    found = stacks.find_exposures(sample, told)
+    keep: NDArray[np.bool_] | None = None
+    if not measured:
+        half = np.where(stacks.one_half(sample, 0), sample.electrons, np.float32(np.nan))
+        noise = stacks.noise_of_stack(
+            sample._replace(electrons=half),
+            found.found_s,
+            model,
+            darks=darks,
+            dark_exposure_s=darks.exposure_s,
+        )
+        if noise is not None:
+            nominal, model = model, stacks.with_noise(model, noise)
+            sample = stacks.counted_by(sample, nominal, model)
+            found = stacks.find_exposures(sample, told)
+            # Not judged by the pixels that the noise was taken from.
+            keep = stacks.one_half(sample, 1)
+    if model.quality is not None:
+        warnings += model.quality.warnings
+    _check_exposures(label, found, warnings)
+    linear = model.response is None and model.counts_electrons
+    refined = exposures == "refined" or (exposures == "auto" and linear and found.significant)
+    used = found.found_s if refined else told
+    residuals = stacks.residuals_of(sample, used, keep, cfa=cfa)
+    masks: tuple[NDArray[np.bool_] | None, ...] = (None,) * count
+    moved, reference = np.zeros(count), stacks.reference_of(sample, used)
+    moved_count: NDArray[np.float32] | None = None
+    if motion and count > 1:
+        scatter = np.sqrt(np.nan_to_num(residuals.robust_by_frame, nan=1.0))
+        tolerance = _TOLERANCE["linear" if linear else "curve"]
+        result = stacks.find_motion(
+            frames,
+            used,
+            model,
+            margin=margin_px,
+            noise_scale=scatter,
+            tolerance=tolerance,
+            reference=reference,
+        )
+        masks, moved, moved_count = result.masks, result.share, result.count(model.shape)
+        if any(mask is not None for mask in masks):
+            still = np.stack([_still(sample, mask, i) for i, mask in enumerate(masks)])
+            keep = still if keep is None else keep & still
+            residuals = stacks.residuals_of(sample, used, keep, cfa=cfa)
+    shifts = stacks.find_shifts(sample, used, mosaic=cfa is not None)
+    for index in np.flatnonzero(shifts.significant()):
+        x, y = shifts.shift_px[index]
+        warnings.append(
+            f"{label.say(int(index))} is shifted by {x:.2f}, {y:.2f} px against the others: its edges are "
+            "not merged rightly; leave it out or align the frames"
+        )
+    for index in np.flatnonzero(moved > 0):
+        warnings.append(f"{label.say(int(index))}: {100 * moved[index]:.2g} % moved and left out")
+    if not np.isnan(residuals.total) and not _CHI2[0] <= residuals.total <= _CHI2[1]:
+        worst = "".join(f", {name} {value:.3g}" for name, value in residuals.by_colour.items())
+        warnings.append(
+            f"reduced chi^2 of the residuals is {residuals.total:.3g}{worst}: "
+            + ("more" if residuals.total > 1 else "less")
+            + " than the noise explains; sigma is not to be trusted to better than its root"
+        )
+    how: dict[str, Any] = {}
+    if any(mask is not None for mask in masks):
+        how["reject"] = masks
+    if margin_px:
+        how["saturation_margin_px"] = margin_px
+    radiance = merge_frames(frames, used, model, **how)
+    if cfa is not None:
+        radiance = demosaic(radiance, cfa)
+    if not np.isfinite(radiance.value).any():
+        shortest = int(np.argmin(told))
+        raise FitError(f"{label.say(shortest)}: saturated everywhere, and it is the shortest: expose shorter")
+    record = MergeRecord(
+        picture="",
+        frames=label.names,
+        told_s=tuple(told.tolist()),
+        found_s=tuple(found.found_s.tolist()),
+        used_s=tuple(used.tolist()),
+        sigma=tuple(found.sigma.tolist()),
+        systematic=tuple(found.systematic.tolist()),
+        refined=refined,
+        reference=reference,
+        chi2=residuals.total,
+        chi2_robust=residuals.robust,
+        chi2_frame=tuple(residuals.by_frame.tolist()),
+        chi2_colour=residuals.by_colour,
+        chi2_signal=tuple((a, b, c, d) for a, b, c, d in residuals.by_signal.tolist()),
+        shift_px=tuple((x, y) for x, y in shifts.shift_px.tolist()),
+        shift_sigma_px=tuple((x, y) for x, y in shifts.sigma_px.tolist()),
+        moved=tuple(moved.tolist()),
+        margin_px=margin_px,
+        units="e-/s" if measured and model.counts_electrons and model.response is None else "relative",
+        sensor="" if measured else _stand_in(model),
+        quality=Quality(
+            residual_rms=float(np.sqrt(residuals.total)),
+            unit="sigma",
+            observations=residuals.samples,
+            rejected=round(float(moved.sum()) * model.height * model.width),
+            verdict="doubtful" if warnings else "good",
+            warnings=tuple(warnings),
+        ),
+        provenance=provenance_of(label.session, exposures=exposures, margin_px=margin_px, motion=motion),
+    )
+    return _Picture(radiance, moved_count, record)
+
+
+def _still(sample: stacks.Sample, mask: NDArray[np.bool_] | None, index: int) -> NDArray[np.bool_]:
+    tiles = sample.electrons[index]
+    if mask is None:
+        return np.ones(tiles.shape, bool)
+    still = ~sample.cut(mask)
+    return np.broadcast_to(still if still.ndim == tiles.ndim else still[..., None], tiles.shape)
+
+
+def _stand_in(model: RadiometricModel) -> str:
+    if not model.counts_electrons:
+        return "none: float frames, noise of 1 % taken for granted"
+    return f"none: gain {model.gain_dn_per_e:.4g} DN/e-, read noise {model.read_noise_e:.3g} e- stood in"
+
+
+def _check_light(
+    label: _Label, sample: stacks.Sample, told: NDArray[np.float64], warnings: list[str], may_be_black: bool
+) -> None:
+    """Refuse a stack without light or without anything below saturation; name frames that add nothing."""
+    count = len(told)
+    electrons = sample.electrons.reshape(count, -1)
+    valid = np.isfinite(electrons)
+    shortest, longest = int(np.argmin(told)), int(np.argmax(told))
+    if not valid.any():
+        raise FitError(
+            f"{label.say(shortest)}: saturated, or not finite, and it is the shortest: expose shorter"
+        )
+    floor = np.broadcast_to(sample.floor, sample.electrons.shape).reshape(count, -1)
+    with np.errstate(invalid="ignore"):
+        seen = electrons > _BLACK_SIGMAS * np.sqrt(floor)
+    dark = [i for i in range(count) if valid[i].any() and seen[i].mean() < 1e-4]
+    if not seen.any(axis=1).any() or len(dark) == count:
+        message = f"{label.say(longest)}: black all over, nothing beyond the noise, and it is the longest"
+        if may_be_black:
+            warnings.append(message)
+            return
+        raise FitError(f"{message}: expose longer")
+    for i in range(count):
+        if not valid[i].any():
+            warnings.append(f"{label.say(i)}: saturated, or next to it, all over; it adds nothing")
+        elif i in dark:
+            warnings.append(f"{label.say(i)}: black all over; it adds next to nothing")
+
+
+def _check_exposures(label: _Label, found: stacks.Exposures, warnings: list[str]) -> None:
+    """Told times that the pictures contradict grossly."""
+    off = np.abs(np.log(found.found_s / found.told_s))
+    if not np.nanmax(off) > np.log1p(_ODD):
+        return
+    # Seen from the median of the others, not from a mean that the odd one has moved.
+    ratio = found.found_s / found.told_s
+    ratio /= np.median(ratio[np.isfinite(found.sigma)])
+    worst = int(np.argmax(np.where(np.isfinite(found.sigma), np.abs(np.log(ratio)), 0)))
+    says = f"{label.say(worst)}: exposed {ratio[worst]:.3g} times as long as told, by the pictures"
+    if len(set(found.told_s.tolist())) == 1:
+        raise FitError(f"{says}; all frames have the same exposure: is it missing in the manifest?")
+    warnings.append(f"{says}: wrong time, another lamp level, or a response that is not linear")
+
+
+def _scale(radiance: Radiance, patch: Patch, name: str) -> tuple[float, float]:
+    """Cd/m^2 for one unit of radiance, and its relative sigma."""
+    height, width = radiance.value.shape[:2]
+    where = f"luminance: patch {patch.x},{patch.y},{patch.width},{patch.height} of {name}"
+    if patch.luminance_cd_m2 <= 0 or patch.width < 1 or patch.height < 1:
+        raise FitError(f"{where} = {patch.luminance_cd_m2:g} cd/m^2: want a size and a luminance above 0")
+    if patch.x < 0 or patch.y < 0 or patch.x + patch.width > width or patch.y + patch.height > height:
+        raise FitError(f"{where} is not within the picture of {width} x {height} px")
+    box = (slice(patch.y, patch.y + patch.height), slice(patch.x, patch.x + patch.width))
+    # Of camera RGB, green is what comes nearest to luminance.
+    value, variance = (
+        np.asarray(part[box] if part.ndim == 2 else part[box][..., 1], np.float64) for part in radiance
+    )
+    bad = int(np.count_nonzero(~np.isfinite(value)))
+    if bad:
+        raise FitError(
+            f"{where}: {bad} of {value.size} pixels are saturated or invalid: choose another patch"
+        )
+    mean = float(value.mean())
+    # Neighbours interpolated from a mosaic share samples: four times the variance is on the safe side.
+    shared = 4.0 if radiance.value.ndim == 3 else 1.0
+    sigma = float(np.sqrt(shared * variance.sum())) / value.size
+    if mean <= 5 * sigma:
+        raise FitError(f"{where}: its radiance {mean:.3g} +- {sigma:.2g} is not above the noise")
+    return patch.luminance_cd_m2 / mean, float(
+        np.hypot(sigma / mean, patch.sigma_cd_m2 / patch.luminance_cd_m2)
+    )
+
+
+def _write(
+    out: Path,
+    name: str,
+    picture: _Picture,
+    scale: tuple[float, float] | None,
+    sensor_digest: str,
+    session: Session,
+    pixel_format: str,
+) -> Merged:
+    record = picture.record.replace(
+        picture=name,
+        sensor=sensor_digest or picture.record.sensor,
+        units=picture.record.units if scale is None else "cd/m^2",
+        scale=0.0 if scale is None else scale[0],
+        scale_sigma=0.0 if scale is None else scale[1],
+    )
+    factor = np.float32(1 if scale is None else scale[0])
+    value, sigma = picture.radiance.value * factor, np.sqrt(picture.radiance.variance) * factor
+    letters = "Y" if value.ndim == 2 else "RGB"
+    channels = {}
+    for prefix, image in (("", value), ("sigma.", sigma)):
+        planes = [image] if image.ndim == 2 else list(np.moveaxis(image, -1, 0))
+        channels |= {prefix + letter: plane for letter, plane in zip(letters, planes, strict=True)}
+    if picture.motion is not None:
+        channels["motion"] = picture.motion
+    # The record first: who sees the picture finds how it was made.
+    files.save_model(out / f"{name}.json", record)
+    path = out / f"{name}.exr"
+    files.write_exr(path, channels, _attributes(record, session, pixel_format, letters))
+    return Merged(path, record)
+
+
+def _attributes(
+    record: MergeRecord, session: Session, pixel_format: str, letters: str
+) -> dict[str, files.Attribute]:
+    """Header of the picture. Camera RGB has no chromaticities; a colour model will give them."""
+    units = record.units
+    attributes: dict[str, files.Attribute] = {
+        "software": f"gnomon {record.provenance.code_version}",
+        "session": session.digest,
+        "sensorModel": record.sensor,
+        "units": f"{', '.join(letters)}, sigma: {units}; motion: frames left out",
+        "colourSpace": "monochrome" if letters == "Y" else f"camera RGB of {pixel_format}: no chromaticities",
+        # Radiance is per second; this is the exposure of the frame whose scene was kept.
+        "expTime": record.used_s[record.reference],
+        "exposuresTold": list(record.told_s),
+        "exposuresUsed": list(record.used_s),
+        "exposuresFrom": "the pictures" if record.refined else "as told",
+        "reducedChi2": float(np.nan_to_num(record.chi2, nan=-1)),
+        "moved": list(record.moved),
+        "saturationMargin": record.margin_px,
+    }
+    if record.scale:
+        attributes |= {"whiteLuminance": 1.0, "scale": record.scale, "scaleSigma": record.scale_sigma}
+        if letters == "RGB":
+            attributes["scaleOf"] = "the green channel"
+    return attributes
