@@ -363,7 +363,18 @@ class BumpFault(Record):
     translation_mm: Vector = (0.0, 0.0, 0.0)
 
 
-Fault = Annotated[FrameFault | LightFault | VanishFault | BumpFault, Field(discriminator="kind")]
+class DriftFault(Record):
+    """Lights and black levels that change with every exposure of this run, counted over all cameras.
+
+    ``lights`` is the relative change of all lights an exposure, ``black_dn`` that of the black level.
+    """
+
+    kind: Literal["drift"]
+    lights: float = 0.0
+    black_dn: float = 0.0
+
+
+Fault = Annotated[FrameFault | LightFault | VanishFault | BumpFault | DriftFault, Field(discriminator="kind")]
 
 
 class Truth(Record):

@@ -17,7 +17,15 @@ from capture.plan import Shot
 from rigs.simulated import lighting, sensor
 from rigs.simulated.renderer import Renderer
 from rigs.simulated.surfaces import Float32
-from rigs.simulated.truth import BumpFault, FrameFault, LightFault, SphereThing, Truth, VanishFault
+from rigs.simulated.truth import (
+    BumpFault,
+    DriftFault,
+    FrameFault,
+    LightFault,
+    SphereThing,
+    Truth,
+    VanishFault,
+)
 
 
 class Maps(NamedTuple):
@@ -146,9 +154,15 @@ class Twin:
         request = _request(camera, self._pose, self._levels, exposure_s, gain_db)
         key = (self.truth.seed, request, self._taken[request])
         self._taken[request] += 1
-        burning = {name: level for name, level in self._levels.items() if name not in self._dead}
+        drifts = [fault for fault in self.truth.faults if isinstance(fault, DriftFault)]
+        before = sum(self._exposures.values()) - 1
+        fade = 1 + before * sum(fault.lights for fault in drifts)
+        burning = {name: fade * level for name, level in self._levels.items() if name not in self._dead}
         rate = self._render.rate(self._pose, burning, camera, applied, key)
         truth, pattern = self.truth.cameras[camera].sensor, self._render.eye(camera).pattern
+        if drifts:
+            black = truth.black_dn + before * sum(fault.black_dn for fault in drifts)
+            truth = truth.replace(black_dn=black)
         planes = [
             sensor.expose(plane, applied, gain_db, truth, pattern, sensor.noise_key(key, "sensor", number))
             for number, plane in enumerate(sensor.mosaic(rate, truth.colour))
