@@ -14,7 +14,8 @@ from rigs.workflows.capturing import capture_session, check_plan, describe, list
 from rigs.workflows.checking import check_session, parse_patch
 from rigs.workflows.colour import calibrate_colour, chart_reference, parse_corners, read_colour
 from rigs.workflows.frames import LightImages, light_images
-from rigs.workflows.merging import Merged, MergeRecord, Patch, describe_merge, merge_session, parse_luminance
+from rigs.workflows.merge_record import MergeRecord, Patch, describe_merge, parse_luminance
+from rigs.workflows.merging import Merged, merge_session
 from rigs.workflows.models import (
     check_pins,
     choose_board,

@@ -1,6 +1,5 @@
 """Radiance of a session's exposure stacks as files: the frames checked against each other, merged, scaled."""
 
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -9,22 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration import files
-from calibration.provenance import FitError, Model, Provenance, Quality
+from calibration.provenance import FitError, Quality
 from calibration.radiometric import Radiance, RadiometricModel, demosaic
 from calibration.radiometric import consistency as stacks
 from calibration.radiometric import merge as merge_frames
 from capture.frame import format_cfa
 from capture.session import Session, Stack
-from rigs.config import ConfigError
 from rigs.workflows.frames import provenance_of, sensor_for, stack_of
+from rigs.workflows.merge_record import MergeRecord, Patch
 from rigs.workflows.progress import Track, silent
 
 ExposureChoice = Literal["auto", "refined", "told"]
 
-_PATCH = re.compile(
-    r"(?:(?P<name>[^:]+):)?(?P<x>\d+),(?P<y>\d+),(?P<w>\d+),(?P<h>\d+)"
-    r"=(?P<l>\d+\.?\d*(?:e[+-]?\d+)?)(?:(?:\+-|±)(?P<s>\d+\.?\d*))?"
-)
 # Frames of one stack are kept in memory up to this size, and read again and again beyond it.
 _MOST_BYTES = 1 << 30
 _ODD = 0.25  # a told exposure this far off, relatively, is no jitter
@@ -34,124 +29,11 @@ _CHI2 = (0.8, 1.25)
 _TOLERANCE = {"linear": 0.03, "curve": 0.1}
 
 
-class Patch(NamedTuple):
-    """A patch of known luminance: column and row of its top left pixel, size, cd/m^2 with one sigma."""
-
-    x: int
-    y: int
-    width: int
-    height: int
-    luminance_cd_m2: float
-    sigma_cd_m2: float = 0.0
-    picture: str = ""
-
-
-def parse_luminance(text: str) -> Patch:
-    """Patch from ``[NAME:]X,Y,W,H=CD_M2[+-SIGMA]``.
-
-    Raises
-    ------
-    ConfigError
-        Anything else.
-    """
-    match = _PATCH.fullmatch(text.replace(" ", ""))
-    if match is None:
-        raise ConfigError(f"luminance {text!r}: want X,Y,W,H=CD_M2, such as 410,300,40,40=118 or =118+-2")
-    x, y, width, height = (int(match[name]) for name in ("x", "y", "w", "h"))
-    return Patch(x, y, width, height, float(match["l"]), float(match["s"] or 0), match["name"] or "")
-
-
-class MergeRecord(Model):
-    """How one radiance picture was made, beside it as ``NAME.json``.
-
-    Attributes
-    ----------
-    picture : str
-        Name of the EXR.
-    frames : tuple of str
-        Files of the frames, in the order of the tuples below.
-    told_s, found_s, used_s : tuple of float
-        Exposures as told, as the data have them, as the merge used them.
-    sigma, systematic : tuple of float
-        Relative one-sigma of ``found_s``, and what dim and bright samples disagree by; NaN: not found.
-    refined : bool
-        Whether ``used_s`` are those found.
-    reference : int
-        Frame whose scene is kept where something moved; its exposure is the EXR's ``expTime``.
-    chi2, chi2_robust : float
-        Reduced chi^2 of the samples about the merge; NaN where the noise is not known or nothing overlaps.
-    chi2_frame : tuple of float
-    chi2_colour : dict of str to float
-    chi2_signal : tuple of (signal in e-, reduced chi^2, mean residual in percent, samples)
-    shift_px, shift_sigma_px : tuple of (x, y)
-        Of each frame against the others; NaN: not known.
-    moved : tuple of float
-        Part of each frame that was left out as moved.
-    margin_px : int
-        Samples so near a saturated one were left out.
-    units : str
-        Of the picture's channels.
-    scale, scale_sigma : float
-        cd/m^2 for one e-/s, and its relative one-sigma; 0 where the picture is not on a scale.
-    sensor : str
-        Digest of the sensor model, or what stood in for it.
-    """
-
-    kind: Literal["merge"] = "merge"
-    picture: str
-    frames: tuple[str, ...]
-    told_s: tuple[float, ...]
-    found_s: tuple[float, ...]
-    used_s: tuple[float, ...]
-    sigma: tuple[float, ...]
-    systematic: tuple[float, ...]
-    refined: bool
-    reference: int
-    chi2: float
-    chi2_robust: float
-    chi2_frame: tuple[float, ...]
-    chi2_colour: dict[str, float]
-    chi2_signal: tuple[tuple[float, float, float, float], ...]
-    shift_px: tuple[tuple[float, float], ...]
-    shift_sigma_px: tuple[tuple[float, float], ...]
-    moved: tuple[float, ...]
-    margin_px: int
-    units: str
-    scale: float = 0.0
-    scale_sigma: float = 0.0
-    sensor: str = ""
-    quality: Quality
-    provenance: Provenance = Provenance()
-
-
 class Merged(NamedTuple):
     """One radiance picture on disk and how it was made."""
 
     path: Path
     record: MergeRecord
-
-
-def describe_merge(record: MergeRecord) -> str:
-    """How a picture was made, in one line."""
-    count = len(record.used_s)
-    if count == 1:
-        parts = [f"one frame of {record.used_s[0]:.4g} s"]
-    else:
-        parts = [f"{count} frames of {min(record.used_s):.4g} to {max(record.used_s):.4g} s"]
-        off = [100 * (f / t - 1) for f, t, s in zip(record.found_s, record.told_s, record.sigma, strict=True)
-               if np.isfinite(s)]  # fmt: skip
-        if off:
-            most = max(off, key=abs)
-            what = "refined, by up to" if record.refined else "as told, the pictures say"
-            parts.append(f"exposures {what} {most:+.2g} %")
-        else:
-            parts.append("exposures as told, no overlap to check them by")
-        if np.isfinite(record.chi2):
-            parts.append(f"reduced chi^2 {record.chi2:.3g}")
-        parts.append(f"{100 * float(np.mean(record.moved)):.2g} % of the samples moved")
-    if record.scale:
-        parts.append(f"cd/m^2, scale +- {100 * record.scale_sigma:.2g} %")
-    return "; ".join(parts)
 
 
 class _Picture(NamedTuple):
@@ -345,7 +227,7 @@ def _merged(
             tolerance=tolerance,
             reference=reference,
         )
-        masks, moved, moved_count = result.masks, result.share, result.count(model.shape)
+        masks, moved, moved_count = result.masks, result.share, result.left_out(model.shape)
         if any(mask is not None for mask in masks):
             still = np.stack([_still(sample, mask, i) for i, mask in enumerate(masks)])
             keep = still if keep is None else keep & still
@@ -517,7 +399,7 @@ def _write(
     factor = np.float32(1 if scale is None else scale[0])
     value, sigma = picture.radiance.value * factor, np.sqrt(picture.radiance.variance) * factor
     letters = "Y" if value.ndim == 2 else "RGB"
-    channels = {}
+    channels: dict[str, NDArray[np.float32]] = {}
     for prefix, image in (("", value), ("sigma.", sigma)):
         planes = [image] if image.ndim == 2 else list(np.moveaxis(image, -1, 0))
         channels |= {prefix + letter: plane for letter, plane in zip(letters, planes, strict=True)}

@@ -35,7 +35,7 @@ class Motion(NamedTuple):
     reference: int
     share: NDArray[np.float64]
 
-    def count(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    def left_out(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
         """Frames left out at each pixel, (h, w)."""
         total = np.zeros(shape[:2], np.float32)
         for mask in self.masks:
@@ -203,9 +203,13 @@ def _thinned(model: RadiometricModel) -> RadiometricModel:
 def _windows(square: NDArray[np.float32], there: NDArray[np.float32]) -> Mask:
     """Windows whose mean square is beyond chance, each whole."""
     window = (_WINDOW, _WINDOW)
-    how = {"normalize": False, "borderType": cv2.BORDER_CONSTANT}
-    total = cv2.boxFilter(square, cv2.CV_32F, window, **how)
-    count = np.maximum(cv2.boxFilter(there, cv2.CV_32F, window, **how), 1)
+
+    def summed(image: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.asarray(
+            cv2.boxFilter(image, cv2.CV_32F, window, normalize=False, borderType=cv2.BORDER_CONSTANT)
+        )
+
+    total, count = summed(square), np.maximum(summed(there), 1)
     # Wilson and Hilferty (1931): the cube root of chi^2 over its degrees of freedom is nearly normal.
     spread = 2 / (9 * count)
     with np.errstate(over="ignore"):

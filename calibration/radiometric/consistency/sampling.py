@@ -142,7 +142,7 @@ def near_saturation(dn: NDArray[Any], model: RadiometricModel, margin: int) -> N
     """Samples within ``margin`` pixels of a saturated one, of any colour; None where the margin is 0."""
     if margin <= 0:
         return None
-    saturated = dn >= model.saturation_dn
+    saturated: NDArray[np.bool_] = np.asarray(dn >= model.saturation_dn)
     if saturated.ndim == 3:
         saturated = saturated.any(axis=-1)
     kernel = np.ones((2 * margin + 1, 2 * margin + 1), np.uint8)
