@@ -175,7 +175,7 @@ class Twin:
             gain_db=gain_db,
             frame_id=self._frame_ids[camera] - 1,
             timestamp_ns=round(start_s * 1e9),
-            black_level_dn=truth.black_dn,
+            black_level_dn=self.truth.cameras[camera].sensor.black_dn,
             temperature_c=truth.temperature_c,
         )
 

@@ -157,7 +157,7 @@ def _linearity(views: Sequence[_View], offset: float) -> Check:
     bracketed = any(len(by_exposure(view.frames)) > 1 for view in lit)
     found = linearity([pair for view in lit for pair in exposure_pairs(view.frames, offset)])
     if found is None and bracketed and not np.isfinite(offset):
-        text = "cannot be told: the black level is not known and the view is even: take dark frames"
+        text = "cannot be told: the black level is not known, and the views do not tell it: take dark frames"
         return Check(name="linearity", verdict="warning", text=text)
     return judge_linearity(found)
 
