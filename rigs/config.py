@@ -54,6 +54,7 @@ class Calibrations(Record):
 
     sensor: Pin | None = None
     lens: Pin | None = None
+    colour: Pin | None = None
     lights: Pin | None = None
 
 

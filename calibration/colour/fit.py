@@ -18,7 +18,7 @@ _FEWEST: dict[str, int] = {"matrix": 12, "root-polynomial": 18}
 _D65 = ILLUMINANTS["D65"]
 # A power of light below the first is no stray light that a lens has.
 _LEAST_POWER, _MOST_POWER = 0.75, 1.33
-_STRAY, _GRADIENT = 0.01, 0.05
+_STRAY, _UNEVEN = 0.01, 0.05
 _POOR_DELTA_E = 4.0
 
 
@@ -138,7 +138,7 @@ def fit_colour(
         max_delta_e=float(best.difference.max()),
         cross_validated_delta_e=float(best.left_out.mean()),
         stray_light=stray[0],
-        gradient=view.gradient,
+        unevenness=view.unevenness,
         corners=view.corners,
         quality=Quality(
             residual_rms=float(np.sqrt(np.mean(best.difference**2))),
@@ -282,13 +282,11 @@ def _warnings(view: ChartView, names: list[str], stray: tuple[float, float]) -> 
             f"the dark greys are {'too bright' if share > 0 else 'too dark'}, as if {share:.1%} of the "
             "white's light were added everywhere: stray light, a glossy reflection, or a wrong black level"
         )
-    for axis, words in enumerate(("along its rows", "down its columns")):
-        change, error = view.gradient[axis]
-        if abs(change) > _GRADIENT and abs(change) > 3 * error:
-            out.append(
-                f"the light changes by {change:+.0%} across the chart {words}: light it evenly, or take "
-                "frames of a white board in its place and name their pose with --white"
-            )
+    if view.unevenness > _UNEVEN and view.unevenness > 3 * view.unevenness_sigma:
+        out.append(
+            f"the light varies by {view.unevenness:.0%} over the chart: light it evenly, correct the lens by "
+            "a sensor model with a flat map, or take `flat` frames of a white board in its place (--white)"
+        )
     return out
 
 

@@ -74,8 +74,9 @@ class ColourModel(Model):
         CIEDE2000 over the patches used; the last with each patch left out in turn, mean.
     stray_light : float
         Light added to every patch, as a share of the white's, that the greys tell of (not corrected).
-    gradient : ndarray (2, 2) or None
-        Relative change of the light across the chart along its rows and columns, and its sigma.
+    unevenness : float
+        Range of the light over the chart, relative, as the slopes inside the patches tell (not corrected);
+        NaN where they do not.
     corners : ndarray (4, 2) or None, px
         Where the chart was: dark skin, bluish green, black, white.
     picture : ndarray (h, w, 3), float32, or None
@@ -105,7 +106,7 @@ class ColourModel(Model):
     max_delta_e: float
     cross_validated_delta_e: float
     stray_light: float = 0.0
-    gradient: Array | None = None
+    unevenness: float = float("nan")
     corners: Array | None = None
     picture: Array | None = None
     outlines: Array | None = None

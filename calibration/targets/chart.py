@@ -64,9 +64,9 @@ class ChartView(NamedTuple):
         How many each mean rests on.
     faults : dict of int to str
         Why a patch cannot be used: clipped, too small, outside the image.
-    gradient : ndarray (2, 2), float64
-        Relative change of the light across the whole chart along its rows and columns, and its sigma, from
-        the slopes inside the patches. NaN where no patch tells.
+    unevenness, unevenness_sigma : float
+        Range of the light over the patches, relative to its mean, and its sigma: a smooth field through the
+        slopes inside the patches. NaN where too few tell.
     """
 
     corners: Float
@@ -75,7 +75,8 @@ class ChartView(NamedTuple):
     sigma: Float
     pixels: NDArray[np.int64]
     faults: dict[int, str]
-    gradient: Float
+    unevenness: float
+    unevenness_sigma: float
 
 
 def find_charts(image: NDArray[Any], most: int = 4) -> tuple[ChartView, ...]:
@@ -190,7 +191,7 @@ def _apart(view: ChartView, other: ChartView) -> bool:
     return bool(gap > 0.5 * np.sqrt(min(_area(view.corners), _area(other.corners))))
 
 
-def _map(matrix: Float, points: Float) -> Float:
+def _map(matrix: Float, points: NDArray[Any]) -> Float:
     """Points (..., 2) through a homography (3, 3)."""
     out = points @ matrix[:, :2].T + matrix[:, 2]
     return np.asarray(out[..., :2] / out[..., 2:])
@@ -331,8 +332,8 @@ def _measure(image: NDArray[Any], plane: Float, shifts: Float) -> ChartView:
     pixels = np.zeros(count, np.int64)
     quads = np.empty((count, 4, 2))
     faults: dict[int, str] = {}
-    slopes, weights = [], []
-    back = np.linalg.inv(plane)
+    slopes: list[tuple[int, Float, float]] = []
+    back = np.asarray(np.linalg.inv(plane), np.float64)
     for number, centre in enumerate(_CENTRES):
         quads[number] = _map(plane, centre + _CORE_QUAD) + shifts[number]
         low = np.ceil(quads[number].min(axis=0)).astype(int)
@@ -343,7 +344,7 @@ def _measure(image: NDArray[Any], plane: Float, shifts: Float) -> ChartView:
         v, u = np.mgrid[low[1] : high[1], low[0] : high[0]]
         pixel: Float = np.empty((*u.shape, 2))
         pixel[..., 0], pixel[..., 1] = u, v
-        at = _map(back, np.subtract(pixel, shifts[number], dtype=np.float64)) - centre
+        at = _map(back, pixel - shifts[number]) - centre
         inside = np.abs(at).max(axis=-1) <= _CORE
         samples = np.asarray(image[low[1] : high[1], low[0] : high[0]], np.float64)[inside]
         if len(samples) < _MIN_PIXELS:
@@ -359,12 +360,9 @@ def _measure(image: NDArray[Any], plane: Float, shifts: Float) -> ChartView:
         level = float(value.sum())
         noise = float(np.linalg.norm(error))
         if level > 10 * noise > 0:
-            slopes.append(slope.sum(axis=1) / level)
-            weights.append((level / noise) ** 2)
-    gradient = np.full((2, 2), np.nan)
-    if len(slopes) > 3:
-        gradient = _gradient(np.array(slopes), np.array(weights))
-    return ChartView(_map(plane, _OUTLINE), quads, mean, sigma, pixels, faults, gradient)
+            # An even spread of pixels over the core has the slope this much less sure than the mean.
+            slopes.append((number, slope.sum(axis=1) / level, np.sqrt(3) / _CORE * noise / level))
+    return ChartView(_map(plane, _OUTLINE), quads, mean, sigma, pixels, faults, *_unevenness(slopes))
 
 
 def _patch(samples: Float, at: Float, place: NDArray[np.int64]) -> tuple[Float, Float, Float, int]:
@@ -403,16 +401,35 @@ def _patch(samples: Float, at: Float, place: NDArray[np.int64]) -> tuple[Float, 
     return mean, np.asarray(sigma, np.float64), slope, count
 
 
-def _gradient(slopes: Float, weights: Float) -> Float:
-    """Weighted median of the patches' relative slopes, for the whole chart, and its sigma."""
-    out = np.empty((2, 2))
-    for axis, length in enumerate((_COLUMNS, _ROWS)):
-        order = np.argsort(slopes[:, axis])
-        share = np.cumsum(weights[order]) / weights.sum()
-        middle = slopes[order[int(np.searchsorted(share, 0.5))], axis]
-        spread = 1.4826 * np.median(np.abs(slopes[:, axis] - middle))
-        out[axis] = length * middle, length * 1.25 * spread / np.sqrt(len(slopes))
-    return out
+def _unevenness(slopes: list[tuple[int, Float, float]]) -> tuple[float, float]:
+    """Range over the patches of the light whose logarithm, of second order, has these slopes; its sigma."""
+    if len(slopes) < 8:
+        return np.nan, np.nan
+    x, y = (_CENTRES[[number for number, _, _ in slopes]] - [0.5 * _COLUMNS, 0.5 * _ROWS]).T
+    one, none = np.ones_like(x), np.zeros_like(x)
+    design = np.concatenate(
+        [
+            np.stack([one, none, 2 * x, y, none], axis=-1),
+            np.stack([none, one, none, x, 2 * y], axis=-1),
+        ]
+    )
+    value = np.concatenate([[slope[axis] for _, slope, _ in slopes] for axis in range(2)])
+    # Blur and texture add a little to what the noise does.
+    sigma = np.hypot(np.tile([error for _, _, error in slopes], 2), 0.003)
+    keep = np.ones(len(value), np.bool_)
+    for _ in range(4):
+        scaled = design[keep] / sigma[keep, None]
+        field = np.linalg.lstsq(scaled, value[keep] / sigma[keep], rcond=None)[0]
+        residual = np.abs(value - design @ field) / sigma
+        keep = residual < 4 * max(1.4826 * float(np.median(residual)), 1.0)
+    dof = max(int(keep.sum()) - 5, 1)
+    spread = max(float((residual[keep] ** 2).sum()) / dof, 1.0)
+    x, y = (_CENTRES - [0.5 * _COLUMNS, 0.5 * _ROWS]).T
+    terms = np.stack([x, y, x * x, x * y, y * y], axis=-1)
+    level = terms @ field
+    between = terms[np.argmax(level)] - terms[np.argmin(level)]
+    covariance = np.linalg.pinv(scaled.T @ scaled) * spread
+    return float(np.ptp(level)), float(np.sqrt(between @ covariance @ between))
 
 
 def _ramp(greys: Float) -> float | None:
@@ -424,7 +441,7 @@ def _ramp(greys: Float) -> float | None:
     level = logs.mean(axis=-1)
     if np.any(np.diff(level) > -0.05) or level[0] - level[-1] < 0.25 * (len(level) - 1):
         return None
-    # The darkest shows stray light and black level: its colour is not asked.
-    colour = (logs - level[:, None])[: max(len(level) - 1, 2)]
+    # The dark ones show stray light and black level: their colour is not asked.
+    colour = (logs - level[:, None])[: max(len(level) - 2, 2)]
     spread = float(np.ptp(colour, axis=0).max())
     return spread if spread < 0.35 else None

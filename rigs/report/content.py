@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from calibration.colour import ColourModel
 from calibration.lens import LensModel
 from calibration.lights.model import LightSet
 from calibration.photometric import NormalMap
@@ -129,6 +130,7 @@ class Report(Model):
     metrics: tuple[Metric, ...] = ()
     surfaces: tuple[Surface, ...] = ()
     sensor: RadiometricModel | None = None
+    colour: ColourModel | None = None
     lens: LensModel | None = None
     lights: LightSet | None = None
     true_lights: LightSet | None = None

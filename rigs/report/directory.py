@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from calibration.colour import ColourModel
 from calibration.files import load_model, read_exr
 from calibration.lens import LensModel
 from calibration.lights.model import LightSet
@@ -18,6 +19,7 @@ from rigs.report.page import write_report
 
 _MODELS: dict[str, tuple[str, type[Model]]] = {
     "radiometric": ("sensor", RadiometricModel),
+    "colour": ("colour", ColourModel),
     "lens": ("lens", LensModel),
     "lights": ("lights", LightSet),
 }

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 
+from calibration.colour import ColourModel
 from calibration.files import write_bytes
 from calibration.lens import LensModel
 from calibration.lights.model import LightSet
@@ -71,8 +72,16 @@ def _groups(metrics: tuple[Metric, ...]) -> list[tuple[str, list[Metric]]]:
     return list(groups.items())
 
 
-def _models(report: Report) -> Iterator[tuple[str, RadiometricModel | LensModel | LightSet | NormalMap]]:
-    for name, model in (("Sensor", report.sensor), ("Lens", report.lens), ("Lights", report.lights)):
+_Shown = RadiometricModel | ColourModel | LensModel | LightSet | NormalMap
+
+
+def _models(report: Report) -> Iterator[tuple[str, _Shown]]:
+    for name, model in (
+        ("Sensor", report.sensor),
+        ("Colour", report.colour),
+        ("Lens", report.lens),
+        ("Lights", report.lights),
+    ):
         if model is not None:
             yield name, model
     yield from ((surface.name, surface.normals) for surface in report.surfaces)

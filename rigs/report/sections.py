@@ -10,6 +10,7 @@ from calibration.geometry import angle_deg
 from calibration.lens import LensModel
 from calibration.lights.model import DistantLight, LightSet, NearLight
 from rigs.report import maps, plots
+from rigs.report.colour import colour_section
 from rigs.report.content import Report, Surface
 from rigs.report.layout import (
     MAP_PX,
@@ -29,12 +30,21 @@ _LENS_PARAMETERS = ("fx", "fy", "cx", "cy", "k1", "k2", "p1", "p2", "k3")
 
 
 def sections(report: Report) -> Iterator[Section]:
-    """Chapters in reading order: what came out first, then what it rests on."""
+    """Chapters in reading order: what came out first, then what it rests on.
+
+    A sensor alone is a data sheet: that it comes without surface, lens and lights needs no word.
+    """
+    whole = report.surfaces or report.lens or report.lights or report.spheres or report.colour
+    if report.sensor is not None and not whole:
+        yield sensor_section(report.sensor)
+        return
     for surface in report.surfaces:
         yield _surface(surface)
     if not report.surfaces:
         yield Section("Surface", missing=("No object was reconstructed: no normals, albedo or depth.",))
     yield sensor_section(report.sensor)
+    if report.colour is not None:
+        yield colour_section(report.colour)
     yield _lens(report)
     yield _lights(report)
 

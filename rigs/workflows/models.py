@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from calibration import files
+from calibration.colour import ColourModel
 from calibration.lens import LensModel
 from calibration.lights.model import LightSet
 from calibration.provenance import Model
@@ -96,7 +97,7 @@ def read_sensor(path: Path) -> RadiometricModel:
 
 
 def pinned(config: RigConfig, root: Path, camera: str, name: str, kind: type[M]) -> M | None:
-    """Model that rig.yaml pins for a camera (``sensor``, ``lens`` or ``lights``); its digest is checked."""
+    """Model that rig.yaml pins for a camera as the ``name`` of ``Calibrations``; its digest is checked."""
     entry = config.calibrations.get(camera)
     pin = None if entry is None else getattr(entry, name)
     if pin is None:
@@ -108,7 +109,12 @@ def pinned(config: RigConfig, root: Path, camera: str, name: str, kind: type[M])
 def check_pins(config: RigConfig, root: Path) -> list[str]:
     """One line for each pinned calibration that is missing, damaged or not the one pinned."""
     problems = []
-    kinds: dict[str, type[Model]] = {"sensor": RadiometricModel, "lens": LensModel, "lights": LightSet}
+    kinds: dict[str, type[Model]] = {
+        "sensor": RadiometricModel,
+        "lens": LensModel,
+        "colour": ColourModel,
+        "lights": LightSet,
+    }
     for camera in config.calibrations:
         if camera not in config.cameras:
             problems.append(f"calibrations.{camera}: no camera of that name")
