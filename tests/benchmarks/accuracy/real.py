@@ -20,6 +20,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from emva import emva
 from numpy.typing import NDArray
 from scipy.io import loadmat
 
@@ -27,7 +28,6 @@ from calibration.files import load_model, read_exr
 from calibration.geometry import angle_deg
 from calibration.lens import LensModel
 from calibration.lights.model import DistantLight, LightSet
-from calibration.radiometric import RadiometricModel
 from rigs.interchange import COLUMNS, read_image
 from rigs.report import Metric
 
@@ -41,7 +41,6 @@ PSM_REPORT = "report {work}/{name}-result"
 SPHERES_LIGHTS = "calibrate lights {work}/{name} --spheres 1 --model distant --out {work}/{name}.json"
 SPHERES_OBJECT = "reconstruct {work}/cat --lights {work}/LightProbe-1.json --out {work}/cat-result"
 LENS = ["calibrate lens {work}/lens --board 'checkerboard 13x12 30' --out {work}/lens.json"]
-SENSOR = ["calibrate sensor {work}/sensor --out {work}/sensor.json"]
 MEMORIAL = [
     "calibrate response {work}/memorial --out {work}/response.json",
     "merge {work}/memorial --sensor {work}/response.json --out {work}/hdr",
@@ -217,48 +216,6 @@ def bouguet(data: Path, work: Path) -> Rows:
         )  # fmt: skip
 
 
-# --- EMVA 1288 set 001: sensor
-
-
-def emva_rows(data: Path) -> Iterator[dict[str, object]]:
-    """Rows of the descriptor: ``b`` (bright, exposure ns, photons) or ``d`` (dark), then its images."""
-    head: list[str] = []
-    for line in (data / "EMVA1288_Data_posix.txt").read_text().splitlines():
-        words = line.split()
-        if words and words[0] in ("b", "d"):
-            head = words
-        elif words and words[0] == "i" and head:
-            flat = head[0] == "b"
-            yield {
-                "file": data / words[1].replace("\\", "/"),
-                "kind": "flat" if flat else "dark",
-                "light": "lamp" if flat else "",
-                "exposure_s": repr(float(head[1]) * 1e-9),
-            }
-
-
-def emva(data: Path, work: Path) -> Rows:
-    bring_in(work, "sensor", emva_rows(data))
-    for command in SENSOR:
-        gnomon(command, work=work)
-    model = load_model(work / "sensor.json", RadiometricModel)
-    gain, published = model.gain_dn_per_e, 0.2808
-    yield Metric(
-        quantity="gain K", value=gain, truth=published, sigma=model.gain_sigma_dn_per_e or None, unit="DN/e-"
-    )
-    yield Metric(
-        quantity="gain K off the published", value=100 * abs(gain / published - 1), unit="%", bound=3.0
-    )
-    for quantity, value, truth, unit in (
-        ("read noise", model.read_noise_e, 10.90, "e-"),
-        ("saturation", (model.saturation_dn - model.black_dn) / gain, 30957 * 0.4514, "e-"),
-        ("DSNU", model.dsnu_e, 0.552, "e-"),
-        ("PRNU", model.prnu_percent, 0.4327, "%"),
-        ("linearity error", model.linearity_error_percent, None, "%"),
-    ):
-        yield Metric(quantity=quantity, value=value, truth=truth, unit=unit)
-
-
 # --- memorial: response of a camera that is not linear, merge to radiance
 
 
@@ -366,7 +323,7 @@ SETS: dict[str, Callable[[Path, Path], Rows]] = {
     "psm": psm,
     "two_spheres/cat": two_spheres,
     "lens/bouguet": bouguet,
-    "emva1288/set001": emva,
+    "emva1288/set001": lambda data, work: emva(data, work, gnomon),
     "memorial": memorial,
     "diligent/ballPNG": diligent,
 }

@@ -60,7 +60,7 @@ def test_a_mask_of_a_ball_gives_its_normals(real: ModuleType) -> None:
 
 @pytest.mark.parametrize(
     ("name", "frames"),
-    [("lens/bouguet", 20), ("memorial", 16), ("diligent/ballPNG", 96), ("emva1288/set001", 300), ("psm", 12)],
+    [("lens/bouguet", 20), ("memorial", 16), ("diligent/ballPNG", 96), ("psm", 12)],
 )
 def test_each_set_becomes_a_manifest_that_is_read(
     real: ModuleType, name: str, frames: int, tmp_path: Path
@@ -72,11 +72,26 @@ def test_each_set_becomes_a_manifest_that_is_read(
         "lens/bouguet": real.bouguet_rows,
         "memorial": real.memorial_rows,
         "diligent/ballPNG": real.diligent_rows,
-        "emva1288/set001": real.emva_rows,
         "psm": lambda folder: real.psm_rows(folder, "gray", "object"),
     }[name](data)
     read = read_manifest(real.write_manifest(tmp_path / "photos", rows))
     assert len(read) == frames
-    if name == "emva1288/set001":
-        pairs = [row for row in read if row.kinds == ("flat",) and row.exposure_s == pytest.approx(40e-6)]
-        assert [row.repeat for row in pairs] == [0, 1]
+
+
+def test_published_numbers_are_judged_by_their_own_bounds(real: ModuleType, tmp_path: Path) -> None:
+    emva = sys.modules["emva"]
+    path = tmp_path / "results.xml"
+    path.write_text(
+        "<results><sensitivity><K><Value>0.28</Value></K><R><Value></Value></R></sensitivity>"
+        "<linearity><LE_min><Value>-0.6</Value></LE_min></linearity></results>"
+    )
+    assert emva.published(path) == {"K": 0.28, "LE_min": -0.6}
+    for name, value, truth, passed in (
+        ("K", 0.2827, 0.28, True),
+        ("K", 0.2829, 0.28, False),
+        ("LE_min", -0.619, -0.6, True),
+        ("LE_min", -0.621, -0.6, False),
+        ("PRNU1288", None, 0.4, False),
+        ("u_I_var", 70.0, 8.0, None),
+    ):
+        assert emva.compare(name, name, value, None, "", truth).passed is passed, (name, value)
