@@ -298,14 +298,6 @@ def _figures(sheet: SensorSheet, gain: float) -> Iterator[Figure]:
                     f"Root of the mean power spectrum of the {name} along rows and columns",
                     "Peaks are stripes or a pattern; the rise at the left is shading.",
                 )
-    if sheet.profile_rows is not None and sheet.profile_columns is not None:
-        yield figure(
-            sheet_plots.profiles(sheet.profile_rows, sheet.profile_columns),
-            "Horizontal and vertical profiles",
-            "Mean, least and greatest value of the bright image along columns and rows, with the dark means",
-            "Of the averaged bright and dark images.",
-            wide=True,
-        )
     if sheet.histograms is not None:
         counts = np.asarray(sheet.histograms, float).T
         for name, deviation, count, unit in (
@@ -319,6 +311,14 @@ def _figures(sheet: SensorSheet, gain: float) -> Iterator[Figure]:
                     f"How many pixels deviate how far from their neighbourhood, {name}",
                     "What stands outside the dashed curve are single pixels.",
                 )
+    if sheet.profile_rows is not None and sheet.profile_columns is not None:
+        yield figure(
+            sheet_plots.profiles(sheet.profile_rows, sheet.profile_columns),
+            "Horizontal and vertical profiles",
+            "Mean, least and greatest value of the bright image along columns and rows, with the dark means",
+            "Of the averaged bright and dark images.",
+            wide=True,
+        )
 
 
 def _missing(sheet: SensorSheet) -> Iterator[str]:

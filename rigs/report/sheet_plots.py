@@ -152,7 +152,7 @@ def dark_current(sheet: SensorSheet, gain_dn_per_e: float) -> bytes:
     """Mean of the darks over exposure, with the slope of the dark current."""
     levels = Levels(sheet)
     with drawing(*_SIZE) as (figure, axes):
-        axes.plot(levels.exposure_s, levels.dark, "o", ms=4, color=BLUE, label="as the fit has it")
+        axes.plot(levels.exposure_s, levels.dark, "o", ms=4, color=BLUE, label="mean of the darks")
         if sheet.dark_current_e_s is not None and levels.dark.size:
             slope = gain_dn_per_e * sheet.dark_current_e_s
             start = float(np.mean(levels.dark - slope * levels.exposure_s))
@@ -210,8 +210,7 @@ def profiles(rows: NDArray[Any], columns: NDArray[Any]) -> bytes:
             beside.set_ylabel("dark / DN")
             beside.spines["right"].set_visible(True)
             lines = [*axes.get_legend_handles_labels()[0], *beside.get_legend_handles_labels()[0]]
-            axes.legend(lines, [str(line.get_label()) for line in lines], loc="upper right", ncols=3)
-            axes.set_title(f"mean over the {'rows' if name == 'column' else 'columns'}")
+        figure.legend(lines, [str(line.get_label()) for line in lines], loc="outside lower center", ncols=3)
         return png(figure)
 
 
