@@ -144,9 +144,9 @@ FIGURES = [
     "Dark current",
     "Spectrogram of the DSNU",
     "Spectrogram of the PRNU",
-    "Horizontal and vertical profiles",
     "Logarithmic histogram of the DSNU",
     "Logarithmic histogram of the PRNU",
+    "Horizontal and vertical profiles",
 ]
 
 
@@ -240,6 +240,7 @@ def test_a_folder_with_a_sensor_model_shows_its_sheet(tmp_path: Path) -> None:
     text = report_directory(tmp_path, tmp_path / "report.html").read_text("utf-8")
     assert "Data sheet" in text
     assert len(re.findall(r"<figure", text)) == len(FIGURES)
+    assert "No object" not in text
 
 
 @pytest.mark.parametrize("photons", [True, False])
