@@ -422,8 +422,8 @@ def _shortfall(
             "in the shortest exposure"
         )
     if np.any(held):
-        ceiling = 1 / np.sqrt(well.maps(np.zeros(1), np.ones(1))[0]) if well.model.flat_sigma > 0 else np.inf
-        if ceiling < snr:
+        ceiling = 1 / well.model.flat_sigma if well.model.flat_sigma > 0 else np.inf
+        if ceiling <= snr:
             why = f"the flat map allows no more than {ceiling:.0f}"
         elif np.isfinite(limits.total_s):
             why = f"{limits.total_s:g} s do not suffice"
