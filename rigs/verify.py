@@ -21,6 +21,11 @@ from rigs.simulated import Truth, Twin
 BOUNDS = (
     "gain_percent",
     "read_noise_percent",
+    "dark_current_percent",
+    "saturation_percent",
+    "dsnu_percent",
+    "prnu_percent",
+    "linearity_percent",
     "radiance_percent",
     "merge_variance_percent",
     "focal_percent",
@@ -46,38 +51,57 @@ def _percent(value: float, truth: float) -> float:
 
 
 def sensor(model: RadiometricModel, truth: Truth, camera: str) -> list[Metric]:
-    """Gain and read noise beside what the twin's sensor was made of."""
-    true = truth.cameras[camera].sensor
-    rows = (
+    """The numbers of the data sheet beside what the twin's sensor was made of."""
+    true, bounds = truth.cameras[camera].sensor, truth.bounds
+    sheet = model.sheet
+    dsnu, prnu = (None, None) if sheet is None else (sheet.dsnu_e, sheet.prnu_percent)
+    ceiling = min(2.0**true.bits - 1, true.black_dn + true.gain_dn_per_e * true.full_well_e)
+    rows = [
+        ("gain K", "gain", model.gain_dn_per_e, model.gain_sigma_dn_per_e, true.gain_dn_per_e, "DN/e-"),
+        ("read noise", "read_noise", model.read_noise_e, model.read_noise_sigma_e, true.read_noise_e, "e-"),
         (
-            "gain K",
-            "gain_percent",
-            model.gain_dn_per_e,
-            model.gain_sigma_dn_per_e,
-            true.gain_dn_per_e,
-            "DN/e-",
+            "dark current",
+            "dark_current",
+            model.dark_current_e_s,
+            model.dark_current_sigma_e_s,
+            true.dark_rate_e_s,
+            "e-/s",
         ),
-        (
-            "read noise",
-            "read_noise_percent",
-            model.read_noise_e,
-            model.read_noise_sigma_e,
-            true.read_noise_e,
-            "e-",
-        ),
-    )
+        ("saturation", "saturation", model.saturation_dn, 0.0, ceiling, "DN"),
+    ]
+    for name, part, expected, unit in (
+        ("DSNU", dsnu, true.dsnu_e, "e-"),
+        ("PRNU", prnu, 100 * true.prnu, "%"),
+    ):
+        if part is not None:
+            rows.append((name, name.lower(), part.total, part.sigma, expected, unit))
+        elif f"{name.lower()}_percent" in bounds:
+            rows.append((name, name.lower(), float("nan"), 0.0, expected, unit))
     metrics = []
     for name, bound, value, sigma, expected, unit in rows:
         metrics.append(
-            Metric(section="sensor", quantity=name, value=value, unit=unit, truth=expected, sigma=sigma)
+            Metric(
+                section="sensor", quantity=name, value=value, unit=unit, truth=expected, sigma=sigma or None
+            )
         )
+        if expected > 0:
+            metrics.append(
+                Metric(
+                    section="sensor",
+                    quantity=f"{name}: error",
+                    value=_percent(value, expected),
+                    unit="%",
+                    bound=bounds.get(f"{bound}_percent"),
+                )
+            )
+    if sheet is not None and sheet.linearity_error_percent is not None and true.response is None:
         metrics.append(
             Metric(
                 section="sensor",
-                quantity=f"{name}: error",
-                value=_percent(value, expected),
+                quantity="linearity error, of a sensor without any",
+                value=sheet.linearity_error_percent,
                 unit="%",
-                bound=truth.bounds.get(bound),
+                bound=bounds.get("linearity_percent"),
             )
         )
     return metrics

@@ -8,7 +8,7 @@ from scipy.spatial.transform import Rotation
 
 from calibration.lights.model import DistantLight, LightSet
 from calibration.photometric import NormalMap
-from calibration.radiometric import RadiometricModel
+from calibration.radiometric import NonUniformity, RadiometricModel, SensorSheet
 from rigs import verify
 
 CAMERA = "top"
@@ -28,13 +28,42 @@ def true_lights(twin):
 def test_sensor_errors_are_percent_of_the_truth(mini):
     truth = mini.known
     true = truth.cameras[CAMERA].sensor
-    model = RadiometricModel.nominal("Mono12", SHAPE).replace(
-        gain_dn_per_e=true.gain_dn_per_e * 1.02, read_noise_e=true.read_noise_e * 0.95
+
+    def spread(total):
+        return NonUniformity(total=total, row=0, column=0, pixel=total, raw=9 * total)
+
+    sheet = SensorSheet(
+        dark_noise_dn=1, dark_noise_e=7, threshold_e=8, saturation_e=3e4, snr_max=170, dynamic_range=3600,
+        linearity_error_percent=0.2, dsnu_e=spread(1.06 * true.dsnu_e),
+        prnu_percent=spread(94 * true.prnu), levels=np.zeros((0, 7)),
+    )  # fmt: skip
+    model = RadiometricModel.nominal("Mono12", SHAPE, saturation_dn=4095 * 0.99).replace(
+        gain_dn_per_e=true.gain_dn_per_e * 1.02,
+        read_noise_e=true.read_noise_e * 0.95,
+        dark_current_e_s=true.dark_rate_e_s * 1.03,
+        sheet=sheet,
     )
+    wrong = {
+        "gain K: error": 2.0,
+        "read noise: error": 5.0,
+        "dark current: error": 3.0,
+        "saturation: error": 1.0,
+        "DSNU: error": 6.0,
+        "PRNU: error": 6.0,
+        "linearity error": 0.2,
+    }
     metrics = verify.sensor(model, truth, CAMERA)
-    assert value_of(metrics, "gain K: error") == pytest.approx(2.0)
-    assert value_of(metrics, "read noise: error") == pytest.approx(5.0)
-    assert [metric.passed for metric in metrics if metric.bound is not None] == [False, False]
+    for words, expected in wrong.items():
+        assert value_of(metrics, words) == pytest.approx(expected), words
+    assert [metric.passed for metric in metrics if metric.bound is not None] == [False] * len(wrong)
+    # What was to be measured and was not, misses too; and one of no bound and no number is left out.
+    bare = verify.sensor(model.replace(sheet=None), truth, CAMERA)
+    assert [m.quantity for m in bare if m.bound is not None and np.isnan(m.value)] == [
+        "DSNU: error",
+        "PRNU: error",
+    ]
+    unbounded = truth.replace(bounds={})
+    assert not any("NU" in m.quantity for m in verify.sensor(model.replace(sheet=None), unbounded, CAMERA))
 
 
 def test_lens_errors_in_percent_and_pixels(twin):
