@@ -79,7 +79,14 @@ class RadiometricModel(Model):
         Non-linear cameras: DN -> relative exposure (radiance x exposure_s) of each channel, increasing.
         Scaled to nominal electrons; then black and gain do not enter ``linearize``.
     response_sigma : ndarray, shape of ``response``, or None
-        Relative one-sigma of each entry of ``response``; infinite where the scene did not constrain it.
+        Relative one-sigma of each entry of ``response``, but for the common scale; infinite where the scene
+        did not constrain it.
+    curve_noise_dn : float
+        Noise that a non-linear camera adds after its curve, quantisation not counted, DN; ``read_noise_e`` is
+        then what comes before the curve.
+    exposures : ndarray (n, 3) or None
+        Evidence of a response: reported exposure_s of each frame, the one that fits the frames, its relative
+        one-sigma.
     sheet : SensorSheet or None
         What EMVA 1288 asks of a data sheet, as measured.
     photon_transfer : ndarray (n, 4) or None
@@ -123,6 +130,8 @@ class RadiometricModel(Model):
     flat_sigma: float = Field(default=0.0, ge=0)
     response: Array | None = None
     response_sigma: Array | None = None
+    curve_noise_dn: float = Field(default=0.0, ge=0)
+    exposures: Array | None = None
     sheet: SensorSheet | None = None
     photon_transfer: Array | None = None
     linearity_error_percent: float | None = None
@@ -319,16 +328,15 @@ class RadiometricModel(Model):
         """
         if dn.shape != self.shape:
             raise ValueError(f"frame has shape {dn.shape}, the radiometric model is for {self.shape}")
-        noise_dn2 = self.noise_dn2
         if self.response is None:
             electrons = np.subtract(dn, self._offset_dn(), dtype=np.float32)
             electrons *= np.float32(1 / self.gain_dn_per_e)
-            floor = np.broadcast_to(np.float32(noise_dn2 / self.gain_dn_per_e**2), self.shape)
+            floor = np.broadcast_to(np.float32(self.noise_dn2 / self.gain_dn_per_e**2), self.shape)
         else:
             electrons, floor = np.empty(self.shape, np.float32), np.empty(self.shape, np.float32)
             for channel, table in self._channels():
                 electrons[channel], slope = look_up(table, dn[channel])
-                floor[channel] = slope**2 * noise_dn2
+                floor[channel] = slope**2 * self.noise_dn2 + np.float32(self.read_noise_e**2)
         invalid = ~(dn < self.saturation_dn)
         if self.defects is not None:
             invalid |= self.defects
@@ -337,8 +345,12 @@ class RadiometricModel(Model):
 
     @property
     def noise_dn2(self) -> float:
-        """Variance of a sample without light, DN^2: read noise and, for integer formats, quantisation."""
-        return (self.read_noise_e * self.gain_dn_per_e) ** 2 + self.counts_electrons * QUANTISATION_DN2
+        """Variance of a sample without light, DN^2: read noise and, for integer formats, quantisation.
+
+        With a response, what comes after the curve only.
+        """
+        added = self.read_noise_e * self.gain_dn_per_e if self.response is None else self.curve_noise_dn
+        return added**2 + self.counts_electrons * QUANTISATION_DN2
 
     def correct(self, rate: Image, variance: Image, inverse_exposure: ArrayLike) -> Radiance:
         """Radiance from electrons per second: dark current off, flat applied, uncertainty of the maps added.

@@ -73,7 +73,8 @@ def fit_response(
         height=stack[0].shape[0],
         pixel_format="RGB8" if channels == 3 else "Mono8",
         gain_dn_per_e=gain,
-        read_noise_e=_READ_NOISE_DN / gain,
+        read_noise_e=0.0,
+        curve_noise_dn=_READ_NOISE_DN,
         saturation_dn=255.0,
         response=response,
         quality=Quality(

@@ -1,0 +1,202 @@
+"""Compiled loops of the response fit; imported only where they are run."""
+
+import math
+from typing import Any
+
+import numba
+import numpy as np
+
+# Smooth pictures hit one cell many times in a row; two tables in turn keep the adds from waiting on each other.
+_TURNS = 2
+
+
+@numba.njit(cache=True, parallel=True)
+def count_pairs(a: Any, b: Any, bins: int, threads: int) -> Any:
+    """Joint histogram of two frames.
+
+    Parameters
+    ----------
+    a, b : ndarray (pixels, channels), unsigned
+        Bin of every sample.
+    bins : int
+        How many bins there are.
+    threads : int
+        Into how many pieces the pixels are cut.
+
+    Returns
+    -------
+    ndarray (channels, bins, bins), int64
+    """
+    pixels, channels = a.shape
+    parts = np.zeros((threads, _TURNS, channels, bins * bins), np.uint32)
+    for part in numba.prange(threads):
+        first, last = pixels * part // threads, pixels * (part + 1) // threads
+        for c in range(channels):
+            even, odd = parts[part, 0, c], parts[part, 1, c]
+            pairs = (last - first) // 2
+            for p in range(pairs):
+                q = first + 2 * p
+                even[np.uint32(a[q, c]) * np.uint32(bins) + np.uint32(b[q, c])] += 1
+                odd[np.uint32(a[q + 1, c]) * np.uint32(bins) + np.uint32(b[q + 1, c])] += 1
+            if first + 2 * pairs < last:
+                even[np.uint32(a[last - 1, c]) * np.uint32(bins) + np.uint32(b[last - 1, c])] += 1
+    total = np.zeros((channels, bins * bins), np.int64)
+    for part in range(threads):
+        for turn in range(_TURNS):
+            for c in range(channels):
+                for cell in range(bins * bins):
+                    total[c, cell] += parts[part, turn, c, cell]
+    return total.reshape(channels, bins, bins)
+
+
+@numba.njit(cache=True, parallel=True, error_model="numpy")
+def residuals(
+    counts: Any,
+    exposure: Any,
+    step: Any,
+    width: Any,
+    ratio: Any,
+    noise: Any,
+    first: int,
+    last: int,
+    reach: float,
+) -> Any:
+    """Sum what the cells of joint histograms say, along lines of equal merged signal.
+
+    Parameters
+    ----------
+    counts : ndarray (pairs, bins, bins)
+        Samples with bin i in the shorter and j in the longer exposure.
+    exposure, step, width : ndarray (bins,)
+        Relative exposure of each bin, how much of it the bin spans, its width in DN.
+    ratio : ndarray (pairs,)
+        Longer over shorter exposure.
+    noise : ndarray (3,)
+        Variance of a sample: ``noise[0] * exposure + noise[1] + noise[2] * slope**2``, without the
+        quantisation, which is added.
+    first, last : int
+        The dark and the bright bin that clip.
+    reach : float
+        Differences beyond so many sigma are outliers.
+
+    Returns
+    -------
+    ndarray (pairs, bins, 7)
+        By the bin of the merged signal in the longer frame: information, information * signal, gradient,
+        samples, samples far from clipping, their squared differences, outliers.
+    """
+    pairs, bins = counts.shape[0], counts.shape[1]
+    lowest = exposure[first] + 0.5 * (exposure[first + 1] - exposure[first])
+    highest = exposure[last] - 0.5 * (exposure[last] - exposure[last - 1])
+    floor = np.empty(bins)
+    for k in range(bins):
+        floor[k] = noise[1] + step[k] ** 2 * (noise[2] / width[k] ** 2 + 1 / 12)
+    sums = np.zeros((pairs, bins, 7))
+    for pair in numba.prange(pairs):
+        out, r = sums[pair], ratio[pair]
+        for i in range(first + 1, last):
+            for j in range(first + 1, last):
+                count = counts[pair, i, j]
+                if count == 0:
+                    continue
+                short, long = r * exposure[i], exposure[j]
+                difference = short - long
+                # Pooled electrons, then the weights of the noise at that signal: as the merge does it.
+                signal = (short + r * long) / (1 + r)
+                ka = _at(exposure, signal / r, i, last)
+                kb = _at(exposure, signal, j, last)
+                shot = noise[0] * max(signal, 0.0)
+                of_long = shot + floor[kb]
+                variance = r * shot + r * r * floor[ka] + of_long
+                share = of_long / variance
+                signal = share * short + (1 - share) * long
+                kb = _at(exposure, signal, kb, last)
+                # Where one sign of the difference would clip, the other is left out beyond the same size.
+                open_to = min((highest - signal) / (1 - share), (signal - r * lowest) / share)
+                open_to = min(open_to, (signal - lowest) / (1 - share), (r * highest - signal) / share)
+                size = difference * difference
+                if size >= reach * reach * variance:
+                    out[kb, 6] += count
+                    continue
+                weight = count / variance
+                if open_to * open_to >= reach * reach * variance:
+                    out[kb, 4] += count
+                    out[kb, 5] += count * size
+                else:
+                    if abs(difference) >= open_to:
+                        continue
+                    bound = open_to / np.sqrt(variance)
+                    if bound < 1.0:
+                        continue
+                    # A cut normal distribution answers a shift of its middle, and varies, that much less.
+                    inside = math.erf(bound * 0.7071067811865476)
+                    kept = 1 - 2 * bound * math.exp(-0.5 * bound * bound) * 0.3989422804014327 / inside
+                    out[kb, 2] += weight * difference
+                    weight *= kept
+                    out[kb, 0] += weight
+                    out[kb, 1] += weight * signal
+                    out[kb, 3] += count
+                    continue
+                out[kb, 0] += weight
+                out[kb, 1] += weight * signal
+                out[kb, 2] += weight * difference
+                out[kb, 3] += count
+    return sums
+
+
+@numba.njit(cache=True, fastmath=True)
+def gram(rows: Any, weight: Any) -> Any:
+    """``rows.T @ diag(weight) @ rows`` on one thread: too small for a library's threads to be worth waking."""
+    size = rows.shape[1]
+    total = np.zeros((size, size))
+    for r in range(rows.shape[0]):
+        for i in range(size):
+            scaled = weight[r] * rows[r, i]
+            if scaled != 0:
+                for j in range(i, size):
+                    total[i, j] += scaled * rows[r, j]
+    for i in range(size):
+        for j in range(i):
+            total[i, j] = total[j, i]
+    return total
+
+
+@numba.njit(cache=True)
+def quantiles(counts: Any) -> Any:
+    """Samples of each row of a table, and their 10 %, 50 % (between bins) and 90 % bins.
+
+    Parameters
+    ----------
+    counts : ndarray (bins, bins)
+
+    Returns
+    -------
+    tuple of ndarray (bins,), float64
+    """
+    bins = counts.shape[0]
+    total, low, middle, high = np.zeros(bins), np.zeros(bins), np.zeros(bins), np.zeros(bins)
+    for i in range(bins):
+        for j in range(bins):
+            total[i] += counts[i, j]
+        before = 0.0
+        for j in range(bins):
+            after = before + counts[i, j]
+            if before < 0.1 * total[i] <= after:
+                low[i] = j
+            if before < 0.5 * total[i] <= after:
+                middle[i] = j - 0.5 + (0.5 * total[i] - before) / counts[i, j]
+            if before < 0.9 * total[i] <= after:
+                high[i] = j
+                break
+            before = after
+    return total, low, middle, high
+
+
+@numba.njit(cache=True, inline="always")
+def _at(exposure: Any, value: float, start: int, last: int) -> int:
+    k = start
+    while k > 0 and exposure[k] > value:
+        k -= 1
+    while k < last - 1 and exposure[k + 1] <= value:
+        k += 1
+    return k

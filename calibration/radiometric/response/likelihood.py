@@ -1,0 +1,441 @@
+"""Maximum-likelihood fit of curve, exposure ratios and noise to joint histograms of all samples."""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import ndtr
+from numpy.typing import NDArray
+
+from calibration.provenance import FitError
+from calibration.radiometric.response.curve import Curve, hats, place, weights
+from calibration.radiometric.response.exposures import Exposures, Joint
+
+Float = NDArray[np.float64]
+
+_ROUNDS = 30
+_SETTLED = 3e-4  # root mean square change of the curve, of its full scale, or of an exposure in one round
+_ROUGH = 2  # rounds with the smoothness as it starts, while the noise is overrated
+_CAREFUL = 5  # round from which steps that do not shrink are shortened
+_LAST_STEP, _FIRST_CODE = 0.5, 2.0  # sigma of the logarithm
+_ROWS_A_KNOT = 2
+_REACH = 4.0  # sigma beyond which a difference is motion, not noise
+_AT_CEILING = 2.0  # sigma about saturation within which a code's partners tell where it lies
+_LONGEST_STEP = 1.0
+# What no noise explains, as one sigma of a row: rounding that noise does not dither, the skew of counts of few
+# electrons, and the rest in DN and relative.
+_ROUNDING = 1.4
+_ELECTRONS = 0.5
+_REST_DN = 0.05
+_REST = 2e-4
+_SMOOTHEST, _ROUGHEST = 1e6, 0.02
+_START_KNOTS = 60
+_START_JITTER = 0.03
+_LEAST_JITTER = 1e-4
+_COMMON_PRIOR = 0.01  # jitter that the estimate of the jitter starts from, counted as one exposure
+
+
+class Fit(NamedTuple):
+    """What the fit found, channels first.
+
+    Attributes
+    ----------
+    curve : Curve
+        Family; ``parameters`` (channels, p) choose one each, scaled to 1 at the middle of the codes.
+    shift, shift_sigma : ndarray (n,)
+        Natural logarithm of fitted over reported exposure, in order of exposure.
+    covariance : ndarray (channels * p + n,) * 2
+        Of parameters and shifts together.
+    noise, noise_sigma : ndarray (channels, 3)
+        Variance of a sample: ``noise[0] * exposure + noise[1] + noise[2] * slope**2``, without quantisation;
+        exposure as in ``parameters``, slope in exposure a DN.
+    information : ndarray (channels, codes)
+        Of the relative exposure of each code, from all rows that touch it.
+    jitter : float
+        Standard deviation of the shifts about a common scale and power.
+    samples, outliers : float
+        Pairs of samples used, and beyond the reach of the noise.
+    residual_dn : float
+        Root mean square over the rows of their mean difference beyond noise, in DN of the longer frame.
+    """
+
+    curve: Curve
+    parameters: Float
+    shift: Float
+    shift_sigma: Float
+    covariance: Float
+    noise: Float
+    noise_sigma: Float
+    information: Float
+    jitter: float
+    samples: float
+    outliers: float
+    residual_dn: float
+
+
+class _Equations(NamedTuple):
+    """Weighted differences that should be zero, one a row."""
+
+    pair: NDArray[np.intp]
+    signal: Float  # derivative of the difference by the logarithm of the exposures' ratio
+    information: Float
+    gradient: Float  # information * difference
+
+
+class _Rows(NamedTuple):
+    """Mean differences along lines of equal signal, of all pairs of one channel."""
+
+    pair: NDArray[np.intp]
+    ratio: Float
+    signal: Float
+    at_short: Float
+    at_long: Float
+    equation: _Equations
+    spread: Float  # (rows, 3): design of the noise
+    squared: Float
+    quantised: Float
+    undithered: Float
+    count: Float
+    samples: float
+    outliers: float
+    residual_dn: Float
+
+
+def fit(joint: Joint, exposures: Exposures, exposure_sigma: float | None = None) -> Fit:
+    """Fit the response to joint histograms.
+
+    The differences between two frames, taken at equal merged signal, have mean zero whatever the scene, for
+    the merged signal of two Poisson samples and their difference are uncorrelated; binning by either sample
+    alone bends the curve where the scene's histogram is steep. Each round sums them by merged signal, solves
+    for the curve and the exposures by Gauss-Newton, then takes noise, smoothness (marginal likelihood) and
+    jitter anew from what is left.
+
+    Parameters
+    ----------
+    joint : Joint
+        Of ``count``.
+    exposures : Exposures
+        Reported exposures.
+    exposure_sigma : float, optional
+        Relative sigma of the reported exposures; estimated if not given.
+
+    Raises
+    ------
+    FitError
+        A channel without mid-tones in any two frames.
+    """
+    from calibration.radiometric.response.kernels import residuals
+
+    codes, first, last = joint.codes, joint.first, joint.last
+    reported = np.log(exposures.exposure_s)
+    pairs = np.array(joint.pairs)
+    tables = [np.ascontiguousarray(joint.counts[:, c]) for c in range(joint.counts.shape[1])]
+    curve = Curve.over(codes.centre, first, last, codes.clips_dark)
+    size, n = curve.roughness.shape[1], len(reported)
+    offset = size * len(tables)
+    # Lines of merged signal closer than the knots of the curve are taken together.
+    groups = np.unique(np.floor(curve.position(codes.centre) * _ROWS_A_KNOT), return_index=True)[1]
+    middle = int(np.searchsorted(codes.centre, 0.5 * (codes.centre[first] + codes.centre[last])))
+    parameters = []
+    for number, table in enumerate(tables):
+        start = _start(table, curve, pairs, reported, first, last, _channel(number, len(tables)))
+        parameters.append(curve.through(start / start[middle]))
+    noise = np.tile([1e-3, 1e-6, 0.5], (len(tables), 1))
+    noise_sigma = np.full_like(noise, np.inf)
+    smoothness = np.ones((len(tables), len(curve.roughness)))
+    shift = np.zeros(n)
+    jitter = _START_JITTER if exposure_sigma is None else exposure_sigma
+    pace, before = 1.0, np.inf
+    for turn in range(_ROUNDS):
+        matrix, vector = np.zeros((offset + n, offset + n)), np.zeros(offset + n)
+        seen, slopes = [], []
+        ratio = np.exp((reported + shift)[pairs[:, 1]] - (reported + shift)[pairs[:, 0]])
+        for c, table in enumerate(tables):
+            part = slice(c * size, (c + 1) * size)
+            p = curve.scaled(parameters[c], 1 / curve.exposure(parameters[c])[middle])
+            parameters[c] = p
+            exposure, jacobian = curve.exposure(p), curve.jacobian(p)
+            step = np.gradient(exposure)
+            sums = residuals(table, exposure, step, codes.width, ratio, noise[c], first, last, _REACH)
+            rows = _rows(sums, groups, exposure, step, codes.width, ratio, noise[c])
+            seen.append(rows)
+            slopes.append(jacobian[first + 1 : last] / exposure[last])
+            design = rows.ratio[:, None] * _between(jacobian, rows.at_short) - _between(
+                jacobian, rows.at_long
+            )
+            _add(matrix, vector, rows.equation, design, pairs, part, offset)
+            if turn >= _ROUGH and joint.saturates:
+                ceiling = _ceiling(table, exposure, step, codes.width, jacobian, ratio, noise[c], first, last)
+                _add(matrix, vector, *ceiling, pairs, part, offset)
+            gauge = jacobian[middle]
+            matrix[part, part] += 1e10 * np.outer(gauge, gauge)
+            _tie(matrix[part, part], vector[part], p, curve.positive)
+            penalty = np.tensordot(smoothness[c], curve.roughness, 1)
+            matrix[part, part] += penalty
+            vector[part] -= penalty @ p
+        matrix[range(offset, offset + n), range(offset, offset + n)] += 1 / jitter**2
+        vector[offset:] -= shift / jitter**2
+        covariance = np.linalg.inv(matrix)
+        move = pace * np.clip(covariance @ vector, -_LONGEST_STEP, _LONGEST_STEP)
+        shift = shift + move[offset:]
+        change = float(np.abs(move[offset:]).max())
+        for c, rows in enumerate(seen):
+            part = slice(c * size, (c + 1) * size)
+            parameters[c] = parameters[c] + move[part]
+            change = max(change, float(np.sqrt(np.mean((slopes[c] @ move[part]) ** 2))))
+            if turn >= _ROUGH:
+                smoothness[c] = _smoothness(smoothness[c], curve, parameters[c], covariance[part, part])
+            measured, noise_sigma[c] = _noise(rows, noise[c])
+            noise[c] = measured if turn < _CAREFUL else 0.5 * (noise[c] + measured)
+        if exposure_sigma is None:
+            jitter = _jitter(shift, covariance[offset:, offset:], reported)
+        if turn > _ROUGH and change < _SETTLED:
+            break
+        if turn >= _CAREFUL and change > 0.5 * before:
+            pace = max(0.7 * pace, 0.2)
+        before = change
+    information = np.stack([_touched(rows, len(codes.centre)) for rows in seen])
+    residual = np.concatenate([rows.residual_dn for rows in seen])
+    return Fit(
+        curve=curve,
+        parameters=np.stack(
+            [curve.scaled(p, 1 / curve.exposure(p)[middle]) for p in parameters]
+        ),
+        shift=shift,
+        shift_sigma=np.sqrt(np.diag(covariance)[offset:]),
+        covariance=covariance,
+        noise=noise,
+        noise_sigma=noise_sigma,
+        information=information,
+        jitter=jitter,
+        samples=sum(rows.samples for rows in seen),
+        outliers=sum(rows.outliers for rows in seen),
+        residual_dn=float(np.sqrt(np.mean(residual**2))),
+    )  # fmt: skip
+
+
+def _channel(number: int, channels: int) -> str:
+    return f"channel {'RGB'[number]}: " if channels == 3 else ""
+
+
+def _start(
+    table: NDArray[np.int64], curve: Curve, pairs: NDArray[np.intp], reported: Float, first: int, last: int, name: str
+) -> Float:  # fmt: skip
+    """Rough curve from the medians of each code's partners: linear least squares on its logarithm."""
+    at = place(np.clip(curve.centre, curve.dark, curve.bright), curve.dark, curve.bright)
+    knots = np.linspace(at[first], at[last], _START_KNOTS)
+    index = np.arange(len(at), dtype=np.float64)
+    every = hats(at, knots)
+    height = (curve.centre - curve.dark) / (curve.bright - curve.dark)
+    corners, values, asked = [], [], []
+    for (i, j), counts in zip(pairs, table, strict=True):
+        for part, sign in ((counts, 1.0), (counts.T, -1.0)):
+            code, partner, weight = _medians(part, first, last)
+            sure = np.sqrt(np.minimum(weight, 1000)) / (0.01 / (np.abs(height[code]) + 0.004) + 0.02)
+            theirs, mine = weights(np.interp(partner, index, at), knots), weights(at[code], knots)
+            corners.append(np.concatenate([theirs[0], mine[0]], axis=1))
+            values.append(np.concatenate([theirs[1], -mine[1]], axis=1) * sure[:, None])
+            asked.append(sign * (reported[j] - reported[i]) * sure)
+    corner, value, wanted = np.concatenate(corners), np.concatenate(values), np.concatenate(asked)
+    found = len(wanted)
+    cell = corner[:, :, None] * _START_KNOTS + corner[:, None, :]
+    products = value[:, :, None] * value[:, None, :]
+    normal = np.bincount(cell.ravel(), products.ravel(), _START_KNOTS**2).reshape(_START_KNOTS, -1)
+    right = np.bincount(corner.ravel(), (value * wanted[:, None]).ravel(), _START_KNOTS)
+    if not found:
+        raise FitError(
+            f"response: {name}no two frames share mid-tones: add exposures between them, or light the scene"
+        )
+    scale = np.trace(normal)
+    second = np.diff(np.eye(_START_KNOTS), 2, axis=0) / (knots[1] - knots[0]) ** 1.5
+    normal += 1e-5 * scale / _START_KNOTS * (second.T @ second) + 1e-9 * scale * np.eye(_START_KNOTS)
+    normal[-1, -1] += scale
+    exposure = np.exp(every @ np.linalg.solve(normal, right))
+    least = 1e-4 * exposure[1:] / (np.abs(curve.centre[1:] - curve.dark) + 1) * np.diff(curve.centre)
+    rise = np.maximum(np.diff(exposure), least)
+    return np.asarray(np.concatenate([[max(exposure[0], rise[0] / 4)], exposure[0] + np.cumsum(rise)]))
+
+
+def _medians(counts: NDArray[np.int64], first: int, last: int) -> tuple[NDArray[np.intp], Float, Float]:
+    """Codes of one frame, the median of their partners in the other, and how many there were."""
+    from calibration.radiometric.response.kernels import quantiles
+
+    total, low, partner, high = quantiles(counts)
+    good = (total >= 20) & (low > first) & (high < last)
+    good[: first + 1] = False
+    good[last:] = False
+    return np.flatnonzero(good), partner[good], total[good]
+
+
+def _rows(sums: Float, groups: NDArray[np.intp], exposure: Float, step: Float, width: Float, ratio: Float, noise: Float) -> _Rows:
+    wide = np.diff(np.append(groups, len(exposure)))
+    sums = np.add.reduceat(sums, groups, axis=1)
+    pair, bin_ = np.nonzero(sums[..., 0] > 0)
+    information, weighted, gradient, count, whole, squared, _ = sums[pair, bin_].T
+    signal, r = weighted / information, ratio[pair]
+    index = np.arange(len(exposure), dtype=np.float64)
+    at_long, at_short = np.interp(signal, exposure, index), np.interp(signal / r, exposure, index)
+    dn = step / width
+    of_long, of_short = np.interp(at_long, index, step), r * np.interp(at_short, index, step)
+    dn_long, dn_short = np.interp(at_long, index, dn), r * np.interp(at_short, index, dn)
+    quantised = (of_long**2 + of_short**2) / 12
+    dither = np.maximum(noise[0] * np.maximum(signal, 0) + noise[1], 0) / of_long**2
+    undithered = np.exp(-4 * np.pi**2 * dither) * quantised
+    systematic = (
+        (_ELECTRONS * noise[0]) ** 2 * (1 + r * r)
+        + _ROUNDING**2 * undithered / wide[bin_]
+        + _REST_DN**2 * 12 * quantised
+        + (_REST * signal) ** 2
+    )
+    share = 1 / (1 + information * systematic)
+    mean = gradient / information
+    beyond = np.sign(mean) * np.sqrt(np.maximum(mean**2 - 1 / information, 0)) / of_long
+    return _Rows(
+        pair=pair,
+        ratio=r,
+        signal=signal,
+        at_short=at_short,
+        at_long=at_long,
+        equation=_Equations(pair, signal, information * share, gradient * share),
+        spread=np.stack([(1 + r) * np.maximum(signal, 0), 1 + r * r, dn_long**2 + dn_short**2], axis=1),
+        squared=squared / np.maximum(whole, 1),
+        quantised=quantised,
+        undithered=undithered,
+        count=whole,
+        samples=float(count.sum()),
+        outliers=float(sums[..., 6].sum()),
+        residual_dn=beyond,
+    )
+
+
+def _between(values: Float, at: Float) -> Float:
+    """Rows of ``values`` at fractional places."""
+    left = np.minimum(at.astype(np.intp), len(values) - 2)
+    share = (at - left)[:, None]
+    return np.asarray((1 - share) * values[left] + share * values[left + 1])
+
+
+def _ceiling(
+    table: NDArray[np.int64], exposure: Float, step: Float, width: Float, jacobian: Float, ratio: Float,
+    noise: Float, first: int, last: int,
+) -> tuple[_Equations, Float]:  # fmt: skip
+    """Share of saturated partners of each code of the shorter frame: it tells where the ceiling lies.
+
+    The partners are normal about the expected exposure. A code's own noise moves that expectation where the
+    scene's histogram is steep; near saturation, where the noise is small, by less than is added here to the
+    uncertainty.
+    """
+    edge = 0.5 * (exposure[last - 1] + exposure[last])
+    of_edge = 0.5 * (jacobian[last - 1] + jacobian[last])
+    expected = ratio[:, None] * exposure
+    floor = noise[1] + step**2 * (noise[2] / width**2 + 1 / 12)
+    own = ratio[:, None] ** 2 * (noise[0] * np.maximum(exposure, 0) + floor)
+    variance = own + noise[0] * np.maximum(expected, 0) + floor[last - 1]
+    away = (edge - expected) / np.sqrt(variance)
+    near = np.abs(away) < _AT_CEILING
+    near[:, : first + 1] = False
+    near[:, last:] = False
+    pair, code = np.nonzero(near)
+    mean, sigma, z = expected[near], np.sqrt(variance[near]), away[near]
+    cells = table[pair, code]
+    full = cells[:, last:].sum(axis=1)
+    believed = np.abs(exposure[:last] - mean[:, None]) < (_REACH + _AT_CEILING) * sigma[:, None]
+    believed[:, : first + 1] = False
+    count = full + (cells[:, :last] * believed).sum(axis=1)
+    share = full / np.maximum(count, 1)
+    saturated = 1 - ndtr(z)
+    density = np.exp(-0.5 * z * z) / np.sqrt(2 * np.pi)
+    difference = (share - saturated) * sigma / density
+    spread = saturated * (1 - saturated) * (sigma / density) ** 2
+    floor_of = own[pair, code] + (_REST_DN * step[last - 1]) ** 2
+    information = np.where(count > 0, 1 / (spread / np.maximum(count, 1) + floor_of), 0.0)
+    design = of_edge - ratio[pair, None] * jacobian[code]
+    return _Equations(pair, -mean, information, information * difference), design
+
+
+def _add(
+    matrix: Float, vector: Float, rows: _Equations, design: Float, pairs: NDArray[np.intp], part: slice,
+    offset: int,
+) -> None:  # fmt: skip
+    """Add rows to the normal equations; by the exposures' logarithms they have plus and minus ``signal``."""
+    from calibration.radiometric.response.kernels import gram
+
+    exposures = np.zeros((len(design), len(matrix) - offset))
+    every = np.arange(len(design))
+    exposures[every, pairs[rows.pair, 1]] = rows.signal
+    exposures[every, pairs[rows.pair, 0]] = -rows.signal
+    both = np.concatenate([design, exposures], axis=1)
+    square, pull = gram(both, rows.information), rows.gradient @ both
+    size, tail = design.shape[1], slice(offset, None)
+    matrix[part, part] += square[:size, :size]
+    matrix[part, tail] += square[:size, size:]
+    matrix[tail, part] += square[size:, :size]
+    matrix[tail, tail] += square[size:, size:]
+    vector[part] -= pull[:size]
+    vector[tail] -= pull[size:]
+
+
+def _tie(matrix: Float, vector: Float, parameters: Float, positive: bool) -> None:
+    """Weak priors on what lies beyond the codes that are seen.
+
+    The step to saturation is like the one before it, and what a black code holds is of the order of a step.
+    """
+    matrix[-1, -1] += 1 / _LAST_STEP**2
+    vector[-1] -= parameters[-1] / _LAST_STEP**2
+    if positive:
+        off = (parameters[-2] - parameters[0]) / _FIRST_CODE**2
+        matrix[[0, -2], [0, -2]] += 1 / _FIRST_CODE**2
+        matrix[[0, -2], [-2, 0]] -= 1 / _FIRST_CODE**2
+        vector[0] += off
+        vector[-2] -= off
+
+
+def _smoothness(before: Float, curve: Curve, parameters: Float, covariance: Float) -> Float:
+    """Weights of the roughness that make the curve's wiggles as large as the prior expects (Fellner-Schall)."""
+    wiggles = np.einsum("i,kij,j->k", parameters, curve.roughness, parameters)
+    known = before * np.einsum("kij,ij->k", curve.roughness, covariance)
+    wanted = np.maximum(curve.rank - known, 1e-3) / np.maximum(wiggles, 1e-12)
+    return np.asarray(np.clip(np.clip(wanted, before / 4, before * 4), _ROUGHEST, _SMOOTHEST))
+
+
+def _noise(rows: _Rows, before: Float) -> tuple[Float, Float]:
+    """Non-negative parts of the variance, and their sigma, from the squared differences."""
+    from scipy.optimize import nnls  # slow to import
+
+    good = rows.count > 0
+    spread, count = rows.spread[good], rows.count[good]
+    expected = spread @ before + rows.quantised[good]
+    # A row of very many samples is as sure as the model of the noise and of the rounding, not as its count.
+    sure = 1 / np.sqrt((2 / count + 0.02**2) * expected**2 + rows.undithered[good] ** 2)
+    design = spread * sure[:, None]
+    scale = np.sqrt(np.sum(design**2, axis=0)) + 1e-300
+    found, _ = nnls(design / scale, (rows.squared[good] - rows.quantised[good]) * sure)
+    active = found > 0
+    sigma = np.full(3, np.inf)
+    if active.any():
+        sigma[active] = np.sqrt(
+            np.diag(np.linalg.pinv((design / scale)[:, active].T @ (design / scale)[:, active]))
+        )
+    noise = found / scale
+    # Never quite without noise, or no sample would be believed.
+    noise[0] = max(noise[0], 1e-7)
+    return noise, sigma / scale
+
+
+def _jitter(shift: Float, covariance: Float, reported: Float) -> float:
+    """Standard deviation of the shifts about scale and power, which no stack can tell from the curve."""
+    n = len(shift)
+    plane = np.linalg.qr(np.stack([np.ones(n), reported], axis=1))[0]
+    rest = np.eye(n) - plane @ plane.T
+    total = shift @ rest @ shift + np.trace(rest @ covariance) + _COMMON_PRIOR**2
+    return max(float(np.sqrt(total / (n - 2 + 1))), _LEAST_JITTER)
+
+
+def _touched(rows: _Rows, codes: int) -> Float:
+    """Information on the logarithm of the exposure of each code."""
+    relative = rows.equation.information * rows.signal**2
+    found = np.zeros(codes)
+    for at in (rows.at_short, rows.at_long):
+        left = np.minimum(at.astype(np.intp), codes - 2)
+        np.add.at(found, left, relative * (1 - at + left))
+        np.add.at(found, left + 1, relative * (at - left))
+    return found
