@@ -130,7 +130,8 @@ def test_longer_exposures_mean_less_radiance(seed, factor):
     frames = [rng.integers(70, 4096, SHAPE, dtype=np.uint16) for _ in EXPOSURE]
     one, other = merge(frames, EXPOSURE, model), merge(frames, factor * EXPOSURE, model)
     np.testing.assert_allclose(other.value * np.float32(factor), one.value, rtol=1e-5, atol=1)
-    np.testing.assert_allclose(other.variance * np.float32(factor) ** 2, one.variance, rtol=1e-5)
+    # about a frame's saturation the variance changes many-fold over a few hundredths of the rate
+    np.testing.assert_allclose(other.variance * np.float32(factor) ** 2, one.variance, rtol=3e-4)
 
 
 def test_pixels_without_a_valid_sample_are_nan():
@@ -178,7 +179,7 @@ def test_float_frames_merge():
             r"frame 1 has shape \(40, 51\)",
         ),
         ([np.zeros(SHAPE, np.uint16), np.zeros(SHAPE, np.int64)], [0.1, 0.2], "frame 1 has dtype int64"),
-        ([np.zeros((40, 51), np.float32)], [0.1], r"frame 0: frame has shape \(40, 51\)"),
+        ([np.zeros((40, 51), np.float32)], [0.1], r"frame 0 has shape \(40, 51\)"),
     ],
 )
 def test_bad_input_names_the_frame(frames, exposure, says):
@@ -199,11 +200,15 @@ def test_rejected_samples_are_left_out():
     mask[4:9, 7:20] = True
     spoilt = [frames[0], frames[1], np.where(mask, 900, frames[2]).astype(np.uint16)]
     result = merge(spoilt, EXPOSURE, model, reject=[None, None, mask])
+    for got, reference in zip(
+        result, merge_reference(spoilt, EXPOSURE, model, reject=[None, None, mask]), strict=True
+    ):
+        np.testing.assert_allclose(got, reference, rtol=1e-5)
     without = merge(frames[:2], EXPOSURE[:2], model)
-    everything = merge(frames, EXPOSURE, model)
-    for got, inside, outside in zip(result, without, everything, strict=True):
-        np.testing.assert_allclose(got[mask], inside[mask], rtol=1e-5)
-        np.testing.assert_allclose(got[~mask], outside[~mask], rtol=1e-5)
+    # Rejected pixels are weighted pixel by pixel, the others by fixed weights: both of least variance.
+    far = np.abs(result.value - without.value) / np.sqrt(without.variance)
+    assert np.nanmax(far[mask]) < 0.5
+    np.testing.assert_allclose(result.variance[mask], without.variance[mask], rtol=0.03)
     with pytest.raises(FitError, match="3 frames but 2 reject masks"):
         merge(frames, EXPOSURE, model, reject=[None, mask])
     with pytest.raises(FitError, match="reject mask of frame 1"):
@@ -217,8 +222,9 @@ def test_neighbours_of_saturated_samples_are_distrusted():
     near = np.zeros(SHAPE, bool)
     near[8:13, 8:13] = True
     result = merge(frames, EXPOSURE, model, saturation_margin_px=2)
-    short = merge(frames[:2], EXPOSURE[:2], model)
-    np.testing.assert_allclose(result.value[near], short.value[near], rtol=1e-5)
+    masks = [None, None, near]
+    np.testing.assert_array_equal(result.value, merge(frames, EXPOSURE, model, reject=masks).value)
+    assert np.all(result.value[near] > 1.5 * merge(frames, EXPOSURE, model).value[0, 0])
     np.testing.assert_allclose(result.value[~near], merge(frames, EXPOSURE, model).value[~near], rtol=1e-5)
     with pytest.raises(FitError, match="saturation_margin_px is -1"):
         merge(frames, EXPOSURE, model, saturation_margin_px=-1)

@@ -1,78 +1,540 @@
-"""Compiled loops of the radiometry; imported only where they are run."""
+"""Compiled loops of the merge; imported only where they are run. `reference` says the same in plain numpy."""
 
 from typing import Any
 
 import numba
 import numpy as np
+from numba.core import types
+from numba.extending import intrinsic
+from numba.np.numpy_support import carray
 
-# Pixels of one sweep: few enough that the frames' samples and the sums stay in the first-level cache.
-_BLOCK = 1024
+from calibration.radiometric.merge.packed import FLOAT32, MONO8, MONO10P, MONO12P, MONO12PACKED, UINT16
+
+# Pixels that are classed together, and pixels that one thread reads of a frame before it turns to the next:
+# short enough for the first cache (nine frames of a tile: the second), long enough for the prefetcher.
+CELL = 1024
+TILE = 8 * CELL
+# Steps of the table of variances: 256 an octave, the upper bits of a float32.
+SHIFT = np.int32(15)
+_REST = np.int32((1 << 15) - 1)
+_PER_STEP = np.float32(2.0**-SHIFT)
+
+_FAST = {"contract", "arcp", "nsz"}
 
 
-@numba.njit(cache=True, parallel=True, error_model="numpy", fastmath={"contract", "arcp", "nsz"})
-def merge_linear(
-    stack: Any, exposure: Any, offset: Any, rate: Any, flat: Any, constants: Any, value: Any, variance: Any
-) -> None:
-    """Inverse-variance merge of linear integer frames, one pass over the pixels.
+def _pointer_to(kind: Any) -> Any:
+    """Compiled cast of an address to a pointer: frames are separate arrays, their number is not a type."""
+
+    pointer: Any = types.CPointer
+
+    @intrinsic
+    def cast(context: Any, address: Any) -> Any:
+        def generate(target: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return builder.inttoptr(args[0], target.get_value_type(pointer(kind)))
+
+        return pointer(kind)(types.uint64), generate
+
+    return cast
+
+
+_to_uint8 = _pointer_to(types.uint8)
+_to_uint16 = _pointer_to(types.uint16)
+_to_uint64 = _pointer_to(types.uint64)
+_to_float32 = _pointer_to(types.float32)
+
+
+@numba.njit(cache=True)
+def _image(images: Any, alike: Any, which: Any, first: Any, count: Any) -> Any:
+    start = np.uint64(0 if alike[which] else 4 * first)
+    return carray(_to_float32(images[which] + start), (count,))
+
+
+@numba.njit(cache=True)
+def _defects(images: Any, alike: Any, first: Any, count: Any) -> Any:
+    start = np.uint64(0 if alike[3] else first)
+    return carray(_to_uint8(images[3] + start), (count,))
+
+
+@numba.njit(cache=True)
+def unpack(kind: Any, address: Any, first: Any, out: Any) -> None:
+    """Samples ``first ... first + len(out)`` of packed bytes; ``first`` is a multiple of 16.
 
     Parameters
     ----------
-    stack : ndarray (n, pixels), uint16
-        DN of the frames.
-    exposure : ndarray (n,), float32
-        Seconds.
-    offset, rate, flat : ndarray (pixels,), float32
-        Dark level in DN, dark current in e-/s, relative response (NaN: defect).
-    constants : ndarray (7,), float32
-        1 / gain, noise without light in e-^2, saturation in DN, flat variance, dark covariance (3 numbers).
-    value, variance : ndarray (pixels,), float32
+    kind : int
+        One of the constants of `packed`.
+    address : uint64
+        Of the frame's first byte.
+    first : int
+        Sample.
+    out : ndarray, uint16
         Written.
     """
-    n, pixels = stack.shape
-    inverse_gain, floor, saturation, flat_variance = constants[0], constants[1], constants[2], constants[3]
-    c00, c01, c11 = constants[4], constants[5], constants[6]
-    zero, half, one, two = np.float32(0), np.float32(0.5), np.float32(1), np.float32(2)
+    count = len(out)
+    if kind == MONO8:
+        plain = carray(_to_uint8(address + np.uint64(first)), (count,))
+        for p in range(count):
+            out[p] = plain[p]
+    elif kind == MONO12P:
+        start = address + np.uint64(first // 2 * 3)
+        words = carray(_to_uint64(start), (count // 16 * 3,))
+        mask = np.uint64(4095)
+        for g in range(count // 16):
+            a, b, c = words[3 * g], words[3 * g + 1], words[3 * g + 2]
+            q = 16 * g
+            for k in range(5):
+                out[q + k] = np.uint16((a >> np.uint64(12 * k)) & mask)
+            out[q + 5] = np.uint16(((a >> np.uint64(60)) | (b << np.uint64(4))) & mask)
+            for k in range(4):
+                out[q + 6 + k] = np.uint16((b >> np.uint64(8 + 12 * k)) & mask)
+            out[q + 10] = np.uint16(((b >> np.uint64(56)) | (c << np.uint64(8))) & mask)
+            for k in range(5):
+                out[q + 11 + k] = np.uint16((c >> np.uint64(4 + 12 * k)) & mask)
+        tail = carray(_to_uint8(start), (count * 3 // 2 + 1,))
+        for p in range(count // 16 * 16, count):
+            low, high = np.uint16(tail[p * 3 // 2]), np.uint16(tail[p * 3 // 2 + 1])
+            out[p] = (low >> 4) | (high << 4) if p % 2 else low | ((high & 15) << 8)
+    elif kind == MONO12PACKED:
+        triples = carray(_to_uint8(address + np.uint64(first // 2 * 3)), (count * 3 // 2 + 1,))
+        for p in range(count):
+            q = p // 2 * 3
+            middle = np.uint16(triples[q + 1])
+            if p % 2:
+                out[p] = (np.uint16(triples[q + 2]) << 4) | (middle >> 4)
+            else:
+                out[p] = (np.uint16(triples[q]) << 4) | (middle & 15)
+    elif kind == MONO10P:
+        bits = carray(_to_uint8(address + np.uint64(first // 4 * 5)), ((count * 10 + 7) // 8,))
+        for p in range(count):
+            q, s = p * 10 // 8, p * 10 % 8
+            pair = np.uint32(bits[q]) | (np.uint32(bits[q + 1]) << np.uint32(8))
+            out[p] = np.uint16((pair >> np.uint32(s)) & np.uint32(1023))
+
+
+@numba.njit(cache=True)
+def _limits(a: Any, b: Any, c: Any, limits: Any) -> None:
+    """Least and greatest of three frames' samples of a cell; three at once, for the streams of memory."""
+    low_a, low_b, low_c = np.uint16(65535), np.uint16(65535), np.uint16(65535)
+    high_a, high_b, high_c = np.uint16(0), np.uint16(0), np.uint16(0)
+    for p in range(len(a)):
+        x, y, z = a[p], b[p], c[p]
+        low_a, high_a = x if x < low_a else low_a, x if x > high_a else high_a
+        low_b, high_b = y if y < low_b else low_b, y if y > high_b else high_b
+        low_c, high_c = z if z < low_c else low_c, z if z > high_c else high_c
+    limits[0, 0], limits[0, 1] = low_a, high_a
+    limits[1, 0], limits[1, 1] = low_b, high_b
+    limits[2, 0], limits[2, 1] = low_c, high_c
+
+
+@numba.njit(cache=True)
+def _add(a: Any, b: Any, c: Any, count: Any, total: Any) -> None:
+    if count == 3:
+        for p in range(len(total)):
+            total[p] = np.uint32(total[p] + np.uint32(np.uint32(a[p]) + np.uint32(b[p])) + np.uint32(c[p]))
+    else:
+        for p in range(len(total)):
+            total[p] = np.uint32(total[p] + np.uint32(a[p]))
+        if count == 2:
+            for p in range(len(total)):
+                total[p] = np.uint32(total[p] + np.uint32(b[p]))
+
+
+@numba.njit(cache=True, error_model="numpy", fastmath=_FAST)
+def _reweighted(places: Any, p: Any, barred: Any, offset: Any, saturation: Any, step: Any, noise: Any) -> Any:
+    """One pixel whose shortest sample is no use: weights at the pooled signal, then at the estimate.
+
+    Returns rate, variance and mean of 1 / exposure.
+    """
+    zero, half, one = np.float32(0), np.float32(0.5), np.float32(1)
+    rate = zero
+    total, inverse = zero, zero
+    for turn in range(3):
+        total, inverse, weighted = zero, zero, zero
+        for j in range(len(step)):
+            dn = np.float32(carray(_to_uint16(places[j]), (p + 1,))[p])
+            if dn >= saturation or (barred >> np.uint64(j)) & np.uint64(1):
+                continue
+            scale = step[j, 0]
+            per_time = one if turn == 0 else one / max(rate + noise * step[j, 5], half * noise * step[j, 5])
+            # step[j, 5] is 1 / t: t / (rate t + noise) = 1 / (rate + noise / t)
+            time = one / step[j, 5]
+            weighted += per_time * (dn - offset) * scale * time
+            total += per_time * time
+            inverse += per_time
+        if not total > zero:
+            return np.float32(np.nan), np.float32(np.nan), np.float32(np.nan)
+        rate = weighted / total
+    return rate, one / total, inverse / total
+
+
+@numba.njit(cache=True, error_model="numpy", fastmath=_FAST)
+def _cell(
+    places: Any, limits: Any, total: Any, offset: Any, step: Any, dark: Any, bright: Any, pooled: Any,
+    final: Any, table: Any, barred: Any, rate: Any, variance: Any, inverse: Any, spread: Any,
+) -> None:  # fmt: skip
+    """Electrons per second of one cell, and (``spread``) their variance and mean inverse exposure."""
+    n, size = len(step), len(rate)
+    zero, one = np.float32(0), np.float32(1)
     nan = np.float32(np.nan)
-    for block in numba.prange((pixels + _BLOCK - 1) // _BLOCK):
-        first = block * _BLOCK
-        size = min(_BLOCK, pixels - first)
-        electrons = np.zeros(_BLOCK, np.float32)
-        time = np.zeros(_BLOCK, np.float32)
-        total = np.empty(_BLOCK, np.float32)
-        weighted = np.empty(_BLOCK, np.float32)
-        inverse = np.empty(_BLOCK, np.float32)
-        for i in range(n):
-            t = exposure[i]
+    saturation, edge, lowest = final[0], final[1], final[2]
+    valid, saturated = 0, 0
+    while valid < n and np.float32(limits[valid, 1]) < edge:
+        valid += 1
+    while saturated < n - valid and np.float32(limits[n - 1 - saturated, 0]) >= saturation:
+        saturated += 1
+    by_table = spread
+    if valid + saturated == n and valid > 0 and np.float32(limits[valid - 1, 0]) >= pooled[valid - 1, 0]:
+        # Light is all that matters here: every electron counts the same, and sums of integers do.
+        scale, share = pooled[valid - 1, 1], pooled[valid - 1, 2]
+        slope, floor, mean = pooled[valid - 1, 3], pooled[valid - 1, 4], pooled[valid - 1, 5]
+        if spread:
             for p in range(size):
-                dn = np.float32(stack[i, first + p])
-                valid = one if dn < saturation else zero
-                electrons[p] += valid * (dn - offset[first + p])
-                time[p] += valid * t
+                value = np.float32(total[p]) * scale - offset[p] * share
+                rate[p] = value
+                variance[p] = value * slope + floor
+            for p in range(size if len(inverse) > 1 else 0):
+                inverse[p] = mean
+        else:
+            for p in range(size):
+                rate[p] = np.float32(total[p]) * scale - offset[p] * share
+        by_table = False
+    elif valid == 0 and saturated == n:
         for p in range(size):
-            electrons[p] = electrons[p] * inverse_gain / time[p] if time[p] > zero else zero
-        # The second round takes the weights at the first one's estimate: see merge.
-        for _ in range(2):
-            total[:] = zero
-            weighted[:] = zero
-            inverse[:] = zero
-            for i in range(n):
-                t = exposure[i]
+            rate[p] = nan
+    else:
+        trust = np.empty(size, np.float32)
+        if valid == 0:
+            # nothing shorter could tell how much of the shortest frame's noise the ceiling cut off
+            x = carray(_to_uint16(places[0]), (size,))
+            for p in range(size):
+                dn = np.float32(x[p])
+                rate[p] = (dn - offset[p]) * step[0, 0] if dn < saturation else nan
+                trust[p] = one if dn < edge else zero
+        else:
+            for p in range(size):
+                rate[p] = zero
+                trust[p] = one
+            for j in range(valid):
+                weight = bright[valid - 1, j]
+                x = carray(_to_uint16(places[j]), (size,))
                 for p in range(size):
-                    dn = np.float32(stack[i, first + p])
-                    valid = one if dn < saturation else zero
-                    per_time = valid * t / max(electrons[p] * t + floor, half * floor)
-                    total[p] += per_time * t
-                    weighted[p] += per_time * (dn - offset[first + p])
-                    inverse[p] += per_time
+                    rate[p] += weight * (np.float32(x[p]) - offset[p])
+        for j in range(max(valid, 1), n - saturated):
+            scale, top, per = step[j, 0], step[j, 1], step[j, 2]
+            lift, lift0, gain = step[j, 3], step[j, 4], step[j, 6]
+            x = carray(_to_uint16(places[j]), (size,))
             for p in range(size):
-                electrons[p] = weighted[p] * inverse_gain / total[p] if total[p] > zero else zero
+                dn = np.float32(x[p])
+                electrons = dn - offset[p]
+                z = top - dn * per
+                part = z if z > zero else zero
+                part = part if part < one else one
+                correction = electrons * lift + lift0 if part == z else zero
+                rate[p] += gain * (part * (electrons * scale - rate[p]) + correction)
+                trust[p] = part if part < trust[p] else trust[p]
+        if saturated == 0 and n > 1:
+            shaded = np.zeros(size, np.float32)
+            for j in range(n):
+                weight = dark[j]
+                x = carray(_to_uint16(places[j]), (size,))
+                for p in range(size):
+                    shaded[p] += weight * (np.float32(x[p]) - offset[p])
+            limit, p0, p1, q0, q1 = final[3], final[4], final[5], final[6], final[7]
+            for p in range(size):
+                difference = rate[p] - shaded[p]
+                at = shaded[p] if shaded[p] > zero else zero
+                at = at if at < limit else limit
+                at = shaded[p] + (p0 + p1 * at) / (q0 + q1 * at) * difference
+                at = at if at > zero else zero
+                at = at if at < limit else limit
+                share = (p0 + p1 * at) / (q0 + q1 * at)
+                rate[p] = shaded[p] + share * difference if trust[p] == one else rate[p]
+    if by_table:
+        scaled = np.empty(size, np.float32)
+        per_rate = final[10]
         for p in range(size):
-            q = first + p
-            good = total[p] > zero and flat[q] > zero
-            scale = one / flat[q] if good else nan
-            spread = one / total[p] if good else nan
-            mean = (electrons[p] - rate[q]) * scale
-            per_second = inverse[p] * spread
-            maps = (c00 * per_second + two * c01) * per_second + c11
-            value[q] = mean
-            variance[q] = (spread + maps) * scale * scale + flat_variance * mean * mean * scale
+            longest = rate[p] * per_rate
+            scaled[p] = longest if longest > lowest else lowest
+        codes = scaled.view(np.int32)
+        base, last = np.int32(final[8]), np.int32(table.shape[1] - 2)
+        for p in range(size):
+            # a rate that is NaN has some code: made NaN below
+            code = (codes[p] >> SHIFT) - base
+            code = code if code > 0 else 0
+            code = code if code < last else last
+            part = np.float32(codes[p] & _REST) * _PER_STEP
+            low, high = table[0, code], table[0, code + 1]
+            variance[p] = low + part * (high - low) + zero * rate[p]
+        for p in range(size if len(inverse) > 1 else 0):
+            code = (codes[p] >> SHIFT) - base
+            code = code if code > 0 else 0
+            inverse[p] = table[1, code if code < last else last]
+    if saturated < n and (limits[0, 1] >= saturation or len(barred) > 1):
+        for p in range(size):
+            without = barred[p] if len(barred) > 1 else np.uint64(0)
+            if without != 0 or np.isnan(rate[p]):
+                value, noise, mean = _reweighted(places, p, without, offset[p], saturation, step, final[9])
+                rate[p] = value
+                if spread:
+                    variance[p] = noise
+                    if len(inverse) > 1:
+                        inverse[p] = mean
+
+
+@numba.njit(cache=True, error_model="numpy", fastmath=_FAST)
+def _correct(
+    rate: Any, variance: Any, inverse: Any, dark_rate: Any, flat: Any, defects: Any, maps: Any, spread: Any
+) -> None:
+    """Dark current off, flat applied, variance of the maps added; in place."""
+    one, two, zero, nan = np.float32(1), np.float32(2), np.float32(0), np.float32(np.nan)
+    c00, c01, c11, flat_variance = maps[0], maps[1], maps[2], maps[3]
+    for p in range(len(rate)):
+        good = flat[p] > zero and defects[p] == 0
+        scale = one / flat[p] if good else nan
+        mean = (rate[p] - dark_rate[p]) * scale
+        rate[p] = mean
+        if spread:
+            variance[p] = variance[p] * scale * scale + flat_variance * mean * mean * scale
+            if len(inverse) > 1:
+                offset = (c00 * inverse[p] + two * c01) * inverse[p] + c11
+                variance[p] += offset * scale * scale
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _tile(
+    addresses: Any, kinds: Any, first: Any, size: Any, images: Any, alike: Any,
+    barred: Any, step: Any, dark: Any, bright: Any, pooled: Any, final: Any, table: Any, maps: Any,
+    value: Any, variance: Any, spread: Any, scratch: Any,
+) -> None:  # fmt: skip
+    n = len(step)
+    padded = len(addresses)
+    places = np.empty(padded, np.uint64)
+    row = 0
+    for j in range(n):
+        if kinds[j] == UINT16:
+            places[j] = addresses[j] + np.uint64(2 * first)
+        else:
+            unpack(kinds[j], addresses[j], first, scratch[row, :size])
+            places[j] = scratch[row].ctypes.data
+            row += 1
+    for j in range(n, padded):
+        places[j] = scratch[row].ctypes.data
+    cells = (size + CELL - 1) // CELL
+    total = np.zeros(size, np.uint32)
+    limits = np.empty((cells, padded, 2), np.uint16)
+    edge = final[1]
+    for j in range(0, padded, 3):
+        for c in range(cells):
+            start = np.uint64(2 * CELL * c)
+            length = min(CELL, size - CELL * c)
+            x0 = carray(_to_uint16(places[j] + start), (length,))
+            x1 = carray(_to_uint16(places[j + 1] + start), (length,))
+            x2 = carray(_to_uint16(places[j + 2] + start), (length,))
+            _limits(x0, x1, x2, limits[c, j : j + 3])
+            if np.float32(limits[c, j, 1]) < edge:
+                count = 1
+                while count < 3 and np.float32(limits[c, j + count, 1]) < edge:
+                    count += 1
+                # frames of a cell that is not valid up to here are summed in vain, and not used
+                _add(x0, x1, x2, count, total[CELL * c : CELL * c + length])
+    here = np.empty(n, np.uint64)
+    inverse = np.empty(CELL if maps[5] > 0 else 1, np.float32)
+    for c in range(cells):
+        start = first + CELL * c
+        length = min(CELL, size - CELL * c)
+        for j in range(n):
+            here[j] = places[j] + np.uint64(2 * CELL * c)
+        own = _image(images, alike, 0, start, length)
+        bar = barred[start : start + length] if len(barred) > 1 else barred
+        rate = value[start : start + length]
+        noise = variance[start : start + length] if spread else variance[:length]
+        per = inverse[:length] if maps[5] > 0 else inverse
+        _cell(
+            here, limits[c], total[CELL * c : CELL * c + length], own, step, dark, bright, pooled, final,
+            table, bar, rate, noise, per, spread,
+        )  # fmt: skip
+        if maps[4] > 0:
+            _correct(
+                rate, noise, per,
+                _image(images, alike, 1, start, length), _image(images, alike, 2, start, length),
+                _defects(images, alike, start, length),
+                maps, spread,
+            )  # fmt: skip
+
+
+@numba.njit(cache=True, parallel=True, error_model="numpy")
+def merge_linear(
+    addresses: Any, kinds: Any, pixels: Any, images: Any, alike: Any,
+    barred: Any, step: Any, dark: Any, bright: Any, pooled: Any, final: Any, table: Any, maps: Any,
+    value: Any, variance: Any, spread: Any,
+) -> None:  # fmt: skip
+    """Merge integer frames of a linear camera, each read once.
+
+    Parameters
+    ----------
+    addresses, kinds : ndarray (n + padding to a multiple of 3,), uint64 and (n,), int64
+        First byte of each frame, shortest exposure first, and how its samples are kept (`packed`).
+    pixels : int
+        Samples of a frame.
+    images, alike : ndarray (4,), uint64 and bool
+        First byte of the images of the dark level in DN, dark current in e-/s and relative response (float32)
+        and of the defects (uint8), and which of them are one cell, where all pixels are alike.
+    barred : ndarray (pixels,) or (1,), uint64
+        Bit j: sample of frame j is left out.
+    step, dark, bright, pooled, final, table : ndarray, float32
+        Of `weights.Weights`.
+    maps : ndarray (6,), float32
+        Covariance of the dark maps (3), flat variance, whether anything is corrected, whether the dark maps
+        have a covariance.
+    value, variance : ndarray (pixels,) or (CELL,) for a variance not wanted, float32
+        Written.
+    spread : bool
+        Whether the variance is wanted.
+    """
+    rows = 1
+    for j in range(len(kinds)):
+        rows += kinds[j] != UINT16
+    for tile in numba.prange((pixels + TILE - 1) // TILE):
+        first = tile * TILE
+        # made here, where it outlives the addresses that point into it; the last row stays dark
+        scratch = np.zeros((rows, TILE), np.uint16)
+        _tile(
+            addresses, kinds, first, min(TILE, pixels - first), images, alike, barred,
+            step, dark, bright, pooled, final, table, maps, value, variance, spread, scratch,
+        )  # fmt: skip
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _electrons(
+    kind: Any, address: Any, first: Any, start: Any, offset: Any, lookup: Any, settings: Any, j: Any,
+    barred: Any, out: Any,
+) -> None:  # fmt: skip
+    """Electrons of a cell of one frame; NaN where the sample is no use.
+
+    ``first`` counts from the band's start, ``start`` from the frame's.
+    """
+    size, channels, codes = len(out), lookup.shape[0], lookup.shape[1]
+    per_dn, saturation, nan = settings[3], settings[4], np.float32(np.nan)
+    plain = np.empty(size, np.float32)
+    if kind == FLOAT32:
+        floats = carray(_to_float32(address + np.uint64(4 * first)), (size,))
+        for p in range(size):
+            plain[p] = floats[p]
+    else:
+        if kind == UINT16:
+            dn = carray(_to_uint16(address + np.uint64(2 * first)), (size,))
+            for p in range(size):
+                plain[p] = np.float32(dn[p])
+        else:
+            scratch = np.empty(size, np.uint16)
+            unpack(kind, address, first, scratch)
+            for p in range(size):
+                plain[p] = np.float32(scratch[p])
+    for p in range(size):
+        x = plain[p]
+        if not x < saturation or (barred[p if len(barred) > 1 else 0] >> np.uint64(j)) & np.uint64(1):
+            out[p] = nan
+        elif codes == 0:
+            out[p] = (x - offset[p]) * per_dn
+        else:
+            channel = (start + p) % channels
+            below = min(max(int(x), 0), codes - 2)
+            low = lookup[channel, below]
+            out[p] = low + (lookup[channel, below + 1] - low) * min(
+                max(x - below, np.float32(0)), np.float32(1)
+            )
+
+
+@numba.njit(cache=True, error_model="numpy", fastmath=_FAST)
+def _weigh(
+    electrons: Any, exposure: Any, floors: Any, settings: Any, start: Any, rate: Any, variance: Any,
+    inverse: Any, spread: Any,
+) -> None:  # fmt: skip
+    """Least-variance rate of a cell: weights at the pooled signal, then twice at the estimate."""
+    n, size = electrons.shape
+    zero, half, one = np.float32(0), np.float32(0.5), np.float32(1)
+    channels, last = floors.shape[0], floors.shape[1] - 1
+    base, lowest, shot = np.int32(settings[0]), settings[1], settings[2]
+    total, weighted, over = np.empty(size, np.float32), np.empty(size, np.float32), np.empty(size, np.float32)
+    expected = np.empty(size, np.float32)
+    codes = expected.view(np.int32)
+    for turn in range(3):
+        total[:] = zero
+        weighted[:] = zero
+        over[:] = zero
+        for j in range(n):
+            t = exposure[j]
+            for p in range(size):
+                expected[p] = max(rate[p] * t, lowest) if turn > 0 else lowest
+            for p in range(size):
+                e = electrons[j, p]
+                if e == e:
+                    weight = one
+                    if turn > 0:
+                        channel = (start + p) % channels
+                        floor = floors[channel, min(max((codes[p] >> SHIFT) - base, 0), last)]
+                        weight = t / max(shot * rate[p] * t + floor, half * floor)
+                    weighted[p] += weight * e
+                    total[p] += weight * t
+                    over[p] += weight
+        for p in range(size):
+            rate[p] = weighted[p] / total[p] if total[p] > zero else np.float32(np.nan)
+    if spread:
+        for p in range(size):
+            variance[p] = one / total[p] if total[p] > zero else np.float32(np.nan)
+        for p in range(size if len(inverse) > 1 else 0):
+            inverse[p] = over[p] / total[p]
+
+
+@numba.njit(cache=True, parallel=True, error_model="numpy")
+def merge_samples(
+    addresses: Any, kinds: Any, pixels: Any, images: Any, alike: Any,
+    barred: Any, exposure: Any, lookup: Any, floors: Any, settings: Any, maps: Any, start: Any,
+    value: Any, variance: Any, spread: Any,
+) -> None:  # fmt: skip
+    """Merge frames of any kind: codes of a response table, or floats.
+
+    Parameters
+    ----------
+    addresses, kinds : ndarray (n,), uint64 and int64
+        First byte of each frame and how its samples are kept (`packed`).
+    pixels : int
+        Samples of a frame.
+    images, alike, barred, maps, value, variance, spread
+        As in `merge_linear`.
+    exposure : ndarray (n,), float32
+        Seconds.
+    lookup, floors, settings : ndarray, float32
+        Of `weights.Floors`.
+    start : int
+        Number of the first sample within its frame: which channel it is.
+    """
+    n = len(exposure)
+    for cell in numba.prange((pixels + CELL - 1) // CELL):
+        first = cell * CELL
+        size = min(CELL, pixels - first)
+        electrons = np.empty((n, size), np.float32)
+        inverse = np.empty(size if maps[5] > 0 else 1, np.float32)
+        bar = barred[first : first + size] if len(barred) > 1 else barred
+        for j in range(n):
+            own = _image(images, alike, 0, first, size)
+            _electrons(
+                kinds[j], addresses[j], first, start + first, own, lookup, settings, j, bar, electrons[j]
+            )
+        rate = value[first : first + size]
+        noise = variance[first : first + size] if spread else variance[:size]
+        _weigh(electrons, exposure, floors, settings, start + first, rate, noise, inverse, spread)
+        if maps[4] > 0:
+            _correct(
+                rate, noise, inverse,
+                _image(images, alike, 1, first, size), _image(images, alike, 2, first, size),
+                _defects(images, alike, first, size),
+                maps, spread,
+            )  # fmt: skip
+
+
+@numba.njit(cache=True, parallel=True)
+def unpack_frame(kind: Any, address: Any, out: Any) -> None:
+    """All samples of a packed frame."""
+    for tile in numba.prange((len(out) + TILE - 1) // TILE):
+        unpack(kind, np.uint64(address), tile * TILE, out[tile * TILE : (tile + 1) * TILE])

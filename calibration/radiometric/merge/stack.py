@@ -1,40 +1,53 @@
 """Exposure stacks to one linear radiance of least variance."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from calibration.provenance import FitError
-from calibration.radiometric.model import Radiance, RadiometricModel
+from calibration.radiometric.merge.packed import FLOAT32, MONO8, UINT16, Packed
+from calibration.radiometric.merge.weights import Noise, floors_of, weights_of
+from calibration.radiometric.model import Image, Radiance, RadiometricModel
+
+Frames = Sequence[NDArray[Any] | Packed]
+Masks = Sequence[NDArray[np.bool_] | None]
+
+# What is kept of frames that are read one by one from a disk: bytes of samples.
+_BUDGET = 1 << 30
+# Pixels whose maps are brought to one form at a time.
+_BAND = 1 << 24
 
 
 def merge(
-    frames: Sequence[NDArray[Any]],
+    frames: Frames,
     exposure_s: ArrayLike,
     model: RadiometricModel,
     *,
     background: Radiance | None = None,
-    reject: Sequence[NDArray[np.bool_] | None] | None = None,
+    reject: Masks | None = None,
     saturation_margin_px: int = 0,
+    out: Radiance | None = None,
 ) -> Radiance:
     """Minimum-variance radiance of a static scene from several exposures under the model's noise.
 
-    The weights are the inverse variances that the model predicts at the pixel's own merged signal, not at
-    each noisy sample: weighting a sample by its own noise favours the dark ones. They start at the pooled
-    signal (all valid electrons over all their exposure time) and are taken once more at the estimate so
-    found, whose noise is uncorrelated with the differences between the samples, so that no bias is left in
-    the dark. Saturated, defective and NaN samples are left out. Integer frames of a linear model run through
-    one fused kernel.
+    Linear cameras: the frames are taken in from the shortest to the longest by weights that are fixed
+    numbers for the bracket, so that no noise of a sample enters its own weight and nothing is biased (see
+    `weights.weights_of`). A sample within two sigmas of saturation counts in part, with the bias of what the
+    ceiling cut off corrected exactly (Stein's identity); what a saturated sample lacks is filled by the
+    shorter ones. Response tables, float frames, and pixels whose shortest sample is saturated or rejected:
+    inverse variances at the pixel's own pooled signal, then once more at the estimate.
 
     Parameters
     ----------
-    frames : sequence of ndarray, (h, w) or (h, w, 3)
-        In any order; read once each, one after the other.
+    frames : sequence of ndarray or Packed, (h, w) or (h, w, 3)
+        In any order, all of one dtype: uint8, uint16 (`Packed` counts as that), other integers or floats. A
+        sequence that reads its frames when asked (such as a session's stack) is kept whole up to 1 GiB;
+        beyond that it is read once for each GiB. Arrays and memory maps are read where they lie.
     exposure_s : array_like, (n,)
-        Of each frame.
+        Of each frame; equal ones are repeats.
     model : RadiometricModel
         Of the camera that took them.
     background : Radiance, optional
@@ -45,82 +58,190 @@ def merge(
     saturation_margin_px : int
         Leave out the samples of a frame that lie this near a saturated one of the same frame (rows and
         columns counted alike): blooming and the halo of the readout reach that far.
+    out : Radiance, optional
+        Arrays to write to, float32 and C-contiguous, of the frame's shape: fresh memory costs as much time
+        as the arithmetic.
 
     Returns
     -------
     Radiance
-        e-/s; NaN where no sample is valid. The variance is that of the estimate at the pooled signal, with
-        the map errors, which do not average out. A pixel whose signal lies within a sigma of saturation keeps
-        the samples that happened to fall below: its value is low by up to 0.3 sigma of a single sample.
+        e-/s; NaN where no sample is valid. The variance is that of the estimate at the rate found, over the
+        chance that a frame is saturated, with the map errors, which do not average out. Where the shortest
+        frame itself comes within three sigmas of saturation a pixel is kept only if it fell below: these are
+        low by up to 0.8 sigma of a sample, and nothing in the data tells.
 
     Raises
     ------
     FitError
-        No frame; a frame of another size or kind than the model's; exposures missing or not positive.
+        No frame; a frame of another size or kind than the first or the model; exposures missing or not
+        positive; no pixel with a valid sample.
     """
-    exposure = _checked(frames, exposure_s)
-    if reject is not None and len(reject) != len(frames):
-        raise FitError(f"merge: {len(frames)} frames but {len(reject)} reject masks")
-    if saturation_margin_px < 0:
-        raise FitError(f"merge: saturation_margin_px is {saturation_margin_px}: want 0 or more")
-    dtype = np.asarray(frames[0]).dtype
-    linear = model.response is None and dtype.kind == "u" and dtype.itemsize <= 2 and model.counts_electrons
-    plain = reject is None and saturation_margin_px == 0
-    if linear and plain:
-        result = _fused(frames, exposure, model)
-    else:
-        result = merge_reference(
-            frames, exposure, model, reject=reject, saturation_margin_px=saturation_margin_px
-        )
-    if background is None:
-        return result
-    if background.value.shape != result.value.shape:
-        raise FitError(f"background has shape {background.value.shape}, the frames have {result.value.shape}")
-    return Radiance(result.value - background.value, result.variance + background.variance)
+    value, variance = _outputs(model, out)
+    _run(frames, exposure_s, model, reject, saturation_margin_px, value, variance)
+    if background is not None:
+        if background.value.shape != value.shape:
+            raise FitError(f"background has shape {background.value.shape}, the frames have {value.shape}")
+        np.subtract(value, background.value, out=value)
+        np.add(variance, background.variance, out=variance)
+    return Radiance(value, variance)
 
 
-def merge_reference(
-    frames: Sequence[NDArray[Any]],
-    exposure: NDArray[np.float64],
+def merge_value(
+    frames: Frames,
+    exposure_s: ArrayLike,
     model: RadiometricModel,
     *,
-    reject: Sequence[NDArray[np.bool_] | None] | None = None,
+    reject: Masks | None = None,
     saturation_margin_px: int = 0,
-) -> Radiance:
-    """The merge in plain numpy, for every kind of model and frame; what the kernel is tested against."""
-    samples = [_electrons(model, frame, index) for index, frame in enumerate(frames)]
-    for index, (frame, (sample, _)) in enumerate(zip(frames, samples, strict=True)):
-        mask = None if reject is None else reject[index]
-        sample[_left_out(np.asarray(frame), index, model, mask, saturation_margin_px)] = np.nan
-    electrons, time = np.zeros(model.shape), np.zeros(model.shape)
-    for t, (sample, _) in zip(exposure, samples, strict=True):
-        valid = np.isfinite(sample)
-        electrons += np.where(valid, sample, 0)
-        time += valid * t
-    with np.errstate(invalid="ignore", divide="ignore"):
-        rate = electrons / time
-        for _ in range(2):
-            total, weighted, inverse = (np.zeros(model.shape) for _ in range(3))
-            for t, (sample, own_floor) in zip(exposure, samples, strict=True):
-                expected = (rate * t).astype(np.float32)
-                floor = own_floor if model.response is None else _floor_at(model, expected)
-                shot = expected if model.counts_electrons else 0.0
-                weight = np.where(np.isfinite(sample), t * t / np.maximum(shot + floor, 0.5 * floor), 0.0)
-                total += weight
-                weighted += np.where(weight > 0, weight * sample / t, 0)
-                inverse += weight / t
-            rate = weighted / total
-        variance = 1 / total
-        variance[total == 0] = np.nan
-        return model.correct(
-            rate.astype(np.float32), variance.astype(np.float32), (inverse / total).astype(np.float32)
+    out: Image | None = None,
+) -> Image:
+    """`merge` without the variance, for pictures: the same value in less time.
+
+    Parameters
+    ----------
+    frames, exposure_s, model, reject, saturation_margin_px
+        As of `merge`.
+    out : ndarray, float32, optional
+        Array to write to.
+
+    Returns
+    -------
+    ndarray, (h, w) or (h, w, 3), float32
+        e-/s.
+
+    Raises
+    ------
+    FitError
+        As `merge`.
+    """
+    value, _ = _outputs(model, None if out is None else Radiance(out, out))
+    _run(frames, exposure_s, model, reject, saturation_margin_px, value, None)
+    return value
+
+
+class _Band(NamedTuple):
+    """Pixels ``first ... last`` of all frames, shortest exposure first.
+
+    ``held`` keeps alive what lies at ``addresses``.
+    """
+
+    first: int
+    last: int
+    addresses: NDArray[np.uint64]
+    kinds: NDArray[np.int64]
+    barred: NDArray[np.uint64]
+    held: list[NDArray[Any]]
+
+
+def _run(
+    frames: Frames,
+    exposure_s: ArrayLike,
+    model: RadiometricModel,
+    reject: Masks | None,
+    margin: int,
+    value: Image,
+    variance: Image | None,
+) -> None:
+    exposure = checked_exposures(frames, exposure_s)
+    _check_options(len(frames), reject, margin)
+    order = np.argsort(exposure, kind="stable")
+    sorted_s = exposure[order]
+    flat_value = value.reshape(-1)
+    flat_variance = None if variance is None else variance.reshape(-1)
+    for band in _bands(frames, order, model, reject, margin):
+        part = slice(band.first, band.last)
+        _merge_band(
+            band, sorted_s, model, flat_value[part], None if flat_variance is None else flat_variance[part]
+        )
+    if np.isnan(flat_value[:: max(1, flat_value.size // 1000)]).all() and np.isnan(flat_value).all():
+        raise FitError(
+            f"merge: no pixel has a valid sample: even frame {order[0]} of {sorted_s[0]:g} s is saturated "
+            "(or rejected, or defective) all over: expose shorter"
         )
 
 
-def _left_out(
+def _merge_band(
+    band: _Band, exposure: NDArray[np.float64], model: RadiometricModel, value: Image, variance: Image | None
+) -> None:
+    from calibration.radiometric.merge import kernels
+
+    part = slice(band.first, band.last)
+
+    def full(image: NDArray[Any] | None, constant: float) -> NDArray[np.float32]:
+        if image is None:
+            return np.full(kernels.CELL, constant, np.float32)
+        return image.reshape(-1)[part].astype(np.float32, copy=False) + np.float32(constant)
+
+    flat = np.ones(kernels.CELL, np.float32)
+    if model.flat_map is not None:
+        flat = np.ascontiguousarray(model.flat_map.reshape(-1)[part], np.float32)
+    defects = np.zeros(kernels.CELL, np.uint8)
+    if model.defects is not None:
+        defects = np.ascontiguousarray(model.defects.reshape(-1)[part]).view(np.uint8)
+    # A model's arrays are locked, which to the compiler is another type: they go by their place.
+    images: list[NDArray[Any]] = [
+        full(model.dark_map, model.black_dn),
+        full(model.dark_rate_map, model.dark_current_e_s),
+        flat,
+    ]
+    images.append(defects)
+    places = np.array([image.ctypes.data for image in images], np.uint64)
+    single_cell = np.array([image.size <= kernels.CELL for image in images])
+
+    covariance = np.zeros((2, 2)) if model.dark_covariance is None else model.dark_covariance
+    corrected = (
+        model.flat_map is not None
+        or model.dark_rate_map is not None
+        or model.defects is not None
+        or model.dark_current_e_s != 0
+        or model.flat_sigma > 0
+        or model.dark_covariance is not None
+    )
+    maps = np.array(
+        [
+            *(covariance[0, 0], covariance[0, 1], covariance[1, 1]),
+            *(model.flat_sigma**2, corrected, model.dark_covariance is not None),
+        ],
+        np.float32,
+    )
+    spread = variance is not None
+    noise_image = np.empty(kernels.CELL, np.float32) if variance is None else variance
+    if is_linear(model) and FLOAT32 not in band.kinds:
+        weights = weights_of(tuple(exposure.tolist()), noise_of(model))
+        addresses = np.zeros(-(-len(exposure) // 3) * 3, np.uint64)
+        addresses[: len(exposure)] = band.addresses
+        step, dark, bright, pooled, final, table = (
+            np.ascontiguousarray(each, np.float32) for each in weights
+        )
+        kernels.merge_linear(
+            addresses, band.kinds, band.last - band.first, places, single_cell, band.barred, step, dark,
+            bright, pooled, final, table, maps, value, noise_image, spread,
+        )  # fmt: skip
+    else:
+        lookup, floors, settings = (np.ascontiguousarray(each, np.float32) for each in floors_of(model))
+        kernels.merge_samples(
+            band.addresses, band.kinds, band.last - band.first, places, single_cell, band.barred,
+            exposure.astype(np.float32), lookup, floors, settings, maps, band.first, value, noise_image,
+            spread,
+        )  # fmt: skip
+
+
+def is_linear(model: RadiometricModel) -> bool:
+    """Whether the model is one gain from electrons to integer DN."""
+    return model.response is None and model.counts_electrons
+
+
+def noise_of(model: RadiometricModel) -> Noise:
+    """What of the model sets the weights; its maps do not."""
+    return Noise(
+        model.gain_dn_per_e, model.black_dn, model.saturation_dn, model.noise_dn2 / model.gain_dn_per_e**2
+    )
+
+
+def left_out(
     dn: NDArray[Any], index: int, model: RadiometricModel, mask: NDArray[np.bool_] | None, margin: int
 ) -> NDArray[np.bool_]:
-    """Samples that are rejected, or lie within ``margin`` px of a saturated one."""
+    """Samples of a frame that are rejected, or lie within ``margin`` px of a saturated one."""
     out = np.zeros(model.shape, bool)
     if mask is not None:
         if mask.dtype != np.bool_ or mask.shape not in (model.shape, model.shape[:2]):
@@ -135,68 +256,8 @@ def _left_out(
     return out
 
 
-def _floor_at(model: RadiometricModel, electrons: NDArray[np.float32]) -> NDArray[np.float32]:
-    dn = np.nan_to_num(model.dn_of(electrons))
-    defect_free = model.replace(defects=None)
-    return defect_free.electrons(dn)[1]
-
-
-def _electrons(
-    model: RadiometricModel, frame: NDArray[Any], index: int
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    try:
-        return model.electrons(np.asarray(frame))
-    except ValueError as error:
-        raise FitError(f"merge: frame {index}: {error}") from error
-
-
-def _fused(
-    frames: Sequence[NDArray[Any]], exposure: NDArray[np.float64], model: RadiometricModel
-) -> Radiance:
-    from calibration.radiometric.merge.kernels import merge_linear
-
-    stack = np.empty((len(frames), int(np.prod(model.shape))), np.uint16)
-    for index, frame in enumerate(frames):
-        dn = np.asarray(frame)
-        if dn.shape != model.shape:
-            raise FitError(
-                f"merge: frame {index} has shape {dn.shape}, the radiometric model is for {model.shape}"
-            )
-        if dn.dtype.kind != "u" or dn.dtype.itemsize > 2:
-            raise FitError(f"merge: frame {index} has dtype {dn.dtype}, the first has uint8 or uint16")
-        stack[index] = dn.ravel()
-    offset = _full(model, model.dark_map, model.black_dn)
-    rate = _full(model, model.dark_rate_map, model.dark_current_e_s)
-    flat = (
-        np.ones(stack.shape[1], np.float32) if model.flat_map is None else _full(model, model.flat_map, 0.0)
-    )
-    if model.defects is not None:
-        flat = np.where(model.defects.ravel(), np.float32(np.nan), flat)
-    covariance = np.zeros((2, 2)) if model.dark_covariance is None else model.dark_covariance
-    constants = np.array(
-        [
-            1 / model.gain_dn_per_e,
-            model.noise_dn2 / model.gain_dn_per_e**2,
-            model.saturation_dn,
-            model.flat_sigma**2,
-            covariance[0, 0],
-            covariance[0, 1],
-            covariance[1, 1],
-        ],
-        np.float32,
-    )
-    value, variance = np.empty(stack.shape[1], np.float32), np.empty(stack.shape[1], np.float32)
-    merge_linear(stack, exposure.astype(np.float32), offset, rate, flat, constants, value, variance)
-    return Radiance(value.reshape(model.shape), variance.reshape(model.shape))
-
-
-def _full(model: RadiometricModel, image: NDArray[Any] | None, constant: float) -> NDArray[np.float32]:
-    if image is None:
-        return np.full(int(np.prod(model.shape)), constant, np.float32)
-    return (image.astype(np.float32, copy=False) + np.float32(constant)).ravel()
-
-
-def _checked(frames: Sequence[NDArray[Any]], exposure_s: ArrayLike) -> NDArray[np.float64]:
+def checked_exposures(frames: Frames, exposure_s: ArrayLike) -> NDArray[np.float64]:
+    """Exposures as an array; FitError where they do not fit the frames or are not positive."""
     exposure = np.asarray(exposure_s, np.float64)
     if len(frames) == 0:
         raise FitError("merge: no frames")
@@ -206,3 +267,87 @@ def _checked(frames: Sequence[NDArray[Any]], exposure_s: ArrayLike) -> NDArray[n
     if len(bad):
         raise FitError(f"merge: frame {bad[0]} has exposure {exposure[bad[0]]} s: want a positive number")
     return exposure
+
+
+def _check_options(n: int, reject: Masks | None, margin: int) -> None:
+    if reject is not None and len(reject) != n:
+        raise FitError(f"merge: {n} frames but {len(reject)} reject masks")
+    if margin < 0:
+        raise FitError(f"merge: saturation_margin_px is {margin}: want 0 or more")
+    if n > 64 and (reject is not None or margin):
+        raise FitError(f"merge: {n} frames with rejected samples: at most 64")
+
+
+def _outputs(model: RadiometricModel, out: Radiance | None) -> tuple[Image, Image]:
+    if out is None:
+        return np.empty(model.shape, np.float32), np.empty(model.shape, np.float32)
+    for name, image in zip(("value", "variance"), out, strict=True):
+        if image.shape != model.shape or image.dtype != np.float32 or not image.flags.c_contiguous:
+            raise FitError(
+                f"merge: out.{name} is {image.dtype} {image.shape}: want C-contiguous float32 {model.shape}"
+            )
+    return out.value, out.variance
+
+
+def _bands(
+    frames: Frames, order: NDArray[np.intp], model: RadiometricModel, reject: Masks | None, margin: int
+) -> Iterator[_Band]:
+    """Cut the frames so that what is held stays bounded; a cut is between tiles of the kernel."""
+    from calibration.radiometric.merge.kernels import TILE
+
+    held = isinstance(frames, (list, tuple, np.ndarray))
+    pixels = int(np.prod(model.shape))
+    first_frame = frames[0]
+    integer = is_integer(first_frame, model)
+    each = (first_frame.dtype.itemsize if integer else 4) * len(frames)
+    most = _BAND if held else max(_BUDGET // each, 1)
+    most = max(TILE, most // TILE * TILE)
+    for first in range(0, pixels, most):
+        last = min(first + most, pixels)
+        whole = first == 0 and last == pixels
+        kept: list[NDArray[Any]] = []
+        kinds = np.empty(len(order), np.int64)
+        addresses = np.empty(len(order), np.uint64)
+        barred = np.zeros(last - first if reject is not None or margin else 1, np.uint64)
+        for place, index in enumerate(order):
+            frame = first_frame if index == 0 and first == 0 else frames[int(index)]
+            _check_frame(frame, int(index), first_frame, model)
+            if len(barred) > 1:
+                mask = None if reject is None else reject[int(index)]
+                out = left_out(np.asarray(frame), int(index), model, mask, margin).reshape(-1)[first:last]
+                barred |= out.astype(np.uint64) << np.uint64(place)
+            kinds[place], data = _samples(frame, first, last, integer)
+            # a frame that was read for this is let go but for the band
+            kept.append(data if held or whole else data.copy())
+            addresses[place] = kept[-1].ctypes.data
+        yield _Band(first, last, addresses, kinds, barred, kept)
+
+
+def is_integer(frame: NDArray[Any] | Packed, model: RadiometricModel) -> bool:
+    """Whether the samples of a frame are codes that the kernels take as they are."""
+    return model.counts_electrons and frame.dtype.kind == "u" and frame.dtype.itemsize <= 2
+
+
+def _samples(frame: NDArray[Any] | Packed, first: int, last: int, integer: bool) -> tuple[int, NDArray[Any]]:
+    """How samples ``first ... last`` are kept, and they."""
+    if isinstance(frame, Packed):
+        return frame.kind, frame.data[frame.bytes_of(first) : frame.bytes_of(last)]
+    flat = np.ascontiguousarray(frame).reshape(-1)[first:last]
+    if integer:
+        return (MONO8 if flat.itemsize == 1 else UINT16), flat.astype(
+            flat.dtype.newbyteorder("="), copy=False
+        )
+    return FLOAT32, flat.astype(np.float32, copy=False)
+
+
+def _check_frame(
+    frame: NDArray[Any] | Packed, index: int, first: NDArray[Any] | Packed, model: RadiometricModel
+) -> None:
+    if frame.shape != model.shape:
+        raise FitError(
+            f"merge: frame {index} has shape {frame.shape}, the radiometric model is for {model.shape}"
+        )
+    if frame.dtype.kind not in "uif":
+        raise FitError(f"merge: frame {index} has dtype {frame.dtype}: want integers or floats")
+    if frame.dtype.newbyteorder("=") != first.dtype.newbyteorder("="):
+        raise FitError(f"merge: frame {index} has dtype {frame.dtype}, the first has {first.dtype}")
