@@ -14,6 +14,8 @@ from calibration.radiometric import consistency as stacks
 from calibration.radiometric import merge as merge_frames
 from capture.frame import format_cfa
 from capture.session import Session, Stack
+from rigs.workflows.encoding import doubts_of
+from rigs.workflows.evidence import refuse_nonlinear
 from rigs.workflows.frames import provenance_of, sensor_for, stack_of
 from rigs.workflows.merge_record import MergeRecord, Patch
 from rigs.workflows.progress import Track, silent
@@ -70,7 +72,8 @@ def merge_session(
         Recorded.
     exposures : 'auto', 'refined' or 'told'
         'auto': those found in the data where a frame deviates from what was told by more than four sigma,
-        systematics included, and the camera is linear; a response curve was fitted with the told ones.
+        systematics included, none by more than 25 %, and the camera is linear; a response curve was fitted
+        with the told ones.
     margin_px : int
         Samples so near a saturated one of the same frame are left out.
     motion : bool
@@ -92,6 +95,7 @@ def merge_session(
     """
     stack = _bright(session, stack_of(session, camera))
     model = sensor_for(session, stack, sensor)
+    refuse_nonlinear(session, stack, model, sensor, "merge")
     groups = list(dict.fromkeys(zip(stack.poses, stack.lights, strict=True)))
     names = {group: "-".join(part for part in group if part) for group in groups}
     if luminance is not None:
@@ -185,7 +189,7 @@ def _merged(
         raise FitError(f"{label.say(int(bad[0]))}: exposure is not above 0")
     frames = _held(stack)
     cfa = format_cfa(stack.pixel_format)
-    warnings: list[str] = []
+    warnings = list(doubts_of(label.session, stack.records[0].shot.camera, model, linear="radiances"))
     sample = stacks.sample_stack(frames, model, margin=margin_px)
     _check_light(label, sample, told, warnings, may_be_black)
     found = stacks.find_exposures(sample, told)
@@ -207,9 +211,9 @@ def _merged(
             keep = stacks.one_half(sample, 1)
     if model.quality is not None:
         warnings += model.quality.warnings
-    _check_exposures(label, found, warnings)
+    odd = _check_exposures(label, found, warnings)
     linear = model.response is None and model.counts_electrons
-    refined = exposures == "refined" or (exposures == "auto" and linear and found.significant)
+    refined = exposures == "refined" or (exposures == "auto" and linear and not odd and found.significant)
     used = found.found_s if refined else told
     residuals = stacks.residuals_of(sample, used, keep, cfa=cfa)
     masks: tuple[NDArray[np.bool_] | None, ...] = (None,) * count
@@ -336,11 +340,11 @@ def _check_light(
             warnings.append(f"{label.say(i)}: black all over; it adds next to nothing")
 
 
-def _check_exposures(label: _Label, found: stacks.Exposures, warnings: list[str]) -> None:
-    """Told times that the pictures contradict grossly."""
+def _check_exposures(label: _Label, found: stacks.Exposures, warnings: list[str]) -> bool:
+    """Whether the pictures contradict the told times grossly: then neither is to be trusted."""
     off = np.abs(np.log(found.found_s / found.told_s))
     if not np.nanmax(off) > np.log1p(_ODD):
-        return
+        return False
     # Seen from the median of the others, not from a mean that the odd one has moved.
     ratio = found.found_s / found.told_s
     ratio /= np.median(ratio[np.isfinite(found.sigma)])
@@ -348,7 +352,11 @@ def _check_exposures(label: _Label, found: stacks.Exposures, warnings: list[str]
     says = f"{label.say(worst)}: exposed {ratio[worst]:.3g} times as long as told, by the pictures"
     if len(set(found.told_s.tolist())) == 1:
         raise FitError(f"{says}; all frames have the same exposure: is it missing in the manifest?")
-    warnings.append(f"{says}: wrong time, another lamp level, or a response that is not linear")
+    warnings.append(
+        f"{says}: wrong time, another lamp level, a black level that is not known, or a response that is not "
+        "linear"
+    )
+    return True
 
 
 def _scale(radiance: Radiance, patch: Patch, name: str) -> tuple[float, float]:

@@ -6,8 +6,9 @@ from numpy.typing import NDArray
 from calibration.radiometric import RadiometricModel, fit_sensor, irradiance
 from capture.session import Session, Stack
 from rigs.config import ConfigError
-from rigs.workflows.encoding import doubted, doubts_of, refuse_encoded
-from rigs.workflows.frames import of_kind, provenance_of
+from rigs.workflows.encoding import doubted, doubts_of
+from rigs.workflows.evidence import refuse_nonlinear
+from rigs.workflows.frames import of_kind, provenance_of, sensor_for
 from rigs.workflows.progress import Track, silent
 
 Float = NDArray[np.float64]
@@ -42,7 +43,7 @@ def calibrate_sensor(
     """
     flats, darks = (of_kind(session, camera, kind) for kind in ("flat", "dark"))
     name = flats.records[0].shot.camera
-    refuse_encoded(session, name, None, "photon transfer")
+    refuse_nonlinear(session, flats, sensor_for(session, flats, None), None, "photon transfer")
     photons = _told_photons(session, flats) if photons_per_s is None else _photons(flats, photons_per_s)
     options = {
         name: value
@@ -68,7 +69,7 @@ def calibrate_sensor(
         gain_db=float(flats.gain_db[0]),
         provenance=provenance_of(session, **options),
     )
-    return doubted(model, doubts_of(session, name, linear="numbers of the sheet"))
+    return doubted(model, doubts_of(session, name))
 
 
 def photons_per_s(
