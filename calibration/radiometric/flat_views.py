@@ -209,14 +209,16 @@ def _register(
         picture, scale = _detail(_view(views, index, size).value, pixel_format)
         points, descriptors = sift.detectAndCompute(picture, None)
         places = np.array([p.pt for p in points], np.float64).reshape(-1, 2)
-        found.append((undistort((places + 0.5) / scale - 0.5), descriptors))
+        places = undistort((places + 0.5) / scale - 0.5)
+        known = np.isfinite(places).all(axis=1)
+        found.append((places[known], None if descriptors is None else descriptors[known]))
     reference = len(views) // 2
-    known: dict[int, Float] = {reference: np.eye(3)}
+    to: dict[int, Float] = {reference: np.eye(3)}
     errors: list[float] = []
     waiting = sorted((k for k in range(len(views)) if k != reference), key=lambda k: abs(k - reference))
     while waiting:
         for index in waiting:
-            partners = [reference, *sorted(known, key=lambda k: abs(k - index))[:3]]
+            partners = [reference, *sorted(to, key=lambda k: abs(k - index))[:3]]
             matches = (_match(found[partner], found[index]) for partner in dict.fromkeys(partners))
             best = max(
                 ((m, p) for m, p in zip(matches, dict.fromkeys(partners), strict=True) if m is not None),
@@ -225,7 +227,7 @@ def _register(
             )
             if best is not None:
                 (homography, squares, count), partner = best
-                known[index] = homography @ known[partner]
+                to[index] = homography @ to[partner]
                 errors += [squares] * count
                 waiting.remove(index)
                 break
@@ -235,7 +237,7 @@ def _register(
                 "more, or show a scene with more detail"
             )
     return _Registered(
-        np.stack([known[k] / known[k][2, 2] for k in range(len(views))]),
+        np.stack([to[k] / to[k][2, 2] for k in range(len(views))]),
         reference,
         float(np.sqrt(np.mean(errors))),
     )

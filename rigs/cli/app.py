@@ -20,10 +20,12 @@ rig_app = typer.Typer(no_args_is_help=True, help="Rig files.")
 session_app = typer.Typer(no_args_is_help=True, help="Captured sessions.")
 import_app = typer.Typer(no_args_is_help=True, help="Foreign images in.")
 calibrate_app = typer.Typer(no_args_is_help=True, help="Models from sessions.")
+plan_app = typer.Typer(no_args_is_help=True, help="Plans from what was seen.")
 app.add_typer(rig_app, name="rig")
 app.add_typer(session_app, name="session")
 app.add_typer(import_app, name="import")
 app.add_typer(calibrate_app, name="calibrate")
+app.add_typer(plan_app, name="plan")
 
 
 def _show_version(wanted: bool) -> None:

@@ -81,6 +81,50 @@ def calibrate_response(
 
 
 @calibrate_app.command(
+    "flat",
+    epilog="Example: `gnomon calibrate flat out/flat --sensor sensor.json --out sensor-flat.json`",
+)
+def calibrate_flat(
+    session: Annotated[
+        Path, typer.Argument(help="Session with `flat` frames; or any scene in several poses, moved about.")
+    ],
+    sensor: SensorOption = None,
+    rig: RigOption = None,
+    lens: LensOption = None,
+    turn: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="POSE=DEGREES (repeat): how far the flat target was turned, clockwise in the picture. "
+            "Poses named such as panel-90deg tell it themselves."
+        ),
+    ] = None,
+    steady: Annotated[
+        bool, typer.Option("--steady", help="The light was the same in all views of a moved scene.")
+    ] = False,
+    out: ModelOut = Path("sensor-flat.json"),
+    camera: CameraOption = None,
+) -> None:
+    """Flat map and vignetting of another lens or aperture, in a sensor model that is else kept."""
+    from capture.session import Session
+    from rigs import workflows
+    from rigs.config import ConfigError
+
+    model, view = models_of(rig, camera, sensor, lens)
+    if model is None:
+        raise ConfigError("no sensor model: give --sensor, or --rig with a pinned one")
+    found = workflows.calibrate_flat(
+        Session.open(session),
+        model,
+        lens=view,
+        turns_deg=dict(workflows.parse_turn(text) for text in turn or ()),
+        steady=steady,
+        camera=camera,
+        track=track,
+    )
+    workflows.save(out, found, say)
+
+
+@calibrate_app.command(
     "lens",
     epilog="Example: `gnomon calibrate lens out/lens --board 'checkerboard 9x6 25' --out models/lens.json`",
 )

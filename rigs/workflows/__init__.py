@@ -4,6 +4,7 @@ Each workflow takes a session and models and gives a model or a result; files ar
 ``merge_session`` and ``write_reconstruction`` alone. ``track`` wraps a long loop to show its progress.
 """
 
+from rigs.workflows.bracketing import Bracketed, describe_bracket, plan_brackets, write_plan
 from rigs.workflows.calibrating import (
     LightsResult,
     calibrate_lens,
@@ -13,6 +14,7 @@ from rigs.workflows.calibrating import (
 from rigs.workflows.capturing import capture_session, check_plan, describe, list_devices
 from rigs.workflows.checking import check_session, parse_patch
 from rigs.workflows.colour import calibrate_colour, chart_reference, parse_corners, read_colour
+from rigs.workflows.flat_field import calibrate_flat, parse_turn
 from rigs.workflows.frames import LightImages, light_images
 from rigs.workflows.merge_record import MergeRecord, Patch, describe_merge, parse_luminance
 from rigs.workflows.merging import Merged, merge_session
@@ -32,6 +34,7 @@ from rigs.workflows.reconstructing import Result, read_mask, reconstruct, solve_
 from rigs.workflows.sensing import calibrate_sensor, photons_per_s
 
 __all__ = [
+    "Bracketed",
     "LightImages",
     "LightsResult",
     "MergeRecord",
@@ -40,6 +43,7 @@ __all__ = [
     "Result",
     "Track",
     "calibrate_colour",
+    "calibrate_flat",
     "calibrate_lens",
     "calibrate_lights",
     "calibrate_response",
@@ -51,6 +55,7 @@ __all__ = [
     "check_session",
     "choose_board",
     "describe",
+    "describe_bracket",
     "describe_merge",
     "light_images",
     "list_devices",
@@ -59,8 +64,10 @@ __all__ = [
     "parse_corners",
     "parse_luminance",
     "parse_patch",
+    "parse_turn",
     "photons_per_s",
     "pinned",
+    "plan_brackets",
     "read_colour",
     "read_mask",
     "read_sensor",
@@ -71,5 +78,6 @@ __all__ = [
     "solve_again",
     "sphere_target",
     "targets",
+    "write_plan",
     "write_reconstruction",
 ]

@@ -161,8 +161,8 @@ def test_limits_of_frames_and_of_the_shortest_exposure():
 def test_the_bracket_beats_a_fixed_one_in_the_same_time(metered):
     """Worst and median ratio, measured by merging, against -2, 0 and +2 EV.
 
-    A scene of three decades metered for middle grey, and one of 1.7 decades metered so that the shortest of the
-    fixed exposures just holds the brightest light.
+    A scene of three decades metered for middle grey, and one of 1.7 decades metered so that the shortest of
+    the fixed exposures just holds the brightest light.
     """
     rng = np.random.default_rng(3)
     pixels = 2000
