@@ -235,6 +235,11 @@ def _merged(
         if any(mask is not None for mask in masks):
             still = np.stack([_still(sample, mask, i) for i, mask in enumerate(masks)])
             keep = still if keep is None else keep & still
+            # Once more without what moved; the masks stay, since a percent does not change what they mark.
+            found = stacks.find_exposures(
+                sample._replace(electrons=np.where(still, sample.electrons, np.float32(np.nan))), told
+            )
+            used = found.found_s if refined else told
             residuals = stacks.residuals_of(sample, used, keep, cfa=cfa)
     shifts = stacks.find_shifts(sample, used, mosaic=cfa is not None)
     for index in np.flatnonzero(shifts.significant()):

@@ -90,12 +90,16 @@ def find_exposures(sample: Sample, exposure_s: ArrayLike) -> Exposures:
     floor = flat.floor if flat.floor.shape[1] == 1 else flat.floor[:, keep]
     flat = flat._replace(electrons=electrons, floor=floor)
     log_time = np.log(told) + _start(flat, told)
-    found, sigma = _solve(flat, log_time, np.log(told), None)
+    agreeing = _agreeing(flat, np.exp(log_time))
+    everything = np.ones(flat.electrons.shape[1], bool)
+    found, sigma = _solve(flat, log_time, np.log(told), agreeing, everything)
     if not np.isfinite(sigma).any():
         return Exposures(told, told.copy(), sigma, np.full(count, np.nan))
     found[~np.isfinite(sigma)] = np.log(told[~np.isfinite(sigma)])
     rate, split = _half_way(flat, np.exp(found))
-    dim, bright = (_solve(flat, found, np.log(told), part) for part in (rate < split, rate >= split))
+    dim, bright = (
+        _solve(flat, found, np.log(told), agreeing, part) for part in (rate < split, rate >= split)
+    )
     apart, noise = dim[0] - bright[0], np.hypot(dim[1], bright[1])
     both = np.isfinite(noise)
     with np.errstate(invalid="ignore"):
@@ -161,16 +165,16 @@ def _rates(
 
 
 def _solve(
-    sample: Sample, log_time: Vector, log_told: Vector, part: NDArray[np.bool_] | None
+    sample: Sample, log_time: Vector, log_told: Vector, robust: NDArray[np.float32], part: NDArray[np.bool_]
 ) -> tuple[Vector, Vector]:
-    """Log times and their sigma, from the pixels of ``part``."""
-    if part is not None:
+    """Log times and their sigma, from the pixels of ``part``; ``robust`` are the samples' first weights."""
+    if not part.all():
         floor = sample.floor if sample.floor.shape[1] == 1 else sample.floor[:, part]
         sample = sample._replace(electrons=sample.electrons[:, part], floor=floor)
+        robust = robust[:, part]
     count = len(log_time)
     found = log_time.copy()
     sigma = np.full(count, np.nan)
-    robust: NDArray[np.float32] | None = None
     if sample.electrons.shape[1] < _FEWEST:
         return found, sigma
     value = np.nan_to_num(sample.electrons)
@@ -187,7 +191,7 @@ def _solve(
             total = information.sum(axis=0)
             share = np.nan_to_num(information / total)
             left = np.sqrt(np.maximum(1 - share, 1e-6))
-            z = off * np.sqrt(weight if robust is None else np.nan_to_num(weight / robust)) / left
+            z = off * np.sqrt(weight / robust) / left
         double = information.astype(np.float64)
         matrix = np.diag(double.sum(axis=1)) - double @ share.T.astype(np.float64)
         gradient = (weight * off * expected).sum(axis=1, dtype=np.float64)
@@ -204,16 +208,36 @@ def _solve(
         for i in range(count):
             if used[i].sum() >= _FEWEST:
                 scale[i] = max(1.0, float(np.median(np.abs(z[i][used[i]]))) / 0.6745)
-        # Flat in the middle: a weight that falls from 0 on would bias the mean of Poisson noise, which is
-        # skew. Not quite 0 outside, so that a sample may come back.
-        beyond = np.abs(z) / scale.astype(np.float32)[:, None]
-        robust = np.clip((_NEVER - beyond) / (_NEVER - _FULLY), 1e-9, 1).astype(np.float32)
+        robust = _weight(z, scale.astype(np.float32)[:, None])
         found = found + step
         # Where the model's noise is too small, the scatter tells.
         sigma = sigma * scale
         if np.all(np.abs(step) < 0.02 * np.nan_to_num(sigma, nan=np.inf)):
             break
     return found, sigma
+
+
+def _weight(z: NDArray[np.float32], scale: NDArray[np.float32] | float) -> NDArray[np.float32]:
+    # Flat in the middle: a weight that falls from 0 on would bias the mean of Poisson noise, which is skew.
+    # Not quite 0 outside, so that a sample may come back.
+    return np.clip((_NEVER - np.abs(z) / scale) / (_NEVER - _FULLY), 1e-9, 1).astype(np.float32)
+
+
+def _agreeing(sample: Sample, time: Vector) -> NDArray[np.float32]:
+    """First weights of the samples: how near each is to the median of its pixel.
+
+    The mean of a pixel leans to what moved, and all its samples would seem wrong; the median does not, as
+    long as most frames show the same.
+    """
+    if len(time) < 3:
+        return np.ones(sample.electrons.shape, np.float32)
+    t = time.astype(np.float32)[:, None]
+    # Pixels without any sample were left out before.
+    rate = np.nanmedian(sample.electrons / t, axis=0)
+    variance = sample.variance(rate * t)
+    typical = np.median(variance / (t * t), axis=0)
+    z = np.nan_to_num((sample.electrons - rate * t) / np.sqrt(variance + t * t * typical))
+    return _weight(z, 1.0)
 
 
 def _without_scale(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
