@@ -11,6 +11,7 @@ from calibration.lights.model import LightSet
 from calibration.photometric import NormalMap
 from calibration.provenance import Array, Model
 from calibration.radiometric import RadiometricModel
+from rigs.report.merged import MergedPicture
 
 # JSON has no NaN: a number that could not be had is null there and NaN here.
 Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
@@ -129,6 +130,7 @@ class Report(Model):
     summary: str = ""
     metrics: tuple[Metric, ...] = ()
     surfaces: tuple[Surface, ...] = ()
+    merged: tuple[MergedPicture, ...] = ()
     sensor: RadiometricModel | None = None
     colour: ColourModel | None = None
     lens: LensModel | None = None

@@ -15,6 +15,7 @@ from calibration.provenance import Model
 from calibration.radiometric import RadiometricModel
 from rigs.config import ConfigError
 from rigs.report.content import Metric, Report, Surface
+from rigs.report.merged import read_merged
 from rigs.report.page import write_report
 
 _MODELS: dict[str, tuple[str, type[Model]]] = {
@@ -31,9 +32,9 @@ def report_directory(directory: Path, out: Path) -> Path:
     Parameters
     ----------
     directory : Path
-        Holds, itself or one level down, ``normals.exr`` with ``albedo.exr`` and ``depth.exr`` beside it;
-        model files (``*.json``), there or in ``models``; and ``metrics.json``. Any may be missing. Of two
-        models of one kind the first by name is shown.
+        Holds, itself or one level down, ``normals.exr`` with ``albedo.exr`` and ``depth.exr`` beside it; merged
+        radiance as ``gnomon merge`` writes it; model files (``*.json``), there or in ``models``; and
+        ``metrics.json``. Any may be missing. Of two models of one kind the first by name is shown.
     out : Path
         HTML file to write.
 
@@ -60,9 +61,12 @@ def report_directory(directory: Path, out: Path) -> Path:
     unit = "mm" if "lens" in models else "px"
     surfaces = tuple(_surface(folder, unit) for folder in folders if (folder / "normals.exr").is_file())
     metrics = _metrics(directory / "metrics.json")
-    if not surfaces and not models and not metrics:
+    merged = tuple(picture for folder in folders for picture in read_merged(folder))
+    if not surfaces and not models and not metrics and not merged:
         raise ConfigError(f"{directory}: holds no normals.exr, no models and no metrics.json")
-    report = Report(title=directory.resolve().name, surfaces=surfaces, metrics=metrics, **models)
+    report = Report(
+        title=directory.resolve().name, surfaces=surfaces, merged=merged, metrics=metrics, **models
+    )
     return write_report(out, report)
 
 

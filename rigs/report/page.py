@@ -16,6 +16,7 @@ from calibration.radiometric import RadiometricModel
 from rigs.report.content import Metric, Report
 from rigs.report.layout import number
 from rigs.report.sections import sections
+from rigs.workflows import MergeRecord
 
 
 def write_report(path: Path, report: Report) -> Path:
@@ -72,7 +73,7 @@ def _groups(metrics: tuple[Metric, ...]) -> list[tuple[str, list[Metric]]]:
     return list(groups.items())
 
 
-_Shown = RadiometricModel | ColourModel | LensModel | LightSet | NormalMap
+_Shown = RadiometricModel | ColourModel | LensModel | LightSet | NormalMap | MergeRecord
 
 
 def _models(report: Report) -> Iterator[tuple[str, _Shown]]:
@@ -85,6 +86,7 @@ def _models(report: Report) -> Iterator[tuple[str, _Shown]]:
         if model is not None:
             yield name, model
     yield from ((surface.name, surface.normals) for surface in report.surfaces)
+    yield from ((picture.record.picture, picture.record) for picture in report.merged)
 
 
 def _warnings(report: Report) -> Iterator[str]:

@@ -24,6 +24,7 @@ from rigs.report.layout import (
     scalar,
     with_sigma,
 )
+from rigs.report.merged import merged_sections
 from rigs.report.sheet import sensor_section
 
 _LENS_PARAMETERS = ("fx", "fy", "cx", "cy", "k1", "k2", "p1", "p2", "k3")
@@ -32,11 +33,14 @@ _LENS_PARAMETERS = ("fx", "fy", "cx", "cy", "k1", "k2", "p1", "p2", "k3")
 def sections(report: Report) -> Iterator[Section]:
     """Chapters in reading order: what came out first, then what it rests on.
 
-    A sensor alone is a data sheet: that it comes without surface, lens and lights needs no word.
+    A sensor alone is a data sheet, and merged radiance stands for itself: that they come without surface,
+    lens and lights needs no word.
     """
+    yield from merged_sections(report.merged)
     whole = report.surfaces or report.lens or report.lights or report.spheres or report.colour
     if report.sensor is not None and not whole:
         yield sensor_section(report.sensor)
+    if not whole and (report.merged or report.sensor is not None):
         return
     for surface in report.surfaces:
         yield _surface(surface)
