@@ -26,7 +26,8 @@ def true_lights(twin):
 
 
 def test_sensor_errors_are_percent_of_the_truth(mini):
-    truth = mini.known
+    names = ("gain", "read_noise", "dark_current", "saturation", "dsnu", "prnu", "linearity")
+    truth = mini.known.replace(bounds={f"{name}_percent": 0.1 for name in names})
     true = truth.cameras[CAMERA].sensor
 
     def spread(total):
