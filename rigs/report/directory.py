@@ -32,8 +32,8 @@ def report_directory(directory: Path, out: Path) -> Path:
     Parameters
     ----------
     directory : Path
-        Holds, itself or one level down, ``normals.exr`` with ``albedo.exr`` and ``depth.exr`` beside it; merged
-        radiance as ``gnomon merge`` writes it; model files (``*.json``), there or in ``models``; and
+        Holds, itself or one level down, ``normals.exr`` with ``albedo.exr`` and ``depth.exr`` beside it;
+        merged radiance as ``gnomon merge`` writes it; model files (``*.json``), there or in ``models``; and
         ``metrics.json``. Any may be missing. Of two models of one kind the first by name is shown.
     out : Path
         HTML file to write.
