@@ -133,9 +133,13 @@ class Stack(Sequence[NDArray[np.generic]]):
     def _shared(self, values: Sequence[object], what: str) -> object:
         if not values:
             raise SessionError(f"{self._folder}: no frame selected, so no {what}")
-        if len(set(values)) > 1:
-            listed = ", ".join(str(value) for value in dict.fromkeys(values))
-            raise SessionError(f"{self._folder}: frames differ in {what} ({listed}): select some")
+        other = next((i for i, value in enumerate(values) if value != values[0]), None)
+        if other is not None:
+            first, odd = self.records[0].file, self.records[other].file
+            raise SessionError(
+                f"{self._folder}: frames differ in {what}: {odd} has {values[other]}, {first} {values[0]}: "
+                "select some, or take it again"
+            )
         return values[0]
 
     def _read(self, record: FrameRecord) -> NDArray[np.generic]:

@@ -43,6 +43,9 @@ Patch = tuple[int, int, int, int]
 _LAMP_DRIFT = 0.01
 _BLACK_DRIFT = 0.001
 _ZEROS = 0.01
+# Nothing can be made of a view with more than this at the ceiling, or at 0.
+_LOST = 0.5
+_BLACK = 0.999
 _NAMED = 3
 
 
@@ -288,7 +291,9 @@ def _clipping(views: Sequence[_View], model: RadiometricModel) -> Iterator[Check
         return
     lit = [view for view in views if "dark" not in view.frames[0].record.shot.kinds]
     texts = clipping_texts(view.clipped for view in lit)
-    yield from (Check(name="clipping", verdict="warning", text=text) for text in texts)
+    lost = any(max(view.clipped.shares.values()) > _LOST for view in lit)
+    for text in texts:
+        yield Check(name="clipping", verdict="fail" if lost else "warning", text=text)
     if not texts:
         most = max((max(view.clipped.shares.values()) for view in lit), default=0.0)
         text = f"at most {100 * most:.2g} % of a channel is saturated in every exposure of its light"
@@ -299,7 +304,7 @@ def _clipping(views: Sequence[_View], model: RadiometricModel) -> Iterator[Check
     if dark:
         share, view = max(dark, key=lambda entry: entry[0])
         text = f"{100 * share:.0f} % of {view.name} is at 0 DN in every exposure ({len(dark)} views are so)"
-        yield Check(name="clipped black", verdict="warning", text=text)
+        yield Check(name="clipped black", verdict="fail" if share > _BLACK else "warning", text=text)
 
 
 def _frames(views: Sequence[_View]) -> Iterator[Check]:

@@ -25,7 +25,8 @@ def stack_of(session: Session, camera: str | None) -> Stack:
     Raises
     ------
     FitError
-        The session is not complete, has no frames, or the camera is not told or not there.
+        The session is not complete, has no frames, a frame without a positive exposure, or the camera is not
+        told or not there.
     """
     if not session.done:
         missing, total = len(session.pending()), len(session.plan.shots())
@@ -40,7 +41,13 @@ def stack_of(session: Session, camera: str | None) -> Stack:
         raise FitError(f"{session.path}: has cameras {', '.join(cameras)}: say which with --camera")
     if camera is not None and camera not in cameras:
         raise FitError(f"{session.path}: no frames of camera {camera!r}; it has {', '.join(cameras)}")
-    return session.stack(camera or cameras[0])
+    stack = session.stack(camera or cameras[0])
+    for record in stack.records:
+        if not record.exposure_s > 0:
+            raise FitError(
+                f"{session.path}: {record.file} has exposure {record.exposure_s:g} s: want a positive number"
+            )
+    return stack
 
 
 def of_kind(session: Session, camera: str | None, kind: str, pose: str | None = None) -> Stack:
@@ -76,6 +83,9 @@ def sensor_for(session: Session, stack: Stack, sensor: RadiometricModel | None) 
         means = [float(np.asarray(frame, np.float64).mean()) for frame in darks]
         black = float(np.mean(means)) if means and format_bits(stack.pixel_format) else 0.0
         shape = stack.shape[1:]
+        bits = format_bits(stack.pixel_format)
+        if bits is not None and black >= (2**bits - 1 if ceiling is None else ceiling):
+            raise FitError(f"{session.path}: the dark frames are saturated ({black:g} DN): was the cap on?")
         return RadiometricModel.nominal(stack.pixel_format, shape, black_dn=black, saturation_dn=ceiling)
     if sensor.shape != stack.shape[1:]:
         raise FitError(

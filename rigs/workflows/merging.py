@@ -100,7 +100,6 @@ def merge_session(
     names = {group: "-".join(part for part in group if part) for group in groups}
     if luminance is not None:
         groups = _first(groups, names, luminance)
-    out.mkdir(parents=True, exist_ok=True)
     scale: tuple[float, float] | None = None
     for group in track(groups, "merging exposures"):
         pose, light = group
@@ -118,6 +117,7 @@ def merge_session(
         )
         if luminance is not None and scale is None:
             scale = _scale(picture.radiance, luminance, names[group])
+        out.mkdir(parents=True, exist_ok=True)
         yield _write(out, names[group], picture, scale, sensor_digest, session, stack.pixel_format)
 
 
@@ -127,9 +127,9 @@ class _Label:
     def __init__(self, session: Session, stack: Stack) -> None:
         self.stack = stack
         sources = session.facts.get("files", [])
-        self.names = tuple(
-            sources[r.shot.index] if r.shot.index < len(sources) else r.file for r in stack.records
-        )
+        names = (sources[r.shot.index] if r.shot.index < len(sources) else r.file for r in stack.records)
+        # What was imported from elsewhere is told by its name; its folder says nothing and is long.
+        self.names = tuple(Path(name).name if Path(name).is_absolute() else name for name in names)
         self.session = session
 
     def say(self, index: int) -> str:

@@ -605,7 +605,7 @@ def test_import_of_foreign_images(tmp_path):
         np.testing.assert_array_equal(image, picture.dn)
         assert image.dtype == picture.dn.dtype
     with pytest.raises(
-        SessionError, match=r"differ in pixel format \(RGB8, Mono32f, BayerRG12\): select some"
+        SessionError, match=r"differ in pixel format: frames/000001.tif has Mono32f, frames/000000.tif RGB8: select some"
     ):
         _ = stack.pixel_format
     with pytest.raises(SessionError, match="differ in size"):
