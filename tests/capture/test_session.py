@@ -604,9 +604,8 @@ def test_import_of_foreign_images(tmp_path):
     for image, picture in zip(stack, pictures, strict=True):
         np.testing.assert_array_equal(image, picture.dn)
         assert image.dtype == picture.dn.dtype
-    with pytest.raises(
-        SessionError, match=r"differ in pixel format: frames/000001.tif has Mono32f, frames/000000.tif RGB8: select some"
-    ):
+    says = r"differ in pixel format: frames/000001.tif has Mono32f, frames/000000.tif RGB8: select some"
+    with pytest.raises(SessionError, match=says):
         _ = stack.pixel_format
     with pytest.raises(SessionError, match="differ in size"):
         _ = stack.shape
