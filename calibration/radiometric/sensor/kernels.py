@@ -1,0 +1,156 @@
+"""Compiled loops over the frames of a sensor series, each beside the plain numpy that says what it computes.
+
+A frame's rows are cut into bands and its columns into blocks of ``BLOCK`` pixels; all sums are integers of a
+band, added up in order afterwards, so that the result does not depend on the number of threads.
+"""
+
+from typing import Any
+
+import numba
+import numpy as np
+
+BLOCK = 16
+
+
+@numba.njit(cache=True, parallel=True, nogil=True)
+def flat_sums(first: Any, second: Any, good: Any, blocks: Any, weight: Any, total: Any, sums: Any) -> None:
+    """Class sums of two frames of one level, and the running sum of the frames.
+
+    Parameters
+    ----------
+    first, second : ndarray (h, w), uint8 or uint16
+    good : ndarray (h, w), bool
+        Pixels that count for the classes.
+    blocks : ndarray (ceil(h / BLOCK), ceil(w / BLOCK)), uint8
+        Class of each block.
+    weight : ndarray (2,), uint32
+        How often each frame enters ``total``: 0 or 1.
+    total : ndarray (h, w), uint32
+        Running sum of frames, changed in place.
+    sums : ndarray (bands, classes + 1, 3), int64
+        Written: sums of the first, of the second, of the squared difference, of each band and class; the last
+        class holds the greatest DN of the first and of the second.
+    """
+    rows, columns = first.shape
+    top = sums.shape[1] - 1
+    w0, w1 = weight[0], weight[1]
+    for band in numba.prange(blocks.shape[0]):
+        for k in range(top + 1):
+            for j in range(3):
+                sums[band, k, j] = 0
+        peak0, peak1 = np.uint32(0), np.uint32(0)
+        for row in range(band * BLOCK, min(band * BLOCK + BLOCK, rows)):
+            if w0 | w1:
+                for column in range(columns):
+                    total[row, column] += w0 * np.uint32(first[row, column]) + w1 * np.uint32(
+                        second[row, column]
+                    )
+            for column in range(columns):
+                peak0 = max(peak0, np.uint32(first[row, column]))
+                peak1 = max(peak1, np.uint32(second[row, column]))
+            for block in range(blocks.shape[1]):
+                s0, s1, s2 = np.int64(0), np.int64(0), np.int64(0)
+                for column in range(block * BLOCK, min(block * BLOCK + BLOCK, columns)):
+                    use = np.int64(good[row, column])
+                    a, b = np.int64(first[row, column]), np.int64(second[row, column])
+                    s0 += use * a
+                    s1 += use * b
+                    s2 += use * (b - a) * (b - a)
+                k = blocks[band, block]
+                sums[band, k, 0] += s0
+                sums[band, k, 1] += s1
+                sums[band, k, 2] += s2
+        sums[band, top, 0], sums[band, top, 1] = peak0, peak1
+
+
+def flat_sums_plain(
+    first: Any, second: Any, good: Any, blocks: Any, weight: Any, total: Any, sums: Any
+) -> None:
+    """``flat_sums`` in numpy; bands summed into the first."""
+    rows, columns = first.shape
+    classes = np.repeat(np.repeat(blocks, BLOCK, 0), BLOCK, 1)[:rows, :columns][good]
+    a, b = first[good].astype(np.int64), second[good].astype(np.int64)
+    sums[:] = 0
+    for j, value in enumerate((a, b, (b - a) ** 2)):
+        np.add.at(sums[0, :, j], classes, value)
+    sums[0, -1, :2] = first.max(), second.max()
+    total += weight[0] * first.astype(np.uint32) + weight[1] * second.astype(np.uint32)
+
+
+@numba.njit(cache=True, parallel=True, nogil=True)
+def dark_sums(
+    before: Any, frame: Any, good: Any, numbers: Any, total: Any, moment: Any, noise: Any, sums: Any
+) -> None:
+    """One dark frame into the running sums of its series.
+
+    Parameters
+    ----------
+    before, frame : ndarray (h, w), uint8 or uint16
+        The frame and the one before it in its level.
+    good : ndarray (h, w), bool
+        Pixels that count for ``sums``.
+    numbers : ndarray (2,), float32
+        What the frame counts in ``moment``; 1 where ``before`` is of the same level, else 0.
+    total : ndarray (h, w), uint32
+        Sum of the frames, changed in place.
+    moment, noise : ndarray (h, w), float32
+        Weighted sum of the frames and sum of squared differences, changed in place.
+    sums : ndarray (bands, 4), int64
+        Written, of each band: sum of the frame, of the squared difference, greatest DN, samples at 0 DN.
+    """
+    rows, columns = frame.shape
+    weight, pair = numbers[0], numbers[1]
+    for band in numba.prange(sums.shape[0]):
+        s0, s1, s2, s3 = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
+        for row in range(band * BLOCK, min(band * BLOCK + BLOCK, rows)):
+            for column in range(columns):
+                dn = np.float32(frame[row, column])
+                total[row, column] += np.uint32(frame[row, column])
+                moment[row, column] += weight * dn
+                difference = dn - np.float32(before[row, column])
+                noise[row, column] += pair * difference * difference
+            for column in range(columns):
+                use = np.int64(good[row, column])
+                value = np.int64(frame[row, column])
+                step = value - np.int64(before[row, column])
+                s0 += use * value
+                s1 += use * step * step
+                s2 = max(s2, value)
+                s3 += use * np.int64(value == 0)
+        sums[band, 0], sums[band, 1], sums[band, 2], sums[band, 3] = s0, s1, s2, s3
+
+
+def dark_sums_plain(
+    before: Any, frame: Any, good: Any, numbers: Any, total: Any, moment: Any, noise: Any, sums: Any
+) -> None:
+    """``dark_sums`` in numpy; bands summed into the first."""
+    step = frame.astype(np.int64) - before
+    total += frame
+    moment += numbers[0] * frame.astype(np.float32)
+    noise += numbers[1] * (step * step).astype(np.float32)
+    sums[:] = 0
+    sums[0] = frame[good].sum(dtype=np.int64), (step[good] ** 2).sum(), frame.max(), (frame[good] == 0).sum()
+
+
+@numba.njit(cache=True, parallel=True, nogil=True)
+def class_sums(image: Any, good: Any, blocks: Any, sums: Any) -> None:
+    """Sums of an image (h, w) float32 over the good pixels of each class, into ``sums`` (bands, classes)."""
+    rows, columns = image.shape
+    for band in numba.prange(blocks.shape[0]):
+        for k in range(sums.shape[1]):
+            sums[band, k] = 0.0
+        for row in range(band * BLOCK, min(band * BLOCK + BLOCK, rows)):
+            for block in range(blocks.shape[1]):
+                value = 0.0
+                for column in range(block * BLOCK, min(block * BLOCK + BLOCK, columns)):
+                    if good[row, column]:
+                        value += np.float64(image[row, column])
+                sums[band, blocks[band, block]] += value
+
+
+def class_sums_plain(image: Any, good: Any, blocks: Any, sums: Any) -> None:
+    """``class_sums`` in numpy; bands summed into the first."""
+    rows, columns = image.shape
+    classes = np.repeat(np.repeat(blocks, BLOCK, 0), BLOCK, 1)[:rows, :columns]
+    sums[:] = 0
+    np.add.at(sums[0], classes[good], image[good].astype(np.float64))
