@@ -168,6 +168,30 @@ def _reweighted(places: Any, p: Any, barred: Any, offset: Any, saturation: Any, 
 
 
 @numba.njit(cache=True, error_model="numpy", fastmath=_FAST)
+def _project(
+    places: Any, count: Any, offset: Any, bright: Any, dark: Any, both: Any, rate: Any, shaded: Any
+) -> None:
+    """Add weighted frames to two sums (``both``) or the second alone, two frames a turn."""
+    size = len(rate)
+    for j in range(0, count, 2):
+        two = j + 1 < count
+        x, y = (
+            carray(_to_uint16(places[j]), (size,)),
+            carray(_to_uint16(places[j + 1 if two else j]), (size,)),
+        )
+        b0, b1 = bright[j], bright[j + 1] if two else np.float32(0)
+        d0, d1 = dark[j], dark[j + 1] if two else np.float32(0)
+        if both:
+            for p in range(size):
+                first, second = np.float32(x[p]) - offset[p], np.float32(y[p]) - offset[p]
+                rate[p] += b0 * first + b1 * second
+                shaded[p] += d0 * first + d1 * second
+        else:
+            for p in range(size):
+                shaded[p] += d0 * (np.float32(x[p]) - offset[p]) + d1 * (np.float32(y[p]) - offset[p])
+
+
+@numba.njit(cache=True, error_model="numpy", fastmath=_FAST)
 def _cell(
     places: Any, limits: Any, total: Any, offset: Any, step: Any, dark: Any, bright: Any, pooled: Any,
     final: Any, table: Any, barred: Any, rate: Any, variance: Any, inverse: Any, spread: Any,
@@ -183,44 +207,56 @@ def _cell(
     while saturated < n - valid and np.float32(limits[n - 1 - saturated, 0]) >= saturation:
         saturated += 1
     by_table = spread
-    if valid + saturated == n and valid > 0 and np.float32(limits[valid - 1, 0]) >= pooled[valid - 1, 0]:
-        # Light is all that matters here: every electron counts the same, and sums of integers do.
-        scale, share = pooled[valid - 1, 1], pooled[valid - 1, 2]
+    # Where light is all that matters every electron counts the same, and sums of integers do.
+    light = valid > 0 and np.float32(limits[valid - 1, 0]) >= pooled[valid - 1, 0]
+    scale, drop = (pooled[valid - 1, 1], pooled[valid - 1, 2]) if light else (zero, zero)
+    if light and valid + saturated == n:
         slope, floor, mean = pooled[valid - 1, 3], pooled[valid - 1, 4], pooled[valid - 1, 5]
         if spread:
             for p in range(size):
-                value = np.float32(total[p]) * scale - offset[p] * share
+                value = np.float32(total[p]) * scale - offset[p] * drop
                 rate[p] = value
                 variance[p] = value * slope + floor
             for p in range(size if len(inverse) > 1 else 0):
                 inverse[p] = mean
         else:
             for p in range(size):
-                rate[p] = np.float32(total[p]) * scale - offset[p] * share
+                rate[p] = np.float32(total[p]) * scale - offset[p] * drop
         by_table = False
     elif valid == 0 and saturated == n:
         for p in range(size):
             rate[p] = nan
     else:
-        trust = np.empty(size, np.float32)
+        trust = np.ones(size, np.float32)
+        shaded = np.zeros(size, np.float32)
+        mixed = saturated == 0 and n > 1 and not light
         if valid == 0:
             # nothing shorter could tell how much of the shortest frame's noise the ceiling cut off
             x = carray(_to_uint16(places[0]), (size,))
+            per_dn = step[0, 0]
             for p in range(size):
                 dn = np.float32(x[p])
-                rate[p] = (dn - offset[p]) * step[0, 0] if dn < saturation else nan
+                rate[p] = (dn - offset[p]) * per_dn if dn < saturation else nan
                 trust[p] = one if dn < edge else zero
+        elif light:
+            for p in range(size):
+                rate[p] = np.float32(total[p]) * scale - offset[p] * drop
         else:
             for p in range(size):
                 rate[p] = zero
-                trust[p] = one
-            for j in range(valid):
-                weight = bright[valid - 1, j]
-                x = carray(_to_uint16(places[j]), (size,))
-                for p in range(size):
-                    rate[p] += weight * (np.float32(x[p]) - offset[p])
+        if not light and (valid > 0 or mixed):
+            _project(
+                places,
+                n if mixed else valid,
+                offset,
+                bright[max(valid, 1) - 1],
+                dark,
+                valid > 0,
+                rate,
+                shaded,
+            )
         for j in range(max(valid, 1), n - saturated):
-            scale, top, per = step[j, 0], step[j, 1], step[j, 2]
+            factor, top, per = step[j, 0], step[j, 1], step[j, 2]
             lift, lift0, gain = step[j, 3], step[j, 4], step[j, 6]
             x = carray(_to_uint16(places[j]), (size,))
             for p in range(size):
@@ -230,15 +266,9 @@ def _cell(
                 part = z if z > zero else zero
                 part = part if part < one else one
                 correction = electrons * lift + lift0 if part == z else zero
-                rate[p] += gain * (part * (electrons * scale - rate[p]) + correction)
+                rate[p] += gain * (part * (electrons * factor - rate[p]) + correction)
                 trust[p] = part if part < trust[p] else trust[p]
-        if saturated == 0 and n > 1:
-            shaded = np.zeros(size, np.float32)
-            for j in range(n):
-                weight = dark[j]
-                x = carray(_to_uint16(places[j]), (size,))
-                for p in range(size):
-                    shaded[p] += weight * (np.float32(x[p]) - offset[p])
+        if mixed:
             limit, p0, p1, q0, q1 = final[3], final[4], final[5], final[6], final[7]
             for p in range(size):
                 difference = rate[p] - shaded[p]
@@ -251,20 +281,23 @@ def _cell(
                 rate[p] = shaded[p] + share * difference if trust[p] == one else rate[p]
     if by_table:
         scaled = np.empty(size, np.float32)
-        per_rate = final[10]
+        per_rate, none, slope_none, least = final[10], final[11], final[12], final[13]
         for p in range(size):
             longest = rate[p] * per_rate
             scaled[p] = longest if longest > lowest else lowest
         codes = scaled.view(np.int32)
         base, last = np.int32(final[8]), np.int32(table.shape[1] - 2)
         for p in range(size):
-            # a rate that is NaN has some code: made NaN below
             code = (codes[p] >> SHIFT) - base
             code = code if code > 0 else 0
             code = code if code < last else last
             part = np.float32(codes[p] & _REST) * _PER_STEP
             low, high = table[0, code], table[0, code + 1]
-            variance[p] = low + part * (high - low) + zero * rate[p]
+            found = low + part * (high - low)
+            # below zero the line goes on, as it must on average, but not far
+            line = none + rate[p] * slope_none
+            line = least if line < least else line
+            variance[p] = found if rate[p] * per_rate > lowest else line
         for p in range(size if len(inverse) > 1 else 0):
             code = (codes[p] >> SHIFT) - base
             code = code if code > 0 else 0
@@ -322,6 +355,7 @@ def _tile(
     cells = (size + CELL - 1) // CELL
     total = np.zeros(size, np.uint32)
     limits = np.empty((cells, padded, 2), np.uint16)
+    sound = np.ones(cells, np.bool_)  # all frames up to here are below the ramp
     edge = final[1]
     for j in range(0, padded, 3):
         for c in range(cells):
@@ -331,11 +365,11 @@ def _tile(
             x1 = carray(_to_uint16(places[j + 1] + start), (length,))
             x2 = carray(_to_uint16(places[j + 2] + start), (length,))
             _limits(x0, x1, x2, limits[c, j : j + 3])
-            if np.float32(limits[c, j, 1]) < edge:
-                count = 1
-                while count < 3 and np.float32(limits[c, j + count, 1]) < edge:
-                    count += 1
-                # frames of a cell that is not valid up to here are summed in vain, and not used
+            count = 0
+            while sound[c] and count < 3:
+                sound[c] = np.float32(limits[c, j + count, 1]) < edge
+                count += sound[c]
+            if count > 0:
                 _add(x0, x1, x2, count, total[CELL * c : CELL * c + length])
     here = np.empty(n, np.uint64)
     inverse = np.empty(CELL if maps[5] > 0 else 1, np.float32)

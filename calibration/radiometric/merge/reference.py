@@ -103,22 +103,23 @@ def _linear(
 
 
 def _cell(x: Numbers, offset: Numbers, weights: Weights) -> _Estimate:
-    saturation, edge, lowest, limit, p0, p1, q0, q1, base, _, longest = weights.final
+    saturation, edge, lowest, limit, p0, p1, q0, q1, base, _, longest, none, slope, least = weights.final
     n = len(x)
     whole, gone = x.max(axis=1) < edge, x.min(axis=1) >= saturation
     valid = int(np.argmin(whole)) if not whole.all() else n
     saturated = int(np.argmin(gone[::-1])) if not gone.all() else n
     electrons = x - offset
-    if valid and valid + saturated == n and x[valid - 1].min() >= weights.pooled[valid - 1, 0]:
-        _, scale, share, slope, floor, mean = weights.pooled[valid - 1]
+    light = bool(valid) and x[valid - 1].min() >= weights.pooled[valid - 1, 0]
+    if light:
+        _, scale, share, rise, floor, mean = weights.pooled[valid - 1]
         rate = x[:valid].sum(axis=0) * scale - offset * share
-        return _Estimate(rate, rate * slope + floor, np.full(len(rate), mean))
-    if valid:
+        if valid + saturated == n:
+            return _Estimate(rate, rate * rise + floor, np.full(len(rate), mean))
+    elif valid:
         rate = weights.bright[valid - 1, :valid] @ electrons[:valid]
-        trust = np.ones(len(rate))
     else:
         rate = np.where(x[0] < saturation, electrons[0] * weights.step[0, 0], np.nan)
-        trust = (x[0] < edge).astype(np.float64)
+    trust = np.ones(len(rate)) if valid else (x[0] < edge).astype(np.float64)
     for j in range(max(valid, 1), n - saturated):
         scale, top, per, lift, lift0, _, gain = weights.step[j]
         z = top - x[j] * per
@@ -126,7 +127,7 @@ def _cell(x: Numbers, offset: Numbers, weights: Weights) -> _Estimate:
         correction = np.where(part == z, electrons[j] * lift + lift0, 0)
         rate = rate + gain * (part * (electrons[j] * scale - rate) + correction)
         trust = np.minimum(trust, part)
-    if saturated == 0 and n > 1:
+    if saturated == 0 and n > 1 and not light:
         dark = weights.dark @ electrons
         at = np.clip(dark, 0, limit)
         for _ in range(2):
@@ -138,6 +139,7 @@ def _cell(x: Numbers, offset: Numbers, weights: Weights) -> _Estimate:
     entry = np.clip((bits >> _SHIFT) - int(base), 0, weights.table.shape[1] - 2)
     part = (bits & ((1 << _SHIFT) - 1)) / 2.0**_SHIFT
     variance = weights.table[0, entry] * (1 - part) + weights.table[0, entry + 1] * part
+    variance = np.where(rate * longest > lowest, variance, np.maximum(none + slope * rate, least))
     return _Estimate(rate, variance + 0 * rate, weights.table[1, entry] + 0 * rate)
 
 

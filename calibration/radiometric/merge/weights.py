@@ -14,6 +14,8 @@ Numbers = NDArray[np.float64]
 _DARK_AT = 1.0
 # The pooled sum of all electrons serves where it costs less than this share of the variance.
 _POOLED_LOSS = 0.01
+# A rate that noise made negative claims at least this share of the variance without light.
+_LEAST = 0.4
 # Width of the ramp below saturation, in sigmas of a sample.
 _RAMP_SIGMAS = 2.0
 # Reach of the table about a ceiling, in sigmas of a sample, and nodes of its integrals.
@@ -57,10 +59,10 @@ class Weights(NamedTuple):
     pooled : ndarray (n, 6)
         Frames 0..m summed: least DN of frame m where it serves; DN to rate; offset to rate; slope and floor
         of its variance; mean 1 / t.
-    final : ndarray (11,)
+    final : ndarray (14,)
         Saturation and lower end of the ramp in DN; lowest electrons of the table; highest rate of the mix,
         and its share (p0 + p1 r) / (q0 + q1 r) of the bright estimate; first code of the table; floor in
-        e-^2; longest exposure.
+        e-^2; longest exposure; variance without light, its slope against the rate, and the least claimed.
     table : ndarray (2, k)
         Variance and mean 1 / t of the estimate where the longest exposure would collect so many electrons,
         256 steps an octave.
@@ -122,10 +124,18 @@ def weights_of(exposures: tuple[float, ...], noise: Noise) -> Weights:
     mixed[rates >= limit] = 1.0
     table = _variances(rates, mixed, t, noise, dark, bright[-1], share)
     final = np.array(
-        [noise.saturation, edge - ramp, electrons[0], limit, p0, p1, q0, q1, codes[0], floor, t[-1]],
+        [noise.saturation, edge - ramp, electrons[0], limit, p0, p1, q0, q1, codes[0], floor, t[-1],
+         *_without_light(t, floor, dark, bright[-1], p0 / q0)],
         np.float64,
-    )
+    )  # fmt: skip
     return Weights(step, dark / noise.gain, bright / noise.gain, _pooled(t, noise), final, table)
+
+
+def _without_light(t: Numbers, floor: float, dark: Numbers, bright: Numbers, share: float) -> Numbers:
+    """Variance at no light, its slope against the rate, and the least that is claimed below zero."""
+    squares = (dark + share * (bright - dark)) ** 2
+    none = floor * squares.sum()
+    return np.array([none, np.sum(squares * t), _LEAST * none])
 
 
 def ramp_dn(noise: Noise) -> float:
