@@ -65,8 +65,8 @@ def number(value: float | None, sigma: float | None = None) -> str:
     if value is None or not math.isfinite(value):
         return "–"
     if sigma is not None and sigma > 0 and math.isfinite(sigma):
-        decimals = min(max(1 - math.floor(math.log10(sigma)), 0), 9)
-        text = f"{value:.{decimals}f}"
+        decimals = max(1 - math.floor(math.log10(sigma)), 0)
+        text = f"{value:.{decimals}f}" if decimals <= 9 else f"{value:.1e}"
     else:
         text = f"{value:.4g}"
         if "e" in text and 1 <= abs(value) < 1e7:

@@ -263,7 +263,9 @@ def _figures(sheet: SensorSheet, gain: float) -> Iterator[Figure]:
         sheet_plots.sensitivity(sheet, gain),
         "Sensitivity",
         "Mean above dark over the light, with a straight line",
-        "The slope over photons is the responsivity R = K η.",
+        "A straight line up to saturation."
+        if sheet.responsivity_dn_per_photon is None
+        else "The slope is the responsivity R, the product of K and η.",
     )
     if sheet.linearity is not None:
         yield figure(
@@ -291,7 +293,7 @@ def _figures(sheet: SensorSheet, gain: float) -> Iterator[Figure]:
             ("DSNU", power[:2], sheet.dsnu_e, "e⁻"),
             ("PRNU", power[2:], sheet.prnu_percent, "%"),
         ):
-            if np.isfinite(pair).any():
+            if np.any(np.nan_to_num(pair) > 0):
                 yield figure(
                     sheet_plots.spectrogram(frequency, pair[0], pair[1], part, unit),
                     f"Spectrogram of the {name}",

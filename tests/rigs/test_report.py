@@ -312,6 +312,7 @@ def test_a_number_that_could_not_be_had_is_null_in_json_and_comes_back(tmp_path:
         (3001.234, 0.5, "3001.23"),
         (3001.234, 12.0, "3001"),
         (0.0312345, None, "0.03123"),
+        (-7.84e-14, 1.4e-13, "−7.8e−14"),
         (123456.0, None, "123456"),
         (-1.5, None, "−1.5"),
         (math.nan, None, "–"),
