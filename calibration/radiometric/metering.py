@@ -15,7 +15,8 @@ from calibration.radiometric.vignetting import colour_planes
 Float = NDArray[np.float64]
 
 PER_OCTAVE = 16
-_CLEAR_SNR = 10.0  # below it a sample is averaged with its neighbours before it is counted
+_CLEAR_SNR = 50.0  # below it a sample stands for its neighbourhood, unless it is clearly another
+_ANOTHER_SIGMAS = 4.0
 _SEEN_SIGMAS = 3.0
 _CLEAR_OF_SATURATION = 4.0  # sigma of a sample
 
@@ -176,14 +177,16 @@ class Well:
 def _calmed(
     value: NDArray[np.float32], variance: NDArray[np.float32], finite: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Light of each sample, of its neighbourhood where it is noisy itself, and whether any is seen."""
+    """Light of each sample, of its neighbourhood where noise alone parts them, and whether any is seen."""
     clear = np.where(finite, value, 0).astype(np.float32)
     spread = np.where(finite, variance, 0).astype(np.float32)
     size = (5, 5)
     count = np.maximum(cv2.blur(finite.astype(np.float32), size), np.float32(1e-6))
     mean = cv2.blur(clear, size) / count
     of_mean = cv2.blur(spread, size) / count / np.maximum(count * 25, 1)
-    noisy = clear < _CLEAR_SNR * np.sqrt(spread)
+    own = np.sqrt(spread)
+    # Noise would make the dark end of the scene look darker than it is.
+    noisy = (clear < _CLEAR_SNR * own) & (np.abs(clear - mean) < _ANOTHER_SIGMAS * own)
     rate = np.where(noisy, mean, clear)
     sigma = np.sqrt(np.where(noisy, of_mean, spread))
     return rate, np.asarray((rate > _SEEN_SIGMAS * sigma) & (rate > 0))
