@@ -106,8 +106,8 @@ def find_exposures(sample: Sample, exposure_s: ArrayLike) -> Exposures:
         # Each half has a scale of its own.
         apart -= apart[both].mean() if both.any() else 0
         systematic = 0.5 * np.sqrt(np.maximum(apart**2 - noise**2, 0))
-    # One half alone may hold too few samples of a frame to be compared.
-    systematic[~np.isfinite(noise)] = 0
+    # A frame that only one half sees cannot be compared; it is as bad as the worst that can.
+    systematic[~both] = systematic[both].max() if both.any() else np.nan
     systematic[~np.isfinite(sigma)] = np.nan
     return Exposures(told, np.exp(found), sigma, systematic)
 

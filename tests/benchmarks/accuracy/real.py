@@ -6,7 +6,7 @@ Prints one table and exits with 1 when a bound is missed.
 
 The sets and their makers: PSM (S. Seitz, University of Washington), two spheres (Xiong et al., TPAMI 2015),
 Bouguet's first calibration example, EMVA 1288 set 001 (Basler), the memorial church (Debevec and Malik,
-SIGGRAPH 1997), DiLiGenT (Shi et al., TPAMI 2019).
+SIGGRAPH 1997), a raw exposure stack (B. Llanos), DiLiGenT (Shi et al., TPAMI 2019).
 """
 
 import argparse
@@ -21,6 +21,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from emva import emva
+from exposure_stack import exposure_stack
 from numpy.typing import NDArray
 from scipy.io import loadmat
 
@@ -81,10 +82,10 @@ def write_manifest(folder: Path, rows: Iterable[Mapping[str, object]]) -> Path:
     return path
 
 
-def bring_in(work: Path, name: str, rows: Iterable[Mapping[str, object]]) -> None:
+def bring_in(work: Path, name: str, rows: Iterable[Mapping[str, object]], options: str = "") -> None:
     """Import the pictures of ``rows`` as the session ``work/name``."""
     write_manifest(work / f"{name}-photos", rows)
-    gnomon(IMPORT, work=work, name=name)
+    gnomon(f"{IMPORT} {options}", work=work, name=name)
 
 
 # --- psm: chrome ball -> distant lights; gray ball, buddha, cat, horse -> normals to report
@@ -325,6 +326,7 @@ SETS: dict[str, Callable[[Path, Path], Rows]] = {
     "lens/bouguet": bouguet,
     "emva1288/set001": lambda data, work: emva(data, work, gnomon),
     "memorial": memorial,
+    "raw_stack": lambda data, work: exposure_stack(data, work, bring_in, gnomon),
     "diligent/ballPNG": diligent,
 }
 
