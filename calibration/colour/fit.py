@@ -3,6 +3,7 @@
 from typing import Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.linalg import null_space
 from scipy.optimize import least_squares
 
@@ -100,7 +101,7 @@ def fit_colour(
         raise FitError(f"chart: {grey.sum()} of its 6 greys can be used, want 3: {', '.join(names)}")
     target = _target(reference)
     stray = _check_greys(view.mean[grey, 1], target.rgb[grey, 1])
-    level = _white(view.mean[grey], view.sigma[grey], target.rgb[grey])
+    level = _white(view, usable, grey, target.rgb)
     gains = level[1] / level
     colour = view.mean[usable] * gains / level[1]
     noise = view.sigma[usable] * gains / level[1]
@@ -138,7 +139,7 @@ def fit_colour(
         max_delta_e=float(best.difference.max()),
         cross_validated_delta_e=float(best.left_out.mean()),
         stray_light=stray[0],
-        unevenness=view.unevenness,
+        unevenness=view.unevenness if np.isfinite(view.unevenness) else None,
         corners=view.corners,
         quality=Quality(
             residual_rms=float(np.sqrt(np.mean(best.difference**2))),
@@ -161,11 +162,15 @@ def _target(reference: Reference) -> _Target:
     return _Target(rgb, lab, np.asarray(to_xyz, np.float64), reference.illuminant)
 
 
-def _white(mean: Float, sigma: Float, reference: Float) -> Float:
+def _white(view: ChartView, usable: NDArray[np.bool_], grey: NDArray[np.bool_], known: Float) -> Float:
     """Camera colour (3,) of a perfect diffuser, from the greys."""
-    ratio = mean / reference
-    # The greys differ from each other by about 1 % whatever the noise.
-    weight = 1 / ((sigma / reference) ** 2 + (0.01 * ratio) ** 2)
+    mean, sigma, level = view.mean[grey], view.sigma[grey], known[grey, 1:2]
+    # The greys have a little colour of their own; a first matrix tells well enough what it does.
+    scale = 1 / (known[usable, 1:2] + 0.05)
+    to_camera = np.linalg.lstsq(known[usable] * scale, view.mean[usable] * scale, rcond=None)[0]
+    ratio = (mean - (known[grey] - level) @ to_camera) / level
+    # They differ from each other by about 1 % whatever the noise.
+    weight = 1 / ((sigma / level) ** 2 + (0.01 * ratio) ** 2)
     return np.asarray((weight * ratio).sum(axis=0) / weight.sum(axis=0))
 
 
@@ -237,7 +242,7 @@ def _minimise(start: Float, basis: Float, terms: Float, target: _Target, weight:
             (_jacobian(free, basis, terms, target) * weight[:, None, None]).reshape(-1, len(free))
         )
 
-    return np.asarray(least_squares(residual, start, jacobian, method="lm", xtol=1e-12, ftol=1e-12).x)
+    return np.asarray(least_squares(residual, start, jacobian, method="lm", max_nfev=60).x)
 
 
 def _jacobian(free: Float, basis: Float, terms: Float, target: _Target) -> Float:
@@ -249,14 +254,10 @@ def _jacobian(free: Float, basis: Float, terms: Float, target: _Target) -> Float
 
 def _slopes_of_rgb(rgb: Float, target: _Target) -> Float:
     """Slopes (n, 3, 3) of the components by linear Rec.709, by central differences."""
-    step = 1e-6 * (np.abs(rgb).max(axis=-1, keepdims=True) + 1e-3)
-    out = np.empty((len(rgb), 3, 3))
-    for channel in range(3):
-        shift = np.zeros(3)
-        shift[channel] = 1
-        high, low = (components(target.lab, target.look(rgb + sign * step * shift)) for sign in (1, -1))
-        out[..., channel] = (high - low) / (2 * step)
-    return out
+    step = 1e-6 * (np.abs(rgb).max(axis=-1) + 1e-3)
+    shift = step[:, None] * np.eye(3)[:, None, :]
+    high, low = components(target.lab, target.look(rgb + np.stack([shift, -shift])))
+    return np.asarray(np.moveaxis((high - low) / (2 * step[:, None]), 0, -1))
 
 
 def _noise_slopes(colour: Float, matrix: Float, target: _Target, method: Method) -> Float:
@@ -292,7 +293,7 @@ def _warnings(view: ChartView, names: list[str], stray: tuple[float, float]) -> 
 
 def _patches(
     view: ChartView,
-    usable: Float,
+    usable: NDArray[np.bool_],
     best: _Solution,
     colour: Float,
     target: _Target,
@@ -304,18 +305,7 @@ def _patches(
     for number, name in enumerate(PATCHES):
         known = tuple(float(value) for value in reference.lab[number])
         if number not in rows:
-            fault = view.faults.get(number, "black")
-            nothing = (np.nan,) * 3
-            out.append(
-                PatchResidual(
-                    name=name,
-                    reference=known,
-                    measured=nothing,
-                    delta_e=np.nan,
-                    left_out_delta_e=np.nan,
-                    fault=fault,
-                )
-            )
+            out.append(PatchResidual(name=name, reference=known, fault=view.faults.get(number, "black")))
             continue
         row = rows[number]
         out.append(

@@ -27,10 +27,10 @@ class PatchResidual(Model):
     ----------
     name : str
     reference, measured : (float, float, float)
-        L*a*b* under the reference's white. ``measured`` is NaN where the patch was not used.
-    delta_e : float
-        CIEDE2000 of the two; NaN where not used.
-    left_out_delta_e : float
+        L*a*b* under the reference's white. What was measured is None where the patch was not used.
+    delta_e : float or None
+        CIEDE2000 of the two.
+    left_out_delta_e : float or None
         The same, from the fit without this patch: what a colour that is not on the chart may expect.
     sigma : float
         What the noise of the image alone does to ``delta_e``, rms.
@@ -40,9 +40,9 @@ class PatchResidual(Model):
 
     name: str
     reference: tuple[float, float, float]
-    measured: tuple[float, float, float]
-    delta_e: float
-    left_out_delta_e: float
+    measured: tuple[float, float, float] | None = None
+    delta_e: float | None = None
+    left_out_delta_e: float | None = None
     sigma: float = 0.0
     fault: str = ""
 
@@ -74,9 +74,9 @@ class ColourModel(Model):
         CIEDE2000 over the patches used; the last with each patch left out in turn, mean.
     stray_light : float
         Light added to every patch, as a share of the white's, that the greys tell of (not corrected).
-    unevenness : float
+    unevenness : float or None
         Range of the light over the chart, relative, as the slopes inside the patches tell (not corrected);
-        NaN where they do not.
+        None where they do not.
     corners : ndarray (4, 2) or None, px
         Where the chart was: dark skin, bluish green, black, white.
     picture : ndarray (h, w, 3), float32, or None
@@ -106,7 +106,7 @@ class ColourModel(Model):
     max_delta_e: float
     cross_validated_delta_e: float
     stray_light: float = 0.0
-    unevenness: float = float("nan")
+    unevenness: float | None = None
     corners: Array | None = None
     picture: Array | None = None
     outlines: Array | None = None

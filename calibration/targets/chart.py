@@ -152,23 +152,31 @@ def read_chart(image: NDArray[Any], corners: ArrayLike) -> ChartView:
         corners = np.roll(corners, -1, axis=0)
     start = cv2.getPerspectiveTransform(_OUTLINE.astype(np.float32), corners.astype(np.float32))
     plane, shifts = _refine(image, np.asarray(start, np.float64))
+    seen = _measure(image, plane, shifts)
+    if len(seen.faults) == len(PATCHES):
+        raise FitError(f"chart: no patch can be read: {seen.faults[0]}")
     best: tuple[float, ChartView] | None = None
-    for flip in (
-        np.eye(3),
-        np.diag([-1.0, -1.0, 1.0]) + np.array([[0, 0, _COLUMNS], [0, 0, _ROWS], [0, 0, 0]]),
-        np.diag([-1.0, 1.0, 1.0]) + np.array([[0, 0, _COLUMNS], [0, 0, 0], [0, 0, 0]]),
-        np.diag([1.0, -1.0, 1.0]) + np.array([[0, 0, 0], [0, 0, _ROWS], [0, 0, 0]]),
-    ):
-        order = _number(_map(flip, _CENTRES))
-        view = _measure(image, plane @ flip, shifts[order])
-        greyness = _ramp(view.mean[GREYS])
+    for signs in ((1, 1), (-1, -1), (-1, 1), (1, -1)):
+        turn = np.diag([*signs, 1.0])
+        turn[:2, 2] = [length * (sign < 0) for sign, length in zip(signs, (_COLUMNS, _ROWS), strict=True)]
+        order = _number(_map(turn, _CENTRES))
+        greyness = _ramp(seen.mean[order[GREYS]])
         if greyness is not None and (best is None or greyness < best[0]):
-            best = greyness, view
-        if len(view.faults) == len(PATCHES):
-            raise FitError(f"chart: no patch can be read: {view.faults[0]}")
+            best = greyness, _turned(seen, order, _map(plane @ turn, _OUTLINE))
     if best is None:
         raise FitError("chart: no row of six greys from white to black is where the corners put it")
     return best[1]
+
+
+def _turned(view: ChartView, order: NDArray[np.int64], corners: Float) -> ChartView:
+    return view._replace(
+        corners=corners,
+        quads=view.quads[order],
+        mean=view.mean[order],
+        sigma=view.sigma[order],
+        pixels=view.pixels[order],
+        faults={k: view.faults[n] for k, n in enumerate(order.tolist()) if n in view.faults},
+    )
 
 
 def _check(image: NDArray[Any]) -> None:
@@ -392,7 +400,9 @@ def _patch(samples: Float, at: Float, place: NDArray[np.int64]) -> tuple[Float, 
     size = np.bincount(block)
     if np.sum(size >= _BLOCK) >= 12:
         sums = np.stack([np.bincount(block, weights=residual[:, c]) for c in range(3)], axis=-1)
-        sigma = np.sqrt((sums**2).sum(axis=0)) / count
+        # The plane took three of the blocks' freedoms.
+        free = 1 - 3 * float((size**2).sum()) / count**2
+        sigma = np.sqrt((sums**2).sum(axis=0) / free) / count
     else:
         # Too few blocks for a scatter: a demosaiced channel has one sample of its own in four.
         sigma = 2 * residual.std(axis=0, ddof=3) / np.sqrt(count)

@@ -1,5 +1,7 @@
 """The colour model's chapter of the page: the chart as found, its patches beside the reference, their ΔE."""
 
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -57,7 +59,7 @@ def colour_section(model: ColourModel) -> Section:
         ("White level", number(model.white_level)),
         ("Stray light", f"{100 * model.stray_light:.2f} % of the white".replace("-", "−")),
     ]
-    if np.isfinite(model.unevenness):
+    if model.unevenness is not None:
         rows.append(("Light over the chart", f"varies by {100 * model.unevenness:.1f} %"))
     tables = (_matrix_table(model), *((_patch_table(model),) if model.patches else ()))
     return Section("Colour", tuple(figures), (*rows, *quality_rows(model.quality)), tuple(missing), tables)
@@ -77,7 +79,7 @@ def _matrix_table(model: ColourModel) -> Table:
 def _patch_table(model: ColourModel) -> Table:
     rows = []
     for patch in model.patches:
-        if patch.fault:
+        if patch.measured is None or patch.delta_e is None or patch.left_out_delta_e is None:
             rows.append((patch.name, _lab(patch.reference), "–", "–", "–", patch.fault))
         else:
             rows.append(
@@ -102,6 +104,10 @@ def _shown(lab: NDArray[np.float64], model: ColourModel) -> Float:
     """SRGB 0..1 of L*a*b* under the reference's white, for the screen."""
     to_rgb = np.linalg.inv(rgb_to_xyz()) @ adaptation(model.illuminant, ILLUMINANTS["D65"])
     return encode_srgb(lab_to_xyz(lab, model.illuminant) @ to_rgb.T)
+
+
+def _values(values: Iterable[float | None]) -> list[float]:
+    return [np.nan if value is None else value for value in values]
 
 
 def _found(model: ColourModel) -> bytes:
@@ -129,13 +135,13 @@ def _patches(model: ColourModel) -> bytes:
     from matplotlib.patches import Rectangle
 
     reference = _shown(np.array([patch.reference for patch in model.patches]), model)
-    measured = _shown(np.array([patch.measured for patch in model.patches]), model)
+    measured = _shown(np.array([patch.measured or patch.reference for patch in model.patches]), model)
     with drawing(4.2, 2.95) as (drawn, axes):
         for index, patch in enumerate(model.patches):
             row, column = divmod(index, 6)
             axes.add_patch(Rectangle((column + 0.04, row + 0.04), 0.46, 0.92, color=reference[index]))
             dark = patch.reference[0] < 55
-            if patch.fault:
+            if patch.delta_e is None:
                 text = "left\nout"
                 box = Rectangle(
                     (column + 0.5, row + 0.04), 0.46, 0.92, fill=False, edgecolor=GRAY, hatch="///"
@@ -159,11 +165,21 @@ def _differences(model: ColourModel) -> bytes:
     names = [patch.name for patch in model.patches]
     place = np.arange(len(names))
     with drawing(8.6, 2.7) as (drawn, axes):
-        axes.bar(place, [patch.delta_e for patch in model.patches], color=BLUE, width=0.7, label="in the fit")
+        axes.bar(
+            place,
+            _values(patch.delta_e for patch in model.patches),
+            color=BLUE,
+            width=0.7,
+            label="in the fit",
+        )
         axes.plot(
-            place, [patch.left_out_delta_e for patch in model.patches], "o", color=ORANGE, markersize=4,
+            place,
+            _values(patch.left_out_delta_e for patch in model.patches),
+            "o",
+            color=ORANGE,
+            markersize=4,
             label="left out of the fit",
-        )  # fmt: skip
+        )
         axes.axhline(model.mean_delta_e, color=INK, linewidth=0.8, label=f"mean {model.mean_delta_e:.2f}")
         axes.set_xticks(place, names, rotation=60, ha="right", rotation_mode="anchor")
         axes.set_ylabel("ΔE2000")
