@@ -250,12 +250,25 @@ def _merged(
         )
     for index in np.flatnonzero(moved > 0):
         warnings.append(f"{label.say(int(index))}: {100 * moved[index]:.2g} % moved and left out")
-    if not np.isnan(residuals.total) and not _CHI2[0] <= residuals.total <= _CHI2[1]:
+    if (
+        model.counts_electrons
+        and not np.isnan(residuals.total)
+        and not _CHI2[0] <= residuals.total <= _CHI2[1]
+    ):
         worst = "".join(f", {name} {value:.3g}" for name, value in residuals.by_colour.items())
         warnings.append(
             f"reduced chi^2 of the residuals is {residuals.total:.3g}{worst}: "
             + ("more" if residuals.total > 1 else "less")
             + " than the noise explains; sigma is not to be trusted to better than its root"
+        )
+    if not model.counts_electrons:
+        # Of floats nobody knows the noise: there is nothing to judge the residuals by.
+        residuals = residuals._replace(
+            total=np.nan,
+            robust=np.nan,
+            by_frame=np.full(count, np.nan),
+            by_colour={},
+            by_signal=np.empty((0, 4)),
         )
     how: dict[str, Any] = {}
     if any(mask is not None for mask in masks):

@@ -147,12 +147,13 @@ def with_noise(model: RadiometricModel, noise: StackNoise) -> RadiometricModel:
 def _levels(
     difference: NDArray[np.float64], level: NDArray[np.float64], ratio: float
 ) -> list[tuple[float, float, float, float]]:
-    edges = np.unique(np.quantile(level, np.linspace(0, 1, _BINS + 1)))
+    bins = min(_BINS, max(len(level) // _FEWEST, 1))
+    edges = np.unique(np.quantile(level, np.linspace(0, 1, bins + 1)))
     index = np.searchsorted(edges[1:-1], level, side="right")
     rows = []
     for k in range(len(edges) - 1):
         here = difference[index == k]
-        if len(here) >= _FEWEST:
+        if len(here) >= _FEWEST / 2:
             # Two pixels, each of two samples: ratio times the brighter signal twice, and the fixed noise.
             signal = 2 * level[index == k].mean() * ratio * (1 + ratio)
             rows.append((signal, 2 * (1 + ratio**2), clipped_variance(here), float(len(here))))
