@@ -22,8 +22,9 @@ from capture.session import Session
 from rigs import interchange
 
 COMMANDS = (
-    "rig check", "capture", "session verify", "import folder", "calibrate sensor", "calibrate response",
-    "calibrate lens", "calibrate lights", "merge", "reconstruct", "report", "devices", "demo",
+    "rig check", "capture", "session verify", "import folder", "import emva",
+    "calibrate sensor", "calibrate response", "calibrate lens", "calibrate lights",
+    "merge", "reconstruct", "report", "devices", "demo",
 )  # fmt: skip
 BOARD = "charuco 5x4 23 11.5 DICT_4X4_50"
 
@@ -365,6 +366,8 @@ LENS_FILE = " --lens {models}/lens.json"
         (RECONSTRUCT, 4, "give --lens"),
         ("merge {bad}/empty --out {bad}/out", 2, "is not a session"),
         # import
+        ("import emva {bad}/none.txt {new}", 2, "none.txt: cannot be read"),
+        ("import emva {bad}/empty {new}", 2, "no EMVA 1288 descriptor"),
         ("import folder {bad}/none {new}", 2, "manifest.csv: not found"),
         ("import folder {bad}/import-missing {new}", 2, "row 3, column file: b.png not found"),
         ("import folder {bad}/import-kind {new}", 2, "row 2, column kind: unknown kind 'objekt'"),
