@@ -23,6 +23,8 @@ def model_name(path: Path) -> Path:
 
     if path.suffix != ".json":
         raise ConfigError(f"{path}: want a file that ends in .json")
+    if path.is_dir():
+        raise ConfigError(f"{path}: is a folder, want a file")
     return path
 
 

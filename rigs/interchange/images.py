@@ -71,7 +71,7 @@ def read_image(path: Path, *, bayer: str | None = None) -> Picture:
     ------
     ImageError
         Unknown, damaged, camera raw, several pages, a palette, real transparency, or samples other than
-        unsigned 8 or 16 bits or float; colour where ``bayer`` wants a mosaic.
+        unsigned 8 or 16 bits or float; NaN or infinite; colour where ``bayer`` wants a mosaic.
     """
     if path.suffix.lower() in _RAW_SUFFIXES:
         raise ImageError("camera raw is not read; develop it linearly to 16-bit TIFF without white balance")
@@ -93,6 +93,8 @@ def read_image(path: Path, *, bayer: str | None = None) -> Picture:
     elif data.startswith(b"BM"):
         dn = _decode(data)
     elif data.startswith(b"\xff\xd8"):
+        if data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
+            raise ImageError("is damaged: cut short")  # decoders fill the rest with gray
         dn, told = _decode(data), Encoding("gamma", "JPEG")
         warnings.append("JPEG is gamma-encoded and lossy; linear data (TIFF, PNG, EXR) are wanted")
     else:
@@ -118,8 +120,12 @@ def _picture(dn: NDArray[Any], notes: list[str], warnings: list[str], bayer: str
         notes.append("32-bit integers below 65536 are kept as 16-bit")
     if dn.dtype.kind == "f":
         dn, bits = dn.astype(np.float32), "32f"
-        if not np.all(np.isfinite(dn)):
-            warnings.append("holds NaN or infinite values")
+        bad = np.argwhere(~np.isfinite(dn))
+        if len(bad):
+            raise ImageError(
+                f"{len(bad)} samples are NaN or infinite, the first at x {bad[0][1]}, y {bad[0][0]}: no "
+                "measurement; write it without, and leave such places out by a mask"
+            )
     elif dn.dtype in (np.uint8, np.uint16):
         bits = str(8 * dn.dtype.itemsize)
     else:
@@ -147,7 +153,12 @@ def _png(data: bytes) -> NDArray[Any]:
 
 def _decode(data: bytes) -> NDArray[Any]:
     """Decode by OpenCV, whose colours come out as BGR, and gray with alpha as BGRA."""
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what is wrong is said once, below
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    finally:
+        cv2.utils.logging.setLogLevel(level)
     if image is None:
         raise ImageError("is damaged or of an unknown kind")
     if image.ndim == 3:
@@ -195,7 +206,7 @@ def _exr(path: Path, notes: list[str]) -> NDArray[Any]:
             planes = {name: np.array(channel.pixels) for name, channel in exr.channels().items()}
             if len(exr.parts) > 1:
                 notes.append(f"first of {len(exr.parts)} parts taken")
-    except (RuntimeError, KeyError) as error:
+    except Exception as error:  # of many kinds, by where the file is cut
         raise ImageError(f"is damaged: {error}") from None
     if windows[0] != windows[1]:
         raise ImageError(

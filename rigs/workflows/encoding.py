@@ -57,7 +57,7 @@ def doubts_of(
             doubts.append(f"the {linear} are wrong: they take gamma-encoded data ({why}) as linear")
         elif kind == "suspected":
             doubts.append(f"the {linear} take the data as linear, which may be gamma-encoded ({why})")
-        elif kind == "unknown" and _is_8_bit(session, camera):
+        elif kind == "unknown" and _is_8_bit(session, camera) and not _has_bracket(session, camera):
             doubts.append(f"the {linear} take 8-bit data as linear; no tag says so: check with a bracket")
     return tuple(doubts)
 
@@ -76,6 +76,15 @@ def doubted(model: M, doubts: tuple[str, ...]) -> M:
         return model
     verdict = "doubtful" if any(" are wrong" in doubt for doubt in new) else quality.verdict
     return model.replace(quality=quality.replace(warnings=(*known, *new), verdict=verdict))
+
+
+def _has_bracket(session: Session, camera: str) -> bool:
+    """Whether some view was taken with several exposures, which tell themselves whether data are linear."""
+    exposures: dict[tuple[str, str], set[float]] = {}
+    for record in session.frames:
+        if record.shot.camera == camera and record.shot.lights:
+            exposures.setdefault((record.shot.pose, record.shot.light), set()).add(record.exposure_s)
+    return any(len(times) > 1 for times in exposures.values())
 
 
 def _is_8_bit(session: Session, camera: str) -> bool:

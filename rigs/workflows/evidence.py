@@ -18,7 +18,7 @@ from calibration.radiometric.checks import (
     judge_linearity,
     linearity,
 )
-from capture.frame import format_cfa
+from capture.frame import format_bits, format_cfa
 from capture.session import FrameRecord, Session, Stack
 from rigs.workflows.encoding import refuse_encoded
 
@@ -27,6 +27,8 @@ Float = NDArray[np.float64]
 _CLIPPED = 0.001
 _NAMED = 3
 _MOST_READ = 8
+# Samples this many times above the saturation of a model are not its camera's.
+_BEYOND = 1.5
 # Above this share of the way from black to saturation many sensors bend; such samples judge no linearity.
 _USABLE = 0.95
 # A black level that was measured with the session still wanders by about this, DN.
@@ -59,6 +61,8 @@ def refuse_nonlinear(
     refuse_encoded(session, stack.records[0].shot.camera, sensor, what)
     if model.response is not None:
         return
+    if sensor is not None:
+        _refuse_misaligned(session, stack, sensor)
     views = views_of(stack, session.facts.get("photons")).values()
     best = max(views, key=lambda records: len({record.exposure_s for record in records}))
     first = {record.exposure_s: record for record in reversed(best)}
@@ -71,6 +75,20 @@ def refuse_nonlinear(
     found = linearity(exposure_pairs(frames, offset_sigma(session, stack, model, sensor)))
     if found is not None and not found.is_linear:
         raise FitError(f"{session.path}: {what} wants linear data: {judge_linearity(found).text}")
+
+
+def _refuse_misaligned(session: Session, stack: Stack, sensor: RadiometricModel) -> None:
+    """Raise FitError where samples lie far beyond the saturation of the model of their own camera."""
+    bits = format_bits(sensor.pixel_format)
+    if bits is None or _BEYOND * sensor.saturation_dn > 2**bits - 1:
+        return
+    longest = int(np.argmax(stack.exposure_s))
+    top = int(np.max(stack[longest]))
+    if top > _BEYOND * sensor.saturation_dn:
+        raise FitError(
+            f"{session.path}: {stack.records[longest].file} has samples of {top} DN, the sensor model "
+            f"saturates at {sensor.saturation_dn:g}: samples shifted to the left, or another bit depth"
+        )
 
 
 def offset_sigma(

@@ -71,7 +71,7 @@ def provenance_of(session: Session, **options: str | float | int | bool) -> Prov
 
 
 def sensor_for(session: Session, stack: Stack, sensor: RadiometricModel | None) -> RadiometricModel:
-    """``sensor``, or the nominal model of these frames; FitError where its size is not theirs.
+    """``sensor``, or the nominal model of these frames; FitError where size or format are not theirs.
 
     The nominal model saturates at the ceiling that the import found in the camera's frames, and takes its
     black level from the session's ``dark`` frames where there are any.
@@ -91,6 +91,8 @@ def sensor_for(session: Session, stack: Stack, sensor: RadiometricModel | None) 
         raise FitError(
             f"sensor model is for frames of {sensor.shape}, these are {stack.shape[1:]} (rows, columns)"
         )
+    if sensor.pixel_format != stack.pixel_format:
+        raise FitError(f"sensor model is for {sensor.pixel_format}, the frames are {stack.pixel_format}")
     return sensor
 
 
