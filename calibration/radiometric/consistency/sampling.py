@@ -144,7 +144,7 @@ def near_saturation(dn: NDArray[Any], model: RadiometricModel, margin: int) -> N
         return None
     saturated: NDArray[np.bool_] = np.asarray(dn >= model.saturation_dn)
     if saturated.ndim == 3:
-        saturated = saturated.any(axis=-1)
+        saturated = np.asarray(saturated.any(axis=-1))
     kernel = np.ones((2 * margin + 1, 2 * margin + 1), np.uint8)
     near = cv2.dilate(saturated.astype(np.uint8), kernel) > 0
     return np.asarray(near if dn.ndim == 2 else np.repeat(near[..., None], 3, axis=-1))
