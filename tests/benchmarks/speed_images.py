@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from speed import Candidate, Row, Table, compare
 
 from calibration.lens import LensModel, undistort_image
-from calibration.radiometric import RadiometricModel, merge
+from calibration.radiometric import Radiance, RadiometricModel
+from calibration.radiometric.merge import merge, merge_value
 from capture.frame import Frame
 from capture.plan import CapturePlan
 from capture.session import Session
@@ -36,6 +37,18 @@ def read_bandwidth() -> float:
     words = np.ones(1_200_000_000 // 8, np.uint64)
     table = compare("read", [Candidate("read", lambda: _sum(words), turns=5)])
     return words.nbytes / table.rows[0].seconds
+
+
+@njit(parallel=True, cache=True)
+def _sum_frame(samples: NDArray[np.uint16]) -> int:  # pragma: no cover - compiled
+    """Sum of a frame modulo 2**16, by the widest additions there are: little more than the reading of it."""
+    total = 0
+    for piece in prange((samples.size + 65535) // 65536):
+        part = np.uint16(0)
+        for index in range(piece * 65536, min((piece + 1) * 65536, samples.size)):
+            part = np.uint16(part + samples[index])
+        total += np.int64(part)
+    return total
 
 
 def exposures(count: int) -> tuple[list[NDArray[np.uint16]], NDArray[np.floating], NDArray[np.floating]]:
@@ -95,17 +108,27 @@ def merging(count: int, bandwidth: float) -> Table:
     def judge_debevec(value: NDArray[np.float32]) -> str:
         return judge(value * np.float32(np.nanmedian(true / np.maximum(value, 1e-30))))
 
+    out = Radiance(np.empty(SHAPE, np.float32), np.empty(SHAPE, np.float32))
+    flat = [frame.reshape(-1) for frame in frames]
     table = compare(
         f"merge {count} uint16 frames, 12.3 MP",
         [
-            Candidate("gnomon, with variance", lambda: merge(frames, times, model).value, judge, turns=5),
+            Candidate("gnomon, with variance", lambda: merge(frames, times, model).value, judge, turns=9),
+            Candidate("the same, into arrays at hand", lambda: merge(frames, times, model, out=out), turns=9),
+            Candidate("gnomon, value alone", lambda: merge_value(frames, times, model), judge, turns=9),
+            Candidate(
+                "the same, into an array at hand",
+                lambda: merge_value(frames, times, model, out=out.value),
+                turns=9,
+            ),
+            Candidate("bare read of the frames", lambda: [_sum_frame(frame) for frame in flat], turns=9),
             Candidate("numpy, frame by frame", lambda: _numpy_loop(frames, times), judge, turns=1),
             Candidate("OpenCV MergeDebevec", debevec, judge_debevec, turns=1),
         ],
         read_bytes=size,
     )
-    bare = Row("bare read of the frames", size / bandwidth, size)
-    return Table(table.work, (*table.rows, bare))
+    words = Row("read as uint64, frames long in memory", size / bandwidth, size)
+    return Table(table.work, (*table.rows, words))
 
 
 def undistorting() -> Table:
