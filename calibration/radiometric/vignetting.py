@@ -19,6 +19,7 @@ _ROWS_AT_ONCE = 1 << 20  # samples
 _ROUNDS = 12
 _TUKEY = 4.685  # 95 % efficient on normal residuals
 _CENTRE_REACH = 0.5  # of the half diagonal
+_STRONG = 6.0  # difference of the criterion: Kass and Raftery 1995, doi:10.1080/01621459.1995.10476572
 
 
 def colour_planes(pixel_format: str) -> list[Plane]:
@@ -381,6 +382,8 @@ def fit_falloff(
         chi2 = float(np.sum(data.residual(found, np.sqrt(weight)) ** 2))
         # The scale of the noise is unknown, hence the logarithm of the sum of squares.
         criterion = n * np.log(max(chi2, 1e-300) / n) + (rank + 1) * np.log(n)
+        # Lenses fall off in even powers of the radius; a kink in the middle wants strong evidence.
+        criterion += _STRONG if any(power % 2 for power in shape.powers) else 0.0
         if best is None or criterion < best[0]:
             best = criterion, found, normal, chi2 / max(n - rank - spent, 1)
     assert best is not None

@@ -12,6 +12,7 @@ from calibration.lights.model import DistantLight, LightSet, NearLight
 from rigs.report import maps, plots
 from rigs.report.colour import colour_section
 from rigs.report.content import Report, Surface
+from rigs.report.flat import flat_sections
 from rigs.report.layout import (
     MAP_PX,
     Figure,
@@ -40,6 +41,7 @@ def sections(report: Report) -> Iterator[Section]:
     whole = report.surfaces or report.lens or report.lights or report.spheres or report.colour
     if report.sensor is not None and not whole:
         yield sensor_section(report.sensor)
+        yield from flat_sections(report.sensor)
     if not whole and (report.merged or report.sensor is not None):
         return
     for surface in report.surfaces:
@@ -47,6 +49,7 @@ def sections(report: Report) -> Iterator[Section]:
     if not report.surfaces:
         yield Section("Surface", missing=("No object was reconstructed: no normals, albedo or depth.",))
     yield sensor_section(report.sensor)
+    yield from flat_sections(report.sensor)
     if report.colour is not None:
         yield colour_section(report.colour)
     yield _lens(report)

@@ -11,6 +11,7 @@ from capture.plan import CapturePlan
 from capture.session import Session
 from rigs import workflows
 from rigs.config import ConfigError, RigConfig, validate
+from rigs.report.flat import flat_sections
 from rigs.simulated import Twin
 from rigs.simulated.truth import parse_truth
 
@@ -187,3 +188,22 @@ def test_a_session_of_another_format_is_refused(tmp_path):
     assert isinstance(session, Session)
     with pytest.raises(FitError, match="Mono12"):
         workflows.calibrate_flat(session, sensor_of(truth()))
+
+
+@pytest.mark.parametrize("colour", ["mono", "GBRG", "rgb"])
+def test_the_report_shows_the_flat(colour, tmp_path):
+    known = truth(colour)
+    session = capture(tmp_path / "s", known, [flats(repeats=2)])
+    model = workflows.calibrate_flat(session, sensor_of(known))
+    (section,) = flat_sections(model)
+    assert [figure.title.split(",")[0] for figure in section.figures] == [
+        "Fall-off",
+        "Smooth part",
+        "Map over smooth part",
+    ]
+    corners = [text for label, text in section.rows if label.startswith("Corners")]
+    assert len(corners) == {"mono": 1, "GBRG": 4, "rgb": 3}[colour]
+    eye = Twin(known).flat_map("cam") / Twin(known).fixed_pattern("cam").response
+    lowest = 100 * min(eye[0, 0], eye[0, -1], eye[-1, 0], eye[-1, -1]) / eye.max()
+    assert float(corners[0].split()[0]) == pytest.approx(lowest, abs=1.5)
+    assert list(flat_sections(sensor_of(known))) == []
