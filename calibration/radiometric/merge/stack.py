@@ -241,7 +241,7 @@ def noise_of(model: RadiometricModel) -> Noise:
 def left_out(
     dn: NDArray[Any], index: int, model: RadiometricModel, mask: NDArray[np.bool_] | None, margin: int
 ) -> NDArray[np.bool_]:
-    """Samples of a frame that are rejected, or lie within ``margin`` px of a saturated one."""
+    """Samples of a frame that are rejected, or lie within ``margin`` px of a saturated one but are not."""
     out = np.zeros(model.shape, bool)
     if mask is not None:
         if mask.dtype != np.bool_ or mask.shape not in (model.shape, model.shape[:2]):
@@ -252,7 +252,7 @@ def left_out(
         out |= mask if mask.ndim == out.ndim else mask[..., None]
     if margin:
         full = (dn >= model.saturation_dn).astype(np.uint8)
-        out |= cv2.dilate(full, np.ones((2 * margin + 1,) * 2, np.uint8)).astype(bool)
+        out |= (cv2.dilate(full, np.ones((2 * margin + 1,) * 2, np.uint8)) > full).astype(bool)
     return out
 
 
