@@ -149,7 +149,9 @@ def encode(frame: Frame) -> memoryview:
 def decode(data: bytes) -> NDArray[np.generic]:
     """Return the locked array of a TIFF's bytes; ValueError where they are not one."""
     try:
-        image: NDArray[np.generic] = np.asarray(tifffile.imread(io.BytesIO(data)))
+        # tifffile's objects hold one another until they are collected, and the bytes with them if not closed.
+        with io.BytesIO(data) as file:
+            image: NDArray[np.generic] = np.asarray(tifffile.imread(file))
     except Exception as error:  # tifffile lets struct, zlib and index errors through on damaged files
         raise ValueError(f"not a readable TIFF ({error})") from None
     image = image.astype(image.dtype.newbyteorder("="), copy=False)
