@@ -166,7 +166,8 @@ def read_descriptor(path: Path) -> Descriptor:
         Lines of a letter and its values, apart by blanks or tabs: ``v release``, ``n bits width height``,
         ``b exposure_ns photons`` and ``d exposure_ns`` (bright and dark series), each followed by ``i path``
         lines; ``l name value`` passes words on; ``#`` opens a comment. Paths start at the descriptor's folder
-        and may have backslashes and blanks. A decimal comma is understood.
+        and may have backslashes, blanks, and capitals in other places than the files. A decimal comma is
+        understood.
 
     Raises
     ------
@@ -201,6 +202,7 @@ class _Reader:
         self._about: dict[str, str] = {}
         self._series: list[Series] = []
         self._seen: dict[Path, int] = {}
+        self._names: dict[Path, dict[str, str]] = {}
 
     def take(self, number: int, letter: str, rest: str) -> None:
         if letter == "i":
@@ -237,14 +239,29 @@ class _Reader:
             raise ValueError("'i' without a picture; want i path")
         if not self._series:
             raise ValueError("a picture before any line 'b' or 'd'")
-        file = self.path.parent / rest
-        if "\\" in rest and not file.is_file():
-            file = self.path.parent / rest.replace("\\", "/")
+        file = self._find(rest)
         if file in self._seen:
             raise ValueError(f"{rest} stands in line {self._seen[file]} already")
         self._seen[file] = number
         last = self._series[-1]
         self._series[-1] = last._replace(files=(*last.files, (number, file)))
+
+    def _find(self, text: str) -> Path:
+        """Place of a picture; a path of Windows may have backslashes and capitals that the file has not."""
+        file = self.path.parent / text
+        if not file.is_file() and "\\" in text:
+            file = self.path.parent / text.replace("\\", "/")
+        there = self.path.parent
+        if file.is_file() or not file.is_relative_to(there):
+            return file
+        for part in file.relative_to(there).parts:
+            if there not in self._names:
+                names = [entry.name for entry in there.iterdir()] if there.is_dir() else []
+                self._names[there] = {name.casefold(): name for name in names}
+            if part.casefold() not in self._names[there]:
+                return file
+            there = there / self._names[there][part.casefold()]
+        return there
 
     def _close(self) -> None:
         if self._series and not self._series[-1].files:

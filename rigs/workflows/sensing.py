@@ -69,6 +69,7 @@ def calibrate_sensor(
         gain_db=float(flats.gain_db[0]),
         provenance=provenance_of(session, **options),
     )
+    # The linearity is measured here: what no tag says of a tone curve is no doubt.
     return doubted(model, doubts_of(session, name))
 
 

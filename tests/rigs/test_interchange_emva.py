@@ -138,6 +138,18 @@ def test_of_several_descriptors_the_one_whose_pictures_are_there_is_taken(
         import_emva(folder / "A_tif.txt", tmp_path / "second")
 
 
+def test_capitals_that_the_files_have_not_are_no_matter(folder: Path, tmp_path: Path) -> None:
+    path = folder / "EMVA1288_Data.txt"
+    path.write_bytes(path.read_bytes().replace(b"i images\\p 1.png", b"i Images\\P 1.PNG"))
+    assert import_emva(folder, tmp_path / "session").facts["files"][1] == "images/p 1.png"
+    path.write_bytes(path.read_bytes().replace(b"Images\\P 1.PNG", b"Images\\P 9.PNG"))
+    with pytest.raises(ManifestError, match=r"line 8: Images/P 9.PNG not found$"):
+        import_emva(folder, tmp_path / "second")
+    path.write_bytes(path.read_bytes().replace(b"Images\\P 9.PNG", b"images\\P 0.PNG"))
+    with pytest.raises(ManifestError, match=r"line 8: .* stands in line 7 already"):
+        import_emva(folder, tmp_path / "second")
+
+
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
@@ -154,6 +166,7 @@ def test_of_several_descriptors_the_one_whose_pictures_are_there_is_taken(
         ("i images\\p 1.png", "i", "line 8: 'i' without a picture"),
         ("i images\\p 1.png", "i images\\p 0.png", "line 8: images\\p 0.png stands in line 7"),
         ("i images\\p 1.png", "i images\\q.png", "line 8: images/q.png not found"),
+        ("i images\\p 1.png", "i /none/q.png", "line 8: /none/q.png not found"),
         ("i images\\p 1.png", "b 7 7", "no 'i path' lines follow line 8"),
         ("n 12 8 6", "n 12 8 7", "line 7: p 0.png: 8 x 6, but line 'n' says 8 x 7"),
         ("n 12 8 6", "n 8 8 6", "line 7: p 0.png: holds 4095 DN, but line 'n' says 8 bits"),
