@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from calibration.colour.spaces import REC709_CHROMATICITIES
+from calibration.colour.spaces import REC709_CHROMATICITIES, rgb_to_xyz
 from calibration.geometry import Float
 from calibration.provenance import Array, Model, Provenance, Quality
 from calibration.radiometric.model import Radiance
@@ -123,6 +123,12 @@ class ColourModel(Model):
         if min(self.white_balance) <= 0:
             raise ValueError("white_balance wants three positive gains")
         return self
+
+    @property
+    def luminance(self) -> tuple[float, float, float]:
+        """Weights of R, G, B of the output in luminance."""
+        red, green, blue = rgb_to_xyz()[1].tolist()
+        return red, green, blue
 
     @property
     def attributes(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 if TYPE_CHECKING:
+    from calibration.colour import ColourModel
     from calibration.lens import LensModel
     from calibration.lights.model import LightSet
     from calibration.radiometric import RadiometricModel
@@ -42,6 +43,9 @@ Simulate = Annotated[
 ]
 SensorOption = Annotated[
     Path | None, typer.Option("--sensor", help="Sensor or response model; nominal and linear without.")
+]
+ColourOption = Annotated[
+    Path | None, typer.Option("--colour", help="Colour model: pictures come in linear Rec.709.")
 ]
 LensOption = Annotated[
     Path | None,
@@ -102,6 +106,19 @@ def models_of(
         found_sensor = found_sensor or pinned(config, rig.parent, name, "sensor", RadiometricModel)
         found_lens = found_lens or pinned(config, rig.parent, name, "lens", LensModel)
     return found_sensor, found_lens
+
+
+def colour_of(rig: Path | None, camera: str | None, path: Path | None) -> "ColourModel | None":
+    """Colour model that the option names, else the one that the rig file pins."""
+    from calibration.colour import ColourModel
+    from rigs.workflows import pinned, read_colour
+
+    if path is not None:
+        return read_colour(path)
+    config = rig_config(rig)
+    if config is None or rig is None:
+        return None
+    return pinned(config, rig.parent, camera or next(iter(config.cameras)), "colour", ColourModel)
 
 
 def sensor_digest(rig: Path | None, camera: str | None, sensor: Path | None) -> str:

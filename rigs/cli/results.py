@@ -8,9 +8,11 @@ import typer
 from rigs.cli.app import app
 from rigs.cli.options import (
     CameraOption,
+    ColourOption,
     LensOption,
     RigOption,
     SensorOption,
+    colour_of,
     folder,
     lights_of,
     models_of,
@@ -38,6 +40,7 @@ def merge(
         int, typer.Option(min=0, help="Leave out samples within so many px of a saturated one (blooming).")
     ] = 1,
     motion: Annotated[bool, typer.Option(help="Find what moved between the frames and leave it out.")] = True,
+    colour: ColourOption = None,
     luminance: Annotated[
         str | None,
         typer.Option(
@@ -63,6 +66,7 @@ def merge(
         margin_px=margin,
         motion=motion,
         luminance=patch,
+        colour=colour_of(rig, camera, colour),
         track=track,
     ):
         say(str(path))

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration import files
+from calibration.colour import ColourModel
 from calibration.provenance import FitError, Quality
 from calibration.radiometric import Radiance, RadiometricModel, demosaic
 from calibration.radiometric import consistency as stacks
@@ -55,6 +56,7 @@ def merge_session(
     margin_px: int = 1,
     motion: bool = True,
     luminance: Patch | None = None,
+    colour: ColourModel | None = None,
     track: Track = silent,
 ) -> Iterator[Merged]:
     """Write one radiance EXR for each pose and light, with the record of its making beside it.
@@ -80,6 +82,8 @@ def merge_session(
         Whether to look for what moved, and to leave it out.
     luminance : Patch, optional
         Puts all pictures on the scale of cd/m^2.
+    colour : ColourModel, optional
+        Puts them in linear Rec.709.
 
     Yields
     ------
@@ -96,6 +100,8 @@ def merge_session(
     stack = _bright(session, stack_of(session, camera))
     model = sensor_for(session, stack, sensor)
     refuse_nonlinear(session, stack, model, sensor, "merge")
+    if colour is not None and stack.pixel_format.startswith("Mono"):
+        raise FitError(f"{session.path}: its frames have one channel: no colour model fits them")
     groups = list(dict.fromkeys(zip(stack.poses, stack.lights, strict=True)))
     names = {group: "-".join(part for part in group if part) for group in groups}
     if luminance is not None:
@@ -115,10 +121,14 @@ def merge_session(
             # Light that is there with the lamps dark may well be none.
             may_be_black=not light and any(other for _, other in groups),
         )
+        if colour is not None:
+            picture = picture._replace(radiance=colour.correct(picture.radiance))
         if luminance is not None and scale is None:
-            scale = _scale(picture.radiance, luminance, names[group])
+            # Of camera RGB, green is what comes nearest to luminance.
+            weights = (0.0, 1.0, 0.0) if colour is None else colour.luminance
+            scale = _scale(picture.radiance, luminance, names[group], np.array(weights))
         out.mkdir(parents=True, exist_ok=True)
-        yield _write(out, names[group], picture, scale, sensor_digest, session, stack.pixel_format)
+        yield _write(out, names[group], picture, scale, sensor_digest, session, stack.pixel_format, colour)
 
 
 class _Label:
@@ -377,7 +387,7 @@ def _check_exposures(label: _Label, found: stacks.Exposures, warnings: list[str]
     return True
 
 
-def _scale(radiance: Radiance, patch: Patch, name: str) -> tuple[float, float]:
+def _scale(radiance: Radiance, patch: Patch, name: str, weights: NDArray[np.float64]) -> tuple[float, float]:
     """Cd/m^2 for one unit of radiance, and its relative sigma."""
     height, width = radiance.value.shape[:2]
     where = f"luminance: patch {patch.x},{patch.y},{patch.width},{patch.height} of {name}"
@@ -386,9 +396,9 @@ def _scale(radiance: Radiance, patch: Patch, name: str) -> tuple[float, float]:
     if patch.x < 0 or patch.y < 0 or patch.x + patch.width > width or patch.y + patch.height > height:
         raise FitError(f"{where} is not within the picture of {width} x {height} px")
     box = (slice(patch.y, patch.y + patch.height), slice(patch.x, patch.x + patch.width))
-    # Of camera RGB, green is what comes nearest to luminance.
     value, variance = (
-        np.asarray(part[box] if part.ndim == 2 else part[box][..., 1], np.float64) for part in radiance
+        np.asarray(part[box] if part.ndim == 2 else part[box][..., weights > 0] @ share, np.float64)
+        for part, share in zip(radiance, (weights[weights > 0], weights[weights > 0] ** 2), strict=True)
     )
     bad = int(np.count_nonzero(~np.isfinite(value)))
     if bad:
@@ -414,6 +424,7 @@ def _write(
     sensor_digest: str,
     session: Session,
     pixel_format: str,
+    colour: ColourModel | None,
 ) -> Merged:
     record = picture.record.replace(
         picture=name,
@@ -434,14 +445,18 @@ def _write(
     # The record first: who sees the picture finds how it was made.
     files.save_model(out / f"{name}.json", record)
     path = out / f"{name}.exr"
-    files.write_exr(path, channels, _attributes(record, session, pixel_format, letters))
+    attributes = _attributes(record, session, pixel_format, letters)
+    if colour is not None:
+        attributes |= colour.attributes | {"whiteLevel": float(colour.white_level * factor)}
+        attributes |= {"scaleOf": "luminance"} if scale else {}
+    files.write_exr(path, channels, attributes)
     return Merged(path, record)
 
 
 def _attributes(
     record: MergeRecord, session: Session, pixel_format: str, letters: str
 ) -> dict[str, files.Attribute]:
-    """Header of the picture. Camera RGB has no chromaticities; a colour model will give them."""
+    """Header of the picture. Camera RGB has no chromaticities; a colour model gives them."""
     units = record.units
     attributes: dict[str, files.Attribute] = {
         "software": f"gnomon {record.provenance.code_version}",
