@@ -12,7 +12,7 @@ from calibration.radiometric import merge as merge_frames
 from calibration.radiometric.checks import clipped_shares
 from capture.frame import format_bits, format_cfa
 from capture.session import Session, Stack
-from rigs.workflows.evidence import Clipped, clipping_texts, refuse_nonlinear
+from rigs.workflows.evidence import CLIPPED, Clipped, clipping_texts, refuse_nonlinear
 from rigs.workflows.progress import Track, silent
 
 Image = NDArray[np.float32]
@@ -117,11 +117,46 @@ def _background(session: Session, camera: str | None, pose: str, sensor: Radiome
     return merge_frames(stack, stack.exposure_s, sensor) if len(stack) else None
 
 
+def _pedestal(session: Session, stack: Stack, sensor: RadiometricModel | None) -> tuple[Stack | None, str]:
+    """Ambient frames to take off frame by frame, and a warning, where nobody knows the black level.
+
+    Merged apart, the black level would be divided by other exposures in the ambient than in the lit frames
+    and would not cancel. Where all frames have one exposure, it does.
+    """
+    camera = stack.records[0].shot.camera
+    ambient = session.stack(camera).select(kind="ambient", pose=stack.poses[0])
+    told = {*stack.exposure_s.tolist(), *ambient.exposure_s.tolist()}
+    known = sensor is not None or format_bits(stack.pixel_format) is None
+    if known or not len(ambient) or len(told) == 1 or len(session.stack(camera).select(kind="dark")):
+        return None, ""
+    if set(stack.exposure_s.tolist()) <= set(ambient.exposure_s.tolist()):
+        return ambient, ""
+    return None, (
+        "ambient frames of other exposures than the lit ones, and neither a sensor model nor dark frames: "
+        "the black level stays in; take ambient frames at the same exposures, or darks"
+    )
+
+
+def _merged_above(stack: Stack, ambient: Stack, sensor: RadiometricModel) -> Radiance:
+    """Merge of frames less the mean ambient frame of the same exposure, which holds the black level too."""
+    frames = []
+    for frame, seconds in zip(stack, stack.exposure_s, strict=True):
+        dark = [np.asarray(ambient[i]) for i in np.flatnonzero(ambient.exposure_s == seconds)]
+        image = np.asarray(frame, np.float32) - np.mean(dark, axis=0, dtype=np.float32)
+        cut_off = np.maximum(np.asarray(frame), np.maximum.reduce(dark)) >= sensor.saturation_dn
+        frames.append(np.where(cut_off, np.float32(np.nan), image))
+    noise = merge_frames(ambient, ambient.exposure_s, sensor)
+    nothing = Radiance(np.zeros_like(noise.value), noise.variance)
+    radiance = merge_frames(frames, stack.exposure_s, sensor.replace(black_dn=0.0), background=nothing)
+    cfa = format_cfa(stack.pixel_format)
+    return radiance if cfa is None else demosaic(radiance, cfa)
+
+
 class LightImages(NamedTuple):
     """Merged radiance under each light in turn, background removed.
 
     ``names`` (n,); ``value``, ``variance`` (n, h, w[, 3]) float32, e-/s, NaN where no sample is valid.
-    ``warnings``: what is saturated in every exposure.
+    ``warnings``: what is saturated in every exposure; a black level that nothing tells.
     """
 
     names: tuple[str, ...]
@@ -157,23 +192,28 @@ def light_images(
         raise FitError(f"{session.path}: no {kind!r} frame has a light")
     if kind == "object":
         refuse_nonlinear(session, stack, model, sensor, "photometric stereo")
-    background = _background(session, camera, poses[0], model)
+    pedestal, warning = _pedestal(session, stack, sensor)
+    background = None if pedestal is not None else _background(session, camera, poses[0], model)
     value: Image | None = None
     for index, name in enumerate(track(names, "merging exposures")):
-        merged = merged_of(stack.select(light=name), model, background)
+        lit = stack.select(light=name)
+        merged = (
+            merged_of(lit, model, background) if pedestal is None else _merged_above(lit, pedestal, model)
+        )
         if value is None:
             value = np.empty((len(names), *merged.value.shape), np.float32)
             variance = np.empty_like(value)
         value[index], variance[index] = merged
     assert value is not None
-    return LightImages(names, value, variance, _clipping(names, value))
+    return LightImages(names, value, variance, (*((warning,) if warning else ()), *_clipping(names, value)))
 
 
 def _clipping(names: tuple[str, ...], value: Image) -> tuple[str, ...]:
     """Warnings of what is missing under some lights only: saturated in every exposure, hence no defect."""
-    always = np.isnan(value[0])
-    for image in value[1:]:
-        always &= np.isnan(image)
+    missing = [np.count_nonzero(np.isnan(image)) for image in value]
+    if max(missing) - min(missing) < CLIPPED * value[0].size / 3:
+        return ()
+    always = np.logical_and.reduce([np.isnan(image) for image in value])
     return clipping_texts(
         Clipped(name, *clipped_shares(np.isnan(image) & ~always))
         for name, image in zip(names, value, strict=True)

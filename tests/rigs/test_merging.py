@@ -255,3 +255,30 @@ def test_float_frames_merge_but_their_noise_is_not_judged(tmp_path):
     assert np.isnan(record.chi2)
     assert record.moved == (0.0, 0.0)
     assert not record.refined
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_ambient_light_and_an_unknown_black_level_cancel_exposure_by_exposure(tmp_path, same):
+    """No sensor model, no darks: merged apart, the pedestal would be divided by other times."""
+    rng = np.random.default_rng(8)
+    room, lamps = 0.3 * light(1), {"a": light(2), "b": 0.5 * light(3)}
+    times = (0.002, 0.008)
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    rows = ["file,kind,light,exposure_s,pose"]
+    for t in times:
+        for name, lamp in lamps.items():
+            tifffile.imwrite(photos / f"{name}{t}.tif", shoot(room + lamp, t, rng))
+            rows.append(f"{name}{t}.tif,object,{name},{t},cat")
+    for t in times if same else (0.016,):
+        tifffile.imwrite(photos / f"room{t}.tif", shoot(room, t, rng))
+        rows.append(f"room{t}.tif,ambient,,{t},cat")
+    (photos / "manifest.csv").write_text("\n".join(rows) + "\n")
+    images = workflows.light_images(interchange.import_folder(photos, tmp_path / "session"), "object")
+    truth = np.stack([lamps[name] for name in images.names])
+    ratio = np.nanmedian(images.value / truth)
+    off = images.value / ratio - truth
+    dim = truth < np.nanpercentile(truth, 20)
+    # a pedestal of 50 DN at 2 ms is 1e5 e-/s, as much as the dim fifth of the scene has
+    assert (abs(np.nanmedian(off[dim])) < 0.05 * np.median(truth[dim])) == same
+    assert any("black level stays in" in warning for warning in images.warnings) != same
