@@ -5,7 +5,7 @@ from calibration.radiometric.flat import FlatField, fit_flat
 from calibration.radiometric.flat_views import SceneFlat, fit_vignetting
 from calibration.radiometric.merge import merge
 from calibration.radiometric.model import Radiance, RadiometricModel
-from calibration.radiometric.response import fit_response
+from calibration.radiometric.response import fit_debevec, fit_response
 from calibration.radiometric.sensor import fit_sensor
 from calibration.radiometric.sheet import NonUniformity, SensorSheet
 from calibration.radiometric.vignetting import Vignetting
@@ -19,6 +19,7 @@ __all__ = [
     "SensorSheet",
     "Vignetting",
     "demosaic",
+    "fit_debevec",
     "fit_flat",
     "fit_response",
     "fit_sensor",

@@ -67,16 +67,28 @@ def calibrate_sensor(
 )
 def calibrate_response(
     session: Annotated[
-        Path, typer.Argument(help="Session with an exposure stack of a static scene, 8 bits.")
+        Path, typer.Argument(help="Session with an exposure stack of a static scene, 8 to 16 bits.")
     ],
     out: ModelOut = Path("response.json"),
+    method: Annotated[
+        Literal["likelihood", "debevec"],
+        typer.Option(help="Fit with noise, exposures and sigma; or Debevec and Malik's, to compare."),
+    ] = "likelihood",
+    exact_times: Annotated[
+        bool, typer.Option("--exact-times", help="Take the reported exposures for exact.")
+    ] = False,
     camera: CameraOption = None,
 ) -> None:
-    """Response of a camera that is not linear, from an exposure stack."""
+    """Response of a camera, its noise and its true exposures, from an exposure stack of any still scene.
+
+    A camera that turns out to be linear gets a linear model.
+    """
     from capture.session import Session
     from rigs import workflows
 
-    model = workflows.calibrate_response(Session.open(session), camera=camera)
+    model = workflows.calibrate_response(
+        Session.open(session), method=method, exact_times=exact_times, camera=camera
+    )
     workflows.save(out, model, say)
 
 

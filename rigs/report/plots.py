@@ -71,13 +71,28 @@ def linearity(exposure_s: NDArray[Any], signal_dn: NDArray[Any], used: NDArray[n
         return png(figure)
 
 
-def response(table: NDArray[Any]) -> bytes:
-    """Relative exposure that each digital number stands for, one curve a channel; (2**bits, 1 or 3)."""
+def response(table: NDArray[Any], sigma: NDArray[Any] | None = None) -> bytes:
+    """Relative exposure that each digital number stands for, one curve a channel; (2**bits, 1 or 3).
+
+    With its relative sigma a band of two sigma is drawn, and what the scene did not constrain is dotted.
+    """
     curves = np.asarray(table, float)
+    spread = np.zeros(curves.shape) if sigma is None else np.asarray(sigma, float)
     with drawing(3.7, 2.9) as (figure, axes):
         colours = (INK,) if curves.shape[1] == 1 else ("#b3261e", GREEN, BLUE)
-        for curve, colour in zip(curves.T, colours, strict=True):
-            axes.semilogy(np.flatnonzero(curve > 0), curve[curve > 0], color=colour)
+        for curve, off, colour in zip(curves.T, spread.T, colours, strict=True):
+            shown = np.flatnonzero(curve > 0)
+            # Deep samples have more codes than the picture has pixels.
+            shown = shown[:: max(len(shown) // 2048, 1)]
+            value, known = curve[shown], np.isfinite(off[shown])
+            axes.semilogy(shown, np.where(known, value, np.nan), color=colour)
+            axes.semilogy(shown, np.where(known, np.nan, value), ":", color=colour)
+            wide = np.where(known, off[shown], 0)
+            axes.fill_between(
+                shown, value * np.exp(-2 * wide), value * np.exp(2 * wide), color=colour, alpha=0.25, lw=0
+            )
+        if (curves > 0).any():
+            axes.set_ylim(max(float(curves[curves > 0].min()), 1e-6 * curves.max()), 2 * curves.max())
         axes.set(xlabel="digital number", ylabel="relative exposure")
         return png(figure)
 

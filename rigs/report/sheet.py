@@ -68,10 +68,10 @@ def sensor_section(model: RadiometricModel | None) -> Section:
     if model.response is not None:
         figures.append(
             figure(
-                plots.response(model.response),
+                plots.response(model.response, model.response_sigma),
                 "Response",
                 "Relative exposure over digital number for each channel",
-                "The exposure that a digital number stands for.",
+                "The exposure that a digital number stands for; band: two sigma; dotted: not constrained.",
             )
         )
     if model.flat_map is not None:

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from calibration.lights.highlights import Highlights, locate_highlights
 from calibration.lights.intensity import PlaneSamples, fit_intensities, sample_plane, white_spots
 from calibration.lights.model import LightSet
 from calibration.provenance import FitError, Quality
-from calibration.radiometric import RadiometricModel, fit_response
+from calibration.radiometric import RadiometricModel, fit_debevec, fit_response
 from calibration.targets.boards import Board, detect_board
 from calibration.targets.spheres import SphereView, detect_spheres, sphere_from_mask
 from capture.session import Session, Stack
@@ -34,14 +34,35 @@ from rigs.workflows.frames import (
 from rigs.workflows.progress import Track, silent
 from rigs.workflows.reconstructing import read_mask
 
+# Relative sigma of exposures that are taken for exact.
+_EXACT = 1e-4
 
-def calibrate_response(session: Session, *, camera: str | None = None) -> RadiometricModel:
-    """Response curve from the session's one exposure stack (Debevec and Malik)."""
+
+def calibrate_response(
+    session: Session,
+    *,
+    method: Literal["likelihood", "debevec"] = "likelihood",
+    exact_times: bool = False,
+    camera: str | None = None,
+) -> RadiometricModel:
+    """Response curve from the session's one exposure stack; its frames are read one after the other.
+
+    ``exact_times``: the reported exposures have no error. Otherwise they are fitted with the curve.
+    """
     stack = stack_of(session, camera)
     stack = (
         stack.select(kind="object") if "object" in {k for r in stack.records for k in r.shot.kinds} else stack
     )
-    model = fit_response(list(stack), stack.exposure_s)
+    told: dict[str, Any] = {
+        "pixel_format": stack.pixel_format,
+        "gain_db": float(stack.gain_db[0]),
+        "provenance": provenance_of(session, exact_times=exact_times),
+    }
+    if method == "debevec":
+        model = fit_debevec(stack, stack.exposure_s, **told)
+    else:
+        sigma = _EXACT if exact_times else None
+        model = fit_response(stack, stack.exposure_s, exposure_sigma=sigma, **told)
     return doubted(model, doubts_of(session, stack.records[0].shot.camera, model))
 
 

@@ -1,5 +1,6 @@
-"""The response of a camera that is not linear, from exposure stacks."""
+"""The response of a camera from an exposure stack of any static scene."""
 
-from calibration.radiometric.response.debevec import fit_response
+from calibration.radiometric.response.debevec import fit_debevec
+from calibration.radiometric.response.fit import fit_response
 
-__all__ = ["fit_response"]
+__all__ = ["fit_debevec", "fit_response"]

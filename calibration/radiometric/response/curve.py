@@ -1,6 +1,7 @@
 """An increasing response curve: the logarithm of its slope is a line between knots."""
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,17 +11,49 @@ Float = NDArray[np.float64]
 KNOTS = 64
 # Share of the range by which both ends are softened, so that the last code is no infinity away.
 _SOFT = 0.02
+# The same at the dark end of a camera with a black level, through which the curve runs smoothly.
+_SOFT_BLACK = 0.3
 _REGIONS = 3
 
 
-def place(dn: Float, dark: float, bright: float) -> Float:
-    """Where a DN lies between black and saturation, on a logistic scale.
+class Scale(NamedTuple):
+    """Logistic scale between black and saturation, on which the knots are evenly spaced.
 
-    A curve whose log slope is a line on it has the slope DN**a * (full - DN)**b: power laws, straight lines
-    and shoulders alike. Roughness is measured as departure from those.
+    A curve whose log slope is a line on it has the slope (DN - dark)**a * (bright - DN)**b: power laws,
+    straight lines and shoulders alike. Roughness is measured as departure from those.
+
+    Attributes
+    ----------
+    dark, bright : float
+        DN that clip.
+    soft_dark, soft_bright : float, DN
+        By how much the ends are softened.
     """
-    soft = _SOFT * (bright - dark)
-    return np.asarray(np.log((dn - dark + soft) / (bright - dn + soft)))
+
+    dark: float
+    bright: float
+    soft_dark: float
+    soft_bright: float
+
+    @classmethod
+    def between(cls, dark: float, bright: float, clips_dark: bool) -> "Scale":
+        """Scale of a camera whose black is clipped, or is a level about which it scatters."""
+        span = bright - dark
+        return cls(dark, bright, (_SOFT if clips_dark else _SOFT_BLACK) * span, _SOFT * span)
+
+    def place(self, dn: Float) -> Float:
+        """Where DNs lie, held to the range."""
+        inside = np.clip(dn, self.dark, self.bright)
+        return np.asarray(
+            np.log((inside - self.dark + self.soft_dark) / (self.bright - inside + self.soft_bright))
+        )
+
+    def dn(self, place: Float) -> Float:
+        """Inverse of ``place``."""
+        ratio = np.exp(place)
+        return np.asarray(
+            (ratio * (self.bright + self.soft_bright) + self.dark - self.soft_dark) / (1 + ratio)
+        )
 
 
 def weights(at: Float, knots: Float) -> tuple[NDArray[np.intp], Float]:
@@ -51,7 +84,7 @@ class Curve:
     ----------
     centre : ndarray (codes,), DN
     knots : ndarray (k,)
-        On the scale of ``place``; k of them.
+        On ``scale``; k of them.
     basis : ndarray (codes - 1, k)
         Of the log slope between neighbouring codes.
     roughness : ndarray (regions, k + 2, k + 2)
@@ -64,8 +97,8 @@ class Curve:
         1 for steps into saturation.
     anchor : int
         Which code is the "first" of the parameters.
-    dark, bright : float
-        DN that clip.
+    scale : Scale
+        On which the knots lie.
     """
 
     centre: Float
@@ -76,15 +109,15 @@ class Curve:
     positive: bool
     final: Float
     anchor: int
-    dark: float
-    bright: float
+    scale: Scale
 
     @classmethod
     def over(cls, centre: Float, first: int, last: int, positive: bool) -> "Curve":
         """Curves over the codes ``centre``, of which ``first`` and ``last`` clip."""
         # The steps to the clipped codes are not seen: they continue the slope beside them.
         middle = np.clip(0.5 * (centre[1:] + centre[:-1]), *_inner(centre, first, last))
-        at = place(middle, centre[first], centre[last])
+        scale = Scale.between(float(centre[first]), float(centre[last]), positive)
+        at = scale.place(middle)
         knots = np.linspace(at[0], at[-1], min(KNOTS, max(last - first - 2, 4)))
         second = np.diff(np.eye(len(knots)), 2, axis=0) / (knots[1] - knots[0]) ** 1.5
         # Toe, middle and shoulder may differ in how smooth they are.
@@ -94,21 +127,20 @@ class Curve:
             part[:-2, :-2] = second.T @ (weight[:, None] * second)
         final = np.zeros(len(centre) - 1)
         final[last - 1] = 1.0
-        dark, bright = float(centre[first]), float(centre[last])
         rank = share.sum(axis=0)
-        return cls(centre, knots, hats(at, knots), roughness, rank, positive, final, 0, dark, bright)
+        return cls(centre, knots, hats(at, knots), roughness, rank, positive, final, 0, scale)
 
     def on(self, centre: Float, anchor: int) -> "Curve":
         """The same curves over other codes, ``anchor`` the one that was first."""
         middle = 0.5 * (centre[1:] + centre[:-1])
-        at = place(np.clip(middle, self.dark, self.bright), self.dark, self.bright)
+        at = self.scale.place(middle)
         before = self.centre[:-1][self.final > 0][0]
-        final = ((middle > before) & (middle < self.bright)).astype(np.float64)
+        final = ((middle > before) & (middle < self.scale.bright)).astype(np.float64)
         return replace(self, centre=centre, basis=hats(at, self.knots), final=final, anchor=anchor)
 
     def position(self, dn: Float) -> Float:
         """Where DNs lie between the knots, counted in knots."""
-        at = place(np.clip(dn, self.dark, self.bright), self.dark, self.bright)
+        at = self.scale.place(dn)
         return np.asarray((at - self.knots[0]) / (self.knots[1] - self.knots[0]))
 
     def exposure(self, parameters: Float) -> Float:
@@ -142,11 +174,9 @@ class Curve:
     def through(self, exposure: Float) -> Float:
         """Parameters of a curve near increasing, positive exposures of the codes."""
         slope = np.log(np.diff(exposure) / np.diff(self.centre))
-        ratio, soft = np.exp(self.knots), _SOFT * (self.bright - self.dark)
-        dn = (ratio * (self.bright + soft) + self.dark - soft) / (1 + ratio)
         start = np.log(exposure[0]) if self.positive else exposure[0]
         middle = 0.5 * (self.centre[1:] + self.centre[:-1])
-        return np.concatenate([np.interp(dn, middle, slope), [start, 0.0]])
+        return np.concatenate([np.interp(self.scale.dn(self.knots), middle, slope), [start, 0.0]])
 
 
 def _inner(centre: Float, first: int, last: int) -> tuple[float, float]:

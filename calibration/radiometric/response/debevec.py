@@ -1,127 +1,136 @@
-"""Camera response of non-linear cameras from an exposure stack."""
+"""Camera response after Debevec and Malik, for 8 to 16 bits."""
 
 from collections.abc import Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import isotonic_regression
 
 from calibration.provenance import FitError, Provenance, Quality
 from calibration.radiometric.model import RadiometricModel
+from calibration.radiometric.response.exposures import check, codes_of
+from calibration.radiometric.response.fit import NOMINAL_FULL_WELL_E, NOMINAL_NOISE_DN
 
-_FULL_WELL_E = 10_000.0
-_READ_NOISE_DN = 1.0
+Float = NDArray[np.float64]
 
 
-def fit_response(
+def fit_debevec(
     frames: Sequence[NDArray[Any]],
     exposure_s: ArrayLike,
     *,
-    samples: int = 300,
+    samples: int = 2000,
     smoothness: float = 10.0,
+    pixel_format: str | None = None,
+    gain_db: float = 0.0,
     provenance: Provenance = Provenance(),  # noqa: B008 - frozen value
 ) -> RadiometricModel:
-    """Response of an 8-bit camera from a static scene, after Debevec and Malik as OpenCV has it.
+    """Response by least squares on the logarithms of some pixels' exposures.
+
+    The classical method, to compare with: it trusts the exposures, knows no noise and has no sigma. Prefer
+    ``fit_response``.
 
     Parameters
     ----------
-    frames : sequence of ndarray (h, w), (h, w, 1) or (h, w, 3), uint8
-        Three or more exposures of a scene that stands still; channels in any order, kept.
+    frames : sequence of ndarray (h, w), (h, w, 1) or (h, w, 3), uint8 or uint16
+        Three or more exposures of a scene that stands still.
     exposure_s : array_like, (n,)
         Of each frame.
     samples : int
-        Pixels that the fit rests on.
+        Pixels that the fit rests on, on a regular grid.
     smoothness : float
-        Weight of the curve's second derivative.
+        Weight of the curve's second derivative, as in the paper for 256 codes.
+    pixel_format : str, optional
+        PFNC name; by default 8 or 16 bits after the dtype.
+    gain_db : float
+        Recorded with the model.
     provenance : Provenance
         Recorded with the model.
 
     Returns
     -------
     RadiometricModel
-        ``Mono8`` or ``RGB8`` with ``response`` (256, 1 or 3), made increasing by isotonic regression of its
-        logarithm and scaled so that the brightest channel reaches 10 000 nominal electrons at DN 255. The
-        noise is stated, not measured: shot noise of those electrons, 1 DN of noise after the curve, and
-        quantisation. DN 255 is saturated.
+        With ``response`` (2**bits, channels), made increasing by isotonic regression of its logarithm and
+        scaled so that the brightest channel reaches 10 000 nominal electrons at full scale; the channels
+        agree in the middle of the DN range. The noise is stated, not measured.
 
     Raises
     ------
     FitError
-        Fewer than 3 frames, not 8-bit, sizes differ, exposures missing, not positive or all equal, or a scene
-        with no mid-tones.
+        As ``fit_response``.
 
     Notes
     -----
     Debevec and Malik, "Recovering high dynamic range radiance maps from photographs", SIGGRAPH 1997,
-    doi:10.1145/258734.258884. The absolute scale of a response cannot be found from a stack; nor can the
-    ratio of the channels, which is set so that all agree at DN 128.
+    doi:10.1145/258734.258884. Samples deeper than 8 bits are put into 512 bins.
     """
-    stack, exposure = _checked(frames, exposure_s)
-    channels = stack[0].shape[2]
-    solver = cv2.createCalibrateDebevec(samples, smoothness, False)
-    curve = np.asarray(solver.process(stack, exposure.astype(np.float32)), np.float64).reshape(256, -1)
-    if curve.shape[1] != channels or not np.all(np.isfinite(curve)) or np.any(curve <= 0):
+    exposures = check(frames, exposure_s, pixel_format)
+    codes = codes_of(exposures)
+    picked = []
+    for frame in exposures.read():
+        places = np.linspace(0, len(frame) - 1, min(samples, len(frame))).astype(np.intp)
+        picked.append(frame[places] if codes.bin_of is None else codes.bin_of[frame[places]])
+    stack = np.stack(picked).astype(np.intp)
+    first, last = 0, len(codes.centre) - 1
+    if np.all((stack == first) | (stack == last)):
+        raise FitError(
+            f"response: every sample is black or saturated in frames {', '.join(map(str, exposures.order))}"
+        )
+    logs = [
+        _solve(stack[..., c], np.log(exposures.exposure_s), len(codes.centre), smoothness)
+        for c in range(stack.shape[2])
+    ]
+    rough = np.stack(logs, axis=1)
+    if not np.all(np.isfinite(rough)):
         raise FitError("response: the scene does not constrain the curve: add exposures that show mid-tones")
-    raw = np.log(curve)
-    log_curve = np.stack([_increasing(raw[:, c]) for c in range(channels)], axis=1)
-    response = np.exp(log_curve - log_curve[-1].max()) * _FULL_WELL_E
-    gain = 255 / _FULL_WELL_E
-    change = float(np.sqrt(np.mean((log_curve - raw) ** 2)))
+    rising = np.stack([np.asarray(isotonic_regression(column).x) for column in rough.T], axis=1)
+    dn = np.arange(2**exposures.bits, dtype=np.float64)
+    table = np.stack([np.interp(dn, codes.centre, column) for column in rising.T], axis=1)
+    # Plateaus, and codes that never occur, get a slope too small to matter but large enough to invert.
+    table += 1e-6 * dn[:, None] / len(dn) * 256
+    table = np.exp(table - table[-1].max()) * NOMINAL_FULL_WELL_E
+    shape = np.asarray(frames[int(exposures.order[0])]).shape[:2]
     return RadiometricModel(
-        width=stack[0].shape[1],
-        height=stack[0].shape[0],
-        pixel_format="RGB8" if channels == 3 else "Mono8",
-        gain_dn_per_e=gain,
+        width=shape[1],
+        height=shape[0],
+        pixel_format=exposures.pixel_format,
+        gain_dn_per_e=(len(dn) - 1) / NOMINAL_FULL_WELL_E,
         read_noise_e=0.0,
-        curve_noise_dn=_READ_NOISE_DN,
-        saturation_dn=255.0,
-        response=response,
+        curve_noise_dn=NOMINAL_NOISE_DN,
+        saturation_dn=float(len(dn) - 1),
+        response=table,
+        gain_db=gain_db,
         quality=Quality(
-            residual_rms=change,
+            residual_rms=float(np.sqrt(np.mean((rising - rough) ** 2))),
             unit="ln exposure",
-            observations=samples * len(stack) * channels,
+            observations=stack.size,
             verdict="doubtful",
-            warnings=("noise of a response model is nominal: 10000 e- at DN 255 and 1 DN after the curve",),
+            warnings=(
+                f"noise of a Debevec-Malik model is nominal: {NOMINAL_FULL_WELL_E:.0f} e- at full scale and "
+                f"{NOMINAL_NOISE_DN:g} DN after the curve",
+            ),
         ),
-        provenance=provenance,
+        provenance=provenance.replace(options=provenance.options | {"method": "debevec"}),
     )
 
 
-def _increasing(log_curve: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Nearest increasing curve; plateaus get a slope too small to matter but large enough to invert."""
-    from scipy.optimize import isotonic_regression  # slow to import, rarely needed
+def _solve(stack: NDArray[np.intp], log_exposure: Float, codes: int, smoothness: float) -> Float:
+    """Logarithm of the exposure of each code, (codes,), zero in the middle.
 
-    fitted = np.asarray(isotonic_regression(log_curve).x)
-    return np.asarray(fitted + 1e-6 * np.arange(len(fitted)))
-
-
-def _checked(
-    frames: Sequence[NDArray[Any]], exposure_s: ArrayLike
-) -> tuple[list[NDArray[np.uint8]], NDArray[np.float64]]:
-    exposure = np.asarray(exposure_s, np.float64)
-    if exposure.shape != (len(frames),):
-        raise FitError(f"response: {len(frames)} frames but exposures of shape {exposure.shape}")
-    if len(frames) < 3:
-        raise FitError(f"response: {len(frames)} frames: want three exposures or more")
-    bad = np.flatnonzero(~(np.isfinite(exposure) & (exposure > 0)))
-    if len(bad):
-        raise FitError(f"response: frame {bad[0]} has exposure {exposure[bad[0]]} s: want a positive number")
-    if exposure.max() < 1.5 * exposure.min():
-        raise FitError("response: the exposures are all alike: vary them by factors of two")
-    stack: list[NDArray[np.uint8]] = []
-    for index, frame in enumerate(frames):
-        image = np.asarray(frame)
-        image = image[..., None] if image.ndim == 2 else image
-        if image.dtype != np.uint8:
-            raise FitError(
-                f"response: frame {index} has dtype {image.dtype}: the Debevec fit takes 8-bit frames"
-            )
-        if image.ndim != 3 or image.shape[2] not in (1, 3) or (stack and image.shape != stack[0].shape):
-            raise FitError(
-                f"response: frame {index} has shape {np.shape(frame)}: want 1 or 3 channels and one size"
-            )
-        stack.append(np.ascontiguousarray(image))
-    if all(np.all((s == 0) | (s == 255)) for s in stack):
-        raise FitError("response: every sample is black or saturated")
-    return stack, exposure
+    The radiance of each pixel is eliminated: its equations leave the weighted scatter of its frames.
+    """
+    hat = np.minimum(np.arange(codes), codes - 1 - np.arange(codes)) + 1.0
+    hat[[0, -1]] = 1e-3
+    hat *= 256 / codes
+    weight = hat[stack] ** 2
+    total = weight.sum(axis=0)
+    pull = weight * log_exposure[:, None]
+    matrix, vector = np.zeros((codes, codes)), np.zeros(codes)
+    np.add.at(matrix, (stack, stack), weight)
+    np.add.at(matrix, (stack[:, None], stack[None]), -weight[:, None] * weight[None] / total)
+    np.add.at(vector, stack, pull - weight * pull.sum(axis=0) / total)
+    bend = np.diff(np.eye(codes), 2, axis=0) * (codes / 256) ** 2 * hat[1:-1, None]
+    matrix += smoothness * bend.T @ bend
+    middle = codes // 2
+    matrix[middle, middle] += 1e3 * np.trace(matrix) / codes
+    return np.asarray(np.linalg.lstsq(matrix, vector, rcond=1e-14)[0])

@@ -170,7 +170,7 @@ def count(exposures: Exposures) -> Joint:
     from calibration.radiometric.response.kernels import count_pairs
 
     pairs = partners(exposures.exposure_s)
-    codes = _codes(exposures)
+    codes = codes_of(exposures)
     bins = len(codes.centre)
     counts: list[NDArray[np.int64] | None] = [None] * len(pairs)
     waiting: dict[int, NDArray[Any]] = {}
@@ -230,7 +230,8 @@ def _check_frame(frame: NDArray[Any], index: int, pixel_format: str) -> None:
         raise FitError(f"response: frame {index} has shape {frame.shape}, the stack is {pixel_format}")
 
 
-def _codes(exposures: Exposures) -> Codes:
+def codes_of(exposures: Exposures) -> Codes:
+    """Every DN of 8-bit frames; of deeper ones, which are read for it, bins that widen as shot noise does."""
     if exposures.bits == 8:
         return Codes(np.arange(256.0), np.ones(256), None, True, 255)
     total = np.zeros(65536, np.int64)

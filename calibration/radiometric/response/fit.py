@@ -1,6 +1,7 @@
 """Camera response by maximum likelihood, as a radiometric model."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ Float = NDArray[np.float64]
 NOMINAL_FULL_WELL_E = 10_000.0
 NOMINAL_NOISE_DN = 1.0
 _MEASURED = 4.0  # sigma above zero from which the shot noise counts as measured
+_MODEL = 0.01  # relative sigma of the electrons that the model of the noise itself leaves
 _ALIKE = 0.1  # relative difference of the channels' electrons that is taken for none
 _UNSEEN = 0.03  # of the range: a stretch of codes that a warning is worth
 _OUTLIERS = 0.02
@@ -79,8 +81,8 @@ def fit_response(
     they agree in the middle of the DN range, unless the shot noise shows that they hold different electrons.
 
     Fails for images that were denoised, sharpened, tone-mapped locally, or whose channels a colour matrix has
-    mixed: there one DN does not stand for one exposure. After Grossberg and Nayar, doi:10.1109/TPAMI.2003.1240119
-    (what can be known from images), and Debevec and Malik, doi:10.1145/258734.258884.
+    mixed: there one DN does not stand for one exposure. What images can tell: Grossberg and Nayar,
+    doi:10.1109/TPAMI.2003.1240119. The problem: Debevec and Malik, doi:10.1145/258734.258884.
     """
     exposures = check(frames, exposure_s, pixel_format)
     joint = count(exposures)
@@ -140,13 +142,13 @@ def _electrons(fit: Fit, full: Float) -> _Electrons:
     measured = bool(np.all(shot > _MEASURED * sigma))
     if not measured:
         note = (
-            "the scatter between exposures is too small to tell the shot noise: noise is nominal, "
-            f"{NOMINAL_FULL_WELL_E:.0f} e- at full scale and {NOMINAL_NOISE_DN:g} DN after the curve"
+            "the scatter between exposures does not grow as shot noise would: electrons are nominal, "
+            f"{NOMINAL_FULL_WELL_E:.0f} at full scale"
         )
         each = np.full(len(full), NOMINAL_FULL_WELL_E / full.max())
         return _Electrons(each, 0.0, False, [note])
-    each, relative = 1 / shot, sigma / shot
-    weight = 1 / (relative**2 + 0.01**2)
+    each, relative = 1 / shot, np.hypot(sigma / shot, _MODEL)
+    weight = 1 / relative**2
     pooled = float(np.exp(np.average(np.log(each), weights=weight)))
     off = np.abs(np.log(each / pooled))
     if np.all(off < np.maximum(_ALIKE, 3 * relative)):
@@ -157,6 +159,16 @@ def _electrons(fit: Fit, full: Float) -> _Electrons:
         + " at full scale): radiance is in those of each, which undoes the camera's white balance"
     )
     return _Electrons(each, float(relative.max()), True, [note])
+
+
+def _floors(fit: Fit, per_exposure: Float) -> tuple[float, float]:
+    """Noise before the curve in electrons, and after it in DN, of all channels; nominal if none was seen."""
+    known = fit.noise[:, 1:] > _MEASURED * fit.noise_sigma[:, 1:]
+    shot = fit.noise[:, 0] > _MEASURED * fit.noise_sigma[:, 0]
+    if not (known.any() or shot.all()):
+        return 0.0, NOMINAL_NOISE_DN
+    read = np.mean(fit.noise[:, 1] * per_exposure**2)
+    return float(np.sqrt(read)), float(np.sqrt(np.mean(fit.noise[:, 2])))
 
 
 def _curved(
@@ -184,15 +196,14 @@ def _curved(
     steps = np.maximum(np.diff(response, axis=0), 1e-9 * np.abs(response[top]))
     response = np.concatenate([response[:1], response[:1] + np.cumsum(steps, axis=0)])
     gain = float(top / np.mean(response[top]))
-    noise = np.mean(fit.noise[:, 1:] * np.stack([electrons.per_exposure**2, np.ones(len(tables))], axis=1), axis=0)
-    read, after = np.sqrt(noise) if electrons.measured else (0.0, NOMINAL_NOISE_DN)
+    read, after = _floors(fit, electrons.per_exposure)
     fields = {
         "response": response,
         "response_sigma": np.stack(sigmas, axis=1),
         "gain_dn_per_e": gain,
         "gain_sigma_dn_per_e": gain * electrons.relative_sigma,
-        "read_noise_e": float(read),
-        "curve_noise_dn": float(after),
+        "read_noise_e": read,
+        "curve_noise_dn": after,
     }
     return fields, notes + electrons.notes, electrons.measured and not notes
 
@@ -209,10 +220,12 @@ def _linear(
     notes = list(electrons.notes)
     if np.ptp(np.log(gains)) > _ALIKE:
         notes = [f"the channels differ in gain by {100 * np.ptp(np.log(gains)):.0f} %: their mean is used"]
-    noise_dn2 = float(np.mean(fit.noise[:, 1] / slopes**2 + fit.noise[:, 2]))
-    read_dn = np.sqrt(noise_dn2) if electrons.measured else NOMINAL_NOISE_DN
+    before, after = _floors(fit, electrons.per_exposure)
+    read_dn = np.hypot(before * gain, after)
     error = max(line.error_percent for line in lines)
-    gamma, sigma = (float(np.mean([getattr(line, name) for line in lines])) for name in ("gamma", "gamma_sigma"))
+    gamma, sigma = (
+        float(np.mean([getattr(line, name) for line in lines])) for name in ("gamma", "gamma_sigma")
+    )
     notes.append(
         f"the camera is linear (gamma {gamma:.3f} ± {sigma:.3f}, off a straight line by {error:.2g} %): "
         "the model holds no curve"
@@ -241,7 +254,7 @@ def _seen(
     stretches = []
     if low[0] - dark > least:
         stretches.append((dark, low[0]))
-    for a, b in zip(touched[:-1], touched[1:], strict=True):
+    for a, b in pairwise(touched):
         if centre[b] - centre[a] > least + width[a]:
             seen &= (codes <= centre[a]) | (codes >= centre[b])
             stretches.append((centre[a], centre[b]))
@@ -261,7 +274,9 @@ def _relative_sigma(table: Float, jacobian: Float, covariance: Float, seen: NDAr
         relative = jacobian[known] / table[known, None]
         weight = table[known] ** 2
         relative = relative - weight @ relative / weight.sum()
-        sigma[known] = np.sqrt(np.maximum(np.einsum("ki,ij,kj->k", relative, covariance, relative, optimize=True), 0))
+        sigma[known] = np.sqrt(
+            np.maximum(np.einsum("ki,ij,kj->k", relative, covariance, relative, optimize=True), 0)
+        )
     return sigma
 
 
@@ -281,7 +296,8 @@ def _exposure_notes(fit: Fit, exposures: Exposures) -> list[str]:
     worst = int(np.argmax(np.abs(off)))
     for index in np.argsort(exposures.order):
         told = exposures.exposure_s[index]
-        text = f"frame {exposures.order[index]} fits an exposure of {told * np.exp(off[index]):.3g} s, not {told:.3g} s"
+        fitted = told * np.exp(off[index])
+        text = f"frame {exposures.order[index]} fits an exposure of {fitted:.3g} s, not {told:.3g} s"
         if index == worst and abs(off[index]) > _WRONG:
             raise FitError(f"response: {text}: correct it, or leave the frame out")
         if abs(off[index]) > _OFF:

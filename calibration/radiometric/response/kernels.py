@@ -6,8 +6,9 @@ from typing import Any
 import numba
 import numpy as np
 
-# Smooth pictures hit one cell many times in a row; two tables in turn keep the adds from waiting on each other.
+# Smooth pictures hit one cell many times in a row; with two tables in turn no add waits for the last one.
 _TURNS = 2
+_MOTION = 4.0  # sigma beyond which a difference counts as an outlier
 
 
 @numba.njit(cache=True, parallel=True)
@@ -77,13 +78,13 @@ def residuals(
     first, last : int
         The dark and the bright bin that clip.
     reach : float
-        Differences beyond so many sigma are outliers.
+        Differences beyond so many sigma are not used.
 
     Returns
     -------
     ndarray (pairs, bins, 7)
         By the bin of the merged signal in the longer frame: information, information * signal, gradient,
-        samples, samples far from clipping, their squared differences, outliers.
+        samples, samples far from clipping, their squared differences (as if none were cut off), outliers.
     """
     pairs, bins = counts.shape[0], counts.shape[1]
     lowest = exposure[first] + 0.5 * (exposure[first + 1] - exposure[first])
@@ -91,6 +92,7 @@ def residuals(
     floor = np.empty(bins)
     for k in range(bins):
         floor[k] = noise[1] + step[k] ** 2 * (noise[2] / width[k] ** 2 + 1 / 12)
+    kept_at_reach = _kept(reach)
     sums = np.zeros((pairs, bins, 7))
     for pair in numba.prange(pairs):
         out, r = sums[pair], ratio[pair]
@@ -116,37 +118,37 @@ def residuals(
                 open_to = min(open_to, (signal - lowest) / (1 - share), (r * highest - signal) / share)
                 size = difference * difference
                 if size >= reach * reach * variance:
-                    out[kb, 6] += count
+                    if size >= _MOTION * _MOTION * variance:
+                        out[kb, 6] += count
                     continue
-                weight = count / variance
+                weight, kept = count / variance, kept_at_reach
                 if open_to * open_to >= reach * reach * variance:
                     out[kb, 4] += count
-                    out[kb, 5] += count * size
+                    out[kb, 5] += count * size / kept
                 else:
                     if abs(difference) >= open_to:
                         continue
                     bound = open_to / np.sqrt(variance)
                     if bound < 1.0:
                         continue
-                    # A cut normal distribution answers a shift of its middle, and varies, that much less.
-                    inside = math.erf(bound * 0.7071067811865476)
-                    kept = 1 - 2 * bound * math.exp(-0.5 * bound * bound) * 0.3989422804014327 / inside
-                    out[kb, 2] += weight * difference
-                    weight *= kept
-                    out[kb, 0] += weight
-                    out[kb, 1] += weight * signal
-                    out[kb, 3] += count
-                    continue
-                out[kb, 0] += weight
-                out[kb, 1] += weight * signal
+                    kept = _kept(bound)
+                out[kb, 0] += weight * kept
+                out[kb, 1] += weight * kept * signal
                 out[kb, 2] += weight * difference
                 out[kb, 3] += count
     return sums
 
 
+@numba.njit(cache=True)
+def _kept(bound: float) -> float:
+    """Variance of a normal distribution cut at ``bound`` sigma; so much it answers a shift of its middle."""
+    density = math.exp(-0.5 * bound * bound) * 0.3989422804014327
+    return 1 - 2 * bound * density / math.erf(bound * 0.7071067811865476)
+
+
 @numba.njit(cache=True, fastmath=True)
 def gram(rows: Any, weight: Any) -> Any:
-    """``rows.T @ diag(weight) @ rows`` on one thread: too small for a library's threads to be worth waking."""
+    """``rows.T @ diag(weight) @ rows`` on one thread: too small to wake a library's threads for."""
     size = rows.shape[1]
     total = np.zeros((size, size))
     for r in range(rows.shape[0]):

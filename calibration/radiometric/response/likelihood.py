@@ -3,35 +3,39 @@
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import ndtr
 from numpy.typing import NDArray
+from scipy.special import ndtr
 
 from calibration.provenance import FitError
-from calibration.radiometric.response.curve import Curve, hats, place, weights
+from calibration.radiometric.response.curve import Curve, hats, weights
 from calibration.radiometric.response.exposures import Exposures, Joint
 
 Float = NDArray[np.float64]
 
 _ROUNDS = 30
+_NOISE_ROUNDS = 3  # with the curve settled
 _SETTLED = 3e-4  # root mean square change of the curve, of its full scale, or of an exposure in one round
 _ROUGH = 2  # rounds with the smoothness as it starts, while the noise is overrated
 _CAREFUL = 5  # round from which steps that do not shrink are shortened
 _LAST_STEP, _FIRST_CODE = 0.5, 2.0  # sigma of the logarithm
+_HELD = 1e8
+_MEDIAN_CHI2 = 0.4549  # of one degree of freedom
 _ROWS_A_KNOT = 2
-_REACH = 4.0  # sigma beyond which a difference is motion, not noise
+_FAR, _CLEAN = 4.0, 1e-3  # the same where a smaller share lies farther off than that
+_REACH = 2.5  # sigma beyond which a difference is not used: edges out of place scatter more than noise
 _AT_CEILING = 2.0  # sigma about saturation within which a code's partners tell where it lies
 _LONGEST_STEP = 1.0
-# What no noise explains, as one sigma of a row: rounding that noise does not dither, the skew of counts of few
-# electrons, and the rest in DN and relative.
+# What no noise explains, as one sigma of a row: rounding that noise does not dither, skew of the noise (half
+# an electron, where that is Poisson's), and the rest in DN and relative.
 _ROUNDING = 1.4
-_ELECTRONS = 0.5
+_SKEW = 0.5
 _REST_DN = 0.05
 _REST = 2e-4
 _SMOOTHEST, _ROUGHEST = 1e6, 0.02
 _START_KNOTS = 60
 _START_JITTER = 0.03
 _LEAST_JITTER = 1e-4
-_COMMON_PRIOR = 0.01  # jitter that the estimate of the jitter starts from, counted as one exposure
+_COMMON_PRIOR = 0.02  # jitter that the estimate of the jitter starts from, counted as one exposure
 
 
 class Fit(NamedTuple):
@@ -94,7 +98,7 @@ class _Rows(NamedTuple):
     squared: Float
     quantised: Float
     undithered: Float
-    count: Float
+    unclipped: Float
     samples: float
     outliers: float
     residual_dn: Float
@@ -144,6 +148,9 @@ def fit(joint: Joint, exposures: Exposures, exposure_sigma: float | None = None)
     smoothness = np.ones((len(tables), len(curve.roughness)))
     shift = np.zeros(n)
     jitter = _START_JITTER if exposure_sigma is None else exposure_sigma
+    slant = reported - reported.mean()
+    steepness = float(np.linalg.norm(slant))
+    slant = slant / steepness
     pace, before = 1.0, np.inf
     for turn in range(_ROUNDS):
         matrix, vector = np.zeros((offset + n, offset + n)), np.zeros(offset + n)
@@ -174,6 +181,9 @@ def fit(joint: Joint, exposures: Exposures, exposure_sigma: float | None = None)
             vector[part] -= penalty @ p
         matrix[range(offset, offset + n), range(offset, offset + n)] += 1 / jitter**2
         vector[offset:] -= shift / jitter**2
+        # The power, which the frames cannot tell: noise and roughness must not choose it, only the report.
+        matrix[offset:, offset:] += _HELD * np.outer(slant, slant)
+        vector[offset:] -= _HELD * slant * (slant @ shift)
         covariance = np.linalg.inv(matrix)
         move = pace * np.clip(covariance @ vector, -_LONGEST_STEP, _LONGEST_STEP)
         shift = shift + move[offset:]
@@ -193,6 +203,20 @@ def fit(joint: Joint, exposures: Exposures, exposure_sigma: float | None = None)
         if turn >= _CAREFUL and change > 0.5 * before:
             pace = max(0.7 * pace, 0.2)
         before = change
+    ratio = np.exp((reported + shift)[pairs[:, 1]] - (reported + shift)[pairs[:, 0]])
+    for c, table in enumerate(tables):
+        exposure = curve.exposure(parameters[c])
+        step = np.gradient(exposure)
+        # Where nothing scatters more than noise, more of the noise may be measured.
+        clean = seen[c].outliers < _CLEAN * seen[c].samples
+        reach = _FAR if clean else _REACH
+        for _ in range(_NOISE_ROUNDS):
+            sums = residuals(table, exposure, step, codes.width, ratio, noise[c], first, last, reach)
+            seen[c] = _rows(sums, groups, exposure, step, codes.width, ratio, noise[c])
+            noise[c], noise_sigma[c] = _noise(seen[c], noise[c])
+    power_sigma = jitter / steepness
+    along = np.concatenate([*(_power(curve, p) for p in parameters), reported - reported.mean()])
+    covariance = covariance + power_sigma**2 * np.outer(along, along)
     information = np.stack([_touched(rows, len(codes.centre)) for rows in seen])
     residual = np.concatenate([rows.residual_dn for rows in seen])
     return Fit(
@@ -218,14 +242,15 @@ def _channel(number: int, channels: int) -> str:
 
 
 def _start(
-    table: NDArray[np.int64], curve: Curve, pairs: NDArray[np.intp], reported: Float, first: int, last: int, name: str
+    table: NDArray[np.int64], curve: Curve, pairs: NDArray[np.intp], reported: Float, first: int, last: int,
+    name: str,
 ) -> Float:  # fmt: skip
     """Rough curve from the medians of each code's partners: linear least squares on its logarithm."""
-    at = place(np.clip(curve.centre, curve.dark, curve.bright), curve.dark, curve.bright)
+    at = curve.scale.place(curve.centre)
     knots = np.linspace(at[first], at[last], _START_KNOTS)
     index = np.arange(len(at), dtype=np.float64)
     every = hats(at, knots)
-    height = (curve.centre - curve.dark) / (curve.bright - curve.dark)
+    height = (curve.centre - curve.scale.dark) / (curve.scale.bright - curve.scale.dark)
     corners, values, asked = [], [], []
     for (i, j), counts in zip(pairs, table, strict=True):
         for part, sign in ((counts, 1.0), (counts.T, -1.0)):
@@ -250,7 +275,7 @@ def _start(
     normal += 1e-5 * scale / _START_KNOTS * (second.T @ second) + 1e-9 * scale * np.eye(_START_KNOTS)
     normal[-1, -1] += scale
     exposure = np.exp(every @ np.linalg.solve(normal, right))
-    least = 1e-4 * exposure[1:] / (np.abs(curve.centre[1:] - curve.dark) + 1) * np.diff(curve.centre)
+    least = 1e-4 * exposure[1:] / (np.abs(curve.centre[1:] - curve.scale.dark) + 1) * np.diff(curve.centre)
     rise = np.maximum(np.diff(exposure), least)
     return np.asarray(np.concatenate([[max(exposure[0], rise[0] / 4)], exposure[0] + np.cumsum(rise)]))
 
@@ -266,7 +291,15 @@ def _medians(counts: NDArray[np.int64], first: int, last: int) -> tuple[NDArray[
     return np.flatnonzero(good), partner[good], total[good]
 
 
-def _rows(sums: Float, groups: NDArray[np.intp], exposure: Float, step: Float, width: Float, ratio: Float, noise: Float) -> _Rows:
+def _rows(
+    sums: Float,
+    groups: NDArray[np.intp],
+    exposure: Float,
+    step: Float,
+    width: Float,
+    ratio: Float,
+    noise: Float,
+) -> _Rows:
     wide = np.diff(np.append(groups, len(exposure)))
     sums = np.add.reduceat(sums, groups, axis=1)
     pair, bin_ = np.nonzero(sums[..., 0] > 0)
@@ -280,8 +313,14 @@ def _rows(sums: Float, groups: NDArray[np.intp], exposure: Float, step: Float, w
     quantised = (of_long**2 + of_short**2) / 12
     dither = np.maximum(noise[0] * np.maximum(signal, 0) + noise[1], 0) / of_long**2
     undithered = np.exp(-4 * np.pi**2 * dither) * quantised
+    spread = np.stack([(1 + r) * np.maximum(signal, 0), 1 + r * r, dn_long**2 + dn_short**2], axis=1)
+    variance = spread @ noise + quantised
+    # Noise added after the curve is bent with it: the mean of the exposure lies off the exposure of the mean.
+    bend = np.gradient(dn) / width
+    bias = 0.5 * noise[2] * (r * np.interp(at_short, index, bend) - np.interp(at_long, index, bend))
+    gradient = gradient - information * bias
     systematic = (
-        (_ELECTRONS * noise[0]) ** 2 * (1 + r * r)
+        (_SKEW * variance / np.maximum(np.abs(signal), np.sqrt(variance))) ** 2
         + _ROUNDING**2 * undithered / wide[bin_]
         + _REST_DN**2 * 12 * quantised
         + (_REST * signal) ** 2
@@ -295,12 +334,12 @@ def _rows(sums: Float, groups: NDArray[np.intp], exposure: Float, step: Float, w
         signal=signal,
         at_short=at_short,
         at_long=at_long,
-        equation=_Equations(pair, signal, information * share, gradient * share),
-        spread=np.stack([(1 + r) * np.maximum(signal, 0), 1 + r * r, dn_long**2 + dn_short**2], axis=1),
+        equation=_calmed(_Equations(pair, signal, information * share, gradient * share)),
+        spread=spread,
         squared=squared / np.maximum(whole, 1),
         quantised=quantised,
         undithered=undithered,
-        count=whole,
+        unclipped=whole,
         samples=float(count.sum()),
         outliers=float(sums[..., 6].sum()),
         residual_dn=beyond,
@@ -349,7 +388,15 @@ def _ceiling(
     floor_of = own[pair, code] + (_REST_DN * step[last - 1]) ** 2
     information = np.where(count > 0, 1 / (spread / np.maximum(count, 1) + floor_of), 0.0)
     design = of_edge - ratio[pair, None] * jacobian[code]
-    return _Equations(pair, -mean, information, information * difference), design
+    return _calmed(_Equations(pair, -mean, information, information * difference)), design
+
+
+def _calmed(rows: _Equations) -> _Equations:
+    """Believe the rows no more than they agree: soft saturation or misalignment scatter more than noise."""
+    squared = rows.gradient**2 / np.maximum(rows.information, 1e-300)
+    known = squared[rows.information > 0]
+    excess = max(float(np.median(known)) / _MEDIAN_CHI2, 1.0) if len(known) else 1.0
+    return rows._replace(information=rows.information / excess, gradient=rows.gradient / excess)
 
 
 def _add(
@@ -390,7 +437,7 @@ def _tie(matrix: Float, vector: Float, parameters: Float, positive: bool) -> Non
 
 
 def _smoothness(before: Float, curve: Curve, parameters: Float, covariance: Float) -> Float:
-    """Weights of the roughness that make the curve's wiggles as large as the prior expects (Fellner-Schall)."""
+    """Weights that make the curve's wiggles as large as the prior expects them (Fellner and Schall)."""
     wiggles = np.einsum("i,kij,j->k", parameters, curve.roughness, parameters)
     known = before * np.einsum("kij,ij->k", curve.roughness, covariance)
     wanted = np.maximum(curve.rank - known, 1e-3) / np.maximum(wiggles, 1e-12)
@@ -401,8 +448,8 @@ def _noise(rows: _Rows, before: Float) -> tuple[Float, Float]:
     """Non-negative parts of the variance, and their sigma, from the squared differences."""
     from scipy.optimize import nnls  # slow to import
 
-    good = rows.count > 0
-    spread, count = rows.spread[good], rows.count[good]
+    good = rows.unclipped > 0
+    spread, count = rows.spread[good], rows.unclipped[good]
     expected = spread @ before + rows.quantised[good]
     # A row of very many samples is as sure as the model of the noise and of the rounding, not as its count.
     sure = 1 / np.sqrt((2 / count + 0.02**2) * expected**2 + rows.undithered[good] ** 2)
@@ -419,6 +466,17 @@ def _noise(rows: _Rows, before: Float) -> tuple[Float, Float]:
     # Never quite without noise, or no sample would be believed.
     noise[0] = max(noise[0], 1e-7)
     return noise, sigma / scale
+
+
+def _power(curve: Curve, parameters: Float) -> Float:
+    """Change of the parameters when the curve is raised to a power, by the power."""
+    exposure = curve.exposure(parameters)
+    middle = 0.5 * (exposure[1:] + exposure[:-1])
+    dn = 0.5 * (curve.centre[1:] + curve.centre[:-1])
+    at = np.interp(curve.scale.dn(curve.knots), dn, middle)
+    slope = 1 + np.log(np.maximum(at, 1e-9))
+    first = np.log(np.maximum(exposure[0], 1e-9)) * (1.0 if curve.positive else exposure[0])
+    return np.concatenate([slope, [first, 0.0]])
 
 
 def _jitter(shift: Float, covariance: Float, reported: Float) -> float:
