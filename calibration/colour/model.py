@@ -64,7 +64,8 @@ class ColourModel(Model):
     covariance : ndarray (n, n), n = matrix.size, or None
         Of ``matrix.ravel()``, from the noise of the patches and the misfit, at this white balance.
     white_level : float
-        Green signal of a perfect diffuser where the chart was, in the unit of the image of the fit.
+        Green signal of a perfect diffuser where the chart was, in the unit of the image of the fit: good for
+        pictures linearised by the same sensor model.
     illuminant : (float, float)
         Chromaticity of the white of the reference values; they were adapted to D65 (Bradford).
     reference : str
@@ -137,7 +138,6 @@ class ColourModel(Model):
             "chromaticities": REC709_CHROMATICITIES,
             "colourSpace": "linear Rec.709 (primaries of sRGB), white D65",
             "colourMethod": self.method,
-            "whiteLevel": float(self.white_level),
         }
 
     def correct(self, radiance: Radiance) -> Radiance:

@@ -447,8 +447,10 @@ def _write(
     path = out / f"{name}.exr"
     attributes = _attributes(record, session, pixel_format, letters)
     if colour is not None:
-        attributes |= colour.attributes | {"whiteLevel": float(colour.white_level * factor)}
-        attributes |= {"scaleOf": "luminance"} if scale else {}
+        attributes |= colour.attributes | ({"scaleOf": "luminance"} if scale else {})
+        # A unit of its own knows nothing of the light of the chart.
+        if picture.record.units != "relative":
+            attributes["whiteLevel"] = float(colour.white_level * factor)
     files.write_exr(path, channels, attributes)
     return Merged(path, record)
 
