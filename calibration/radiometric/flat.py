@@ -148,8 +148,11 @@ def fit_flat(
     for index, (plane, gathered) in enumerate(zip(colour_planes(model.pixel_format), sums, strict=True)):
         u, v = sites(model.width, model.height, len(sums), index)
         with np.errstate(divide="ignore", invalid="ignore"):
-            image = (gathered.total / gathered.light).astype(np.float32)
-            own = np.sqrt(gathered.variance) / np.maximum(gathered.total, 1e-30)
+            image = np.divide(gathered.total, gathered.light, dtype=np.float32, casting="same_kind")
+            own = np.sqrt(gathered.variance)
+            np.divide(own, np.maximum(image, np.float32(1e-30)), out=own)
+            own /= gathered.light
+        gathered.release()
         target, notes = _unevenness(gathered, names, turns, u, v, (model.width, model.height))
         warnings += [note for note in notes if note not in warnings]
         lamps.append(0.0 if target is None else target.peak_to_peak_percent())
@@ -217,6 +220,10 @@ class _Gathered:
     cells: Float
     noise: Float
     level: Float
+
+    def release(self) -> None:
+        """Let go of the pictures once they are used: two colours' sums need not be held at a time."""
+        self.total, self.variance, self.light = np.zeros(0), np.zeros(0, np.float32), 0.0
 
     @property
     def used(self) -> NDArray[np.bool_]:
@@ -296,7 +303,11 @@ def _gather(
     whole = bool(finite.all())
     gathered.total += light if whole else np.where(finite, light, 0)
     # A dark sample below zero must not lower the variance.
-    gathered.variance += np.where(finite, np.maximum(shot, 0) + floor, 0)
+    noise = np.maximum(shot, 0)
+    noise += floor
+    if not whole:
+        noise[~finite] = 0
+    gathered.variance += noise
     if whole or np.array_equal(finite, known):
         gathered.light = gathered.light + mean
     else:

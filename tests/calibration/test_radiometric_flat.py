@@ -211,7 +211,7 @@ def test_sigma_holds_the_error_of_the_dark_map():
 
 
 def test_memory_does_not_grow_with_the_frames():
-    h, w = 500, 700
+    h, w = 300, 400
     model = sensor("Mono12").replace(height=h, width=w)
 
     class Frames(Sequence):
@@ -235,7 +235,7 @@ def test_memory_does_not_grow_with_the_frames():
     frame = h * w * 2
     few, many = peak(4), peak(24)
     # Two numbers for each cell of each frame are kept.
-    assert many - few < 20 * 0.05 * frame
+    assert many - few < 20 * 0.1 * frame
     # Sums in double precision, a frame of floats at a time.
     assert many < 30 * frame
 
@@ -281,11 +281,11 @@ def test_evidence_picks_a_simple_shape_for_a_simple_fall_off():
 
 def test_sigma_of_the_smooth_model_is_its_scatter():
     """Monte Carlo: the same fall-off under fresh noise."""
-    u, v = grid(640, 480, 20)
+    u, v = grid(640, 480, 14)
     rng = np.random.default_rng(2)
     truth = np.log(1 - 0.2 * ((u - 350) ** 2 + (v - 200) ** 2) / 400**2)
     maps, claims = [], []
-    for _ in range(60):
+    for _ in range(24):
         log = truth + 1e-3 * rng.standard_normal(u.size)
         found, _ = fit_falloff(u, v, log, np.full(u.size, 1e-6), 640, 480)
         model = Vignetting(width=640, height=480, channels=(found,), support=np.ones((1, 1), bool))

@@ -76,7 +76,7 @@ def capture(path, known, blocks):
     )
 
 
-def flats(pose="panel", repeats=16, exposure=0.025):
+def flats(pose="panel", repeats=8, exposure=0.025):
     return {
         "kinds": "flat",
         "pose": pose,
