@@ -108,7 +108,7 @@ def merged_of(stack: Stack, sensor: RadiometricModel, background: Radiance | Non
     """Radiance of one view from all its exposures, demosaiced where it is a mosaic."""
     radiance = merge_frames(stack, stack.exposure_s, sensor, background=background)
     cfa = format_cfa(stack.pixel_format)
-    return radiance if cfa is None else demosaic(radiance, cfa)
+    return radiance if cfa is None else demosaic(radiance, cfa, defects=sensor.defects)
 
 
 def _background(session: Session, camera: str | None, pose: str, sensor: RadiometricModel) -> Radiance | None:
@@ -149,7 +149,7 @@ def _merged_above(stack: Stack, ambient: Stack, sensor: RadiometricModel) -> Rad
     nothing = Radiance(np.zeros_like(noise.value), noise.variance)
     radiance = merge_frames(frames, stack.exposure_s, sensor.replace(black_dn=0.0), background=nothing)
     cfa = format_cfa(stack.pixel_format)
-    return radiance if cfa is None else demosaic(radiance, cfa)
+    return radiance if cfa is None else demosaic(radiance, cfa, defects=sensor.defects)
 
 
 class LightImages(NamedTuple):
