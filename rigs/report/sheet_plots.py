@@ -237,7 +237,8 @@ def histogram(deviation: NDArray[Any], count: NDArray[Any], unit: str) -> bytes:
             axes.step(deviation, np.maximum(count, 0.5), where="mid", color=BLUE, label="pixels")
             axes.plot(x, np.maximum(model, 0.3), "--", color=ORANGE, label=f"normal, σ {sigma:.3g} {unit}")
         axes.set(xlabel=f"deviation / {unit}", ylabel="pixels", yscale="log", ylim=(0.5, None))
-        axes.legend(loc="lower center")
+        # The tails may lie anywhere within.
+        figure.legend(loc="outside upper center", ncols=2)
         return png(figure)
 
 
