@@ -1,5 +1,6 @@
 """EMVA 1288 descriptors: the numbers come in as they are, and what is wrong names its line."""
 
+import os
 from pathlib import Path
 
 import cv2
@@ -12,7 +13,9 @@ from numpy.typing import NDArray
 
 from capture.session import Session
 from rigs.interchange import ManifestError, import_emva, import_folder
-from rigs.interchange.emva import read_descriptor
+from rigs.interchange.emva import find_descriptor, read_descriptor
+
+DATA = Path(os.environ.get("GNOMON_DATA", Path(__file__).parents[3] / "shared" / "data")) / "emva1288/set001"
 
 WIDTH, HEIGHT = 8, 6
 SERIES = ("b 40000.0 120.0", "b 320000,5 961", "d 40000.0", "d\t320000.5")
@@ -271,3 +274,15 @@ def test_a_manifest_may_tell_the_photons(tmp_path: Path) -> None:
         import_folder(tmp_path, tmp_path / "second")
     table.write_text("file,kind\n0.png,flat\n")
     assert "photons" not in import_folder(tmp_path, tmp_path / "third").facts
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="no emva1288/set001 at GNOMON_DATA")
+def test_both_descriptors_of_the_public_set_say_the_same() -> None:
+    found = find_descriptor(DATA)
+    assert (found.version, found.bits, found.width, found.height) == ("3.0", 12, 640, 480)
+    bright = [series for series in found.series if series.photons is not None]
+    assert [len(series.files) for series in bright] == [2] * 50 + [50]
+    assert [len(series.files) for series in found.series[len(bright) :]] == [2] * 50 + [50]
+    assert (bright[36].exposure_s, bright[36].photons) == (pytest.approx(0.0103), 30957.0)
+    for path in DATA.glob("*.txt"):
+        assert read_descriptor(path).series == found.series

@@ -12,7 +12,6 @@ from rigs.report import Metric
 COMMANDS = (
     "import emva {data} {work}/session",
     "calibrate sensor {work}/session --out {work}/sensor.json",
-    "report {work}",
 )
 PERCENT = 1.0
 """Greatest deviation from a published number, percent of it."""
@@ -97,7 +96,7 @@ def compare(
 
 
 def emva(data: Path, work: Path, gnomon: Callable[..., str]) -> Iterator[Metric]:
-    """Import, calibrate, report, and compare."""
+    """Import, calibrate and compare."""
     work.mkdir(parents=True)
     for command in COMMANDS:
         gnomon(command, data=data, work=work)

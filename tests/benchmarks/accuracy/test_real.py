@@ -95,3 +95,13 @@ def test_published_numbers_are_judged_by_their_own_bounds(real: ModuleType, tmp_
         ("u_I_var", 70.0, 8.0, None),
     ):
         assert emva.compare(name, name, value, None, "", truth).passed is passed, (name, value)
+
+
+def test_the_published_numbers_of_set_001_are_met(real: ModuleType, tmp_path: Path) -> None:
+    data = real.find_data()
+    if not (data / "emva1288/set001").is_dir():
+        pytest.skip(f"{data}/emva1288/set001 is absent: set GNOMON_DATA")
+    rows = real.run("emva1288/set001", data, tmp_path)
+    judged = [row for row in rows if row.passed is not None]
+    assert len(judged) == 18
+    assert not [row.quantity for row in judged if not row.passed], real.table(rows)
