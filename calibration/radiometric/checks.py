@@ -278,9 +278,13 @@ class Linearity(Model):
 
     @property
     def is_linear(self) -> bool:
-        """False where the exponent is clearly not 1: off by more than 0.15 and by more than 5 sigma."""
+        """False where the exponent is clearly not 1: off by more than 0.15 and by more than 3 sigma.
+
+        The sigma grows with the scatter of the ratios, so a curve that is no power of the light is called one
+        later than a power of the same size.
+        """
         off = abs(self.exponent - 1)
-        return not (off > 0.15 and off > 5 * self.exponent_sigma)
+        return not (off > 0.15 and off > 3 * self.exponent_sigma)
 
 
 def linearity(pairs: Sequence[Pair]) -> Linearity | None:

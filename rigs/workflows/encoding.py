@@ -82,7 +82,7 @@ def _has_bracket(session: Session, camera: str) -> bool:
     """Whether some view was taken with several exposures, which tell themselves whether data are linear."""
     exposures: dict[tuple[str, str], set[float]] = {}
     for record in session.frames:
-        if record.shot.camera == camera and record.shot.lights:
+        if record.shot.camera == camera and "dark" not in record.shot.kinds:
             exposures.setdefault((record.shot.pose, record.shot.light), set()).add(record.exposure_s)
     return any(len(times) > 1 for times in exposures.values())
 

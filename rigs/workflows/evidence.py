@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,9 +24,11 @@ from rigs.workflows.encoding import refuse_encoded
 
 Float = NDArray[np.float64]
 
-_CLIPPED = 0.001
+CLIPPED = 0.001
+"""Share of a channel that may be saturated in every exposure before it is told."""
 _NAMED = 3
-_MOST_READ = 8
+_LEAST_READ, _MOST_READ, _MOST_BYTES = 4, 12, 64 * 2**20
+_STEP = 1.9
 # Samples this many times above the saturation of a model are not its camera's.
 _BEYOND = 1.5
 # Above this share of the way from black to saturation many sensors bend; such samples judge no linearity.
@@ -44,9 +46,9 @@ class Seen(NamedTuple):
     record: FrameRecord
     mean: Float
     variance: Float
-    mean_dn: float
-    zeros: float
-    digest: str
+    mean_dn: float = np.nan
+    zeros: float = np.nan
+    digest: str = ""
 
 
 def refuse_nonlinear(
@@ -69,12 +71,29 @@ def refuse_nonlinear(
     if len(first) < 2:
         return
     index = {record.shot.index: i for i, record in enumerate(stack.records)}
-    times = np.array(sorted(first))
-    few = times[np.unique(np.linspace(0, len(times) - 1, min(len(times), _MOST_READ)).round().astype(int))]
-    frames = [see(stack[index[first[t].shot.index]], first[t], model)[0] for t in few.tolist()]
+    size = int(np.prod(stack.shape[1:])) * (1 if stack.pixel_format.endswith("8") else 2)
+    count = int(np.clip(_MOST_BYTES // size, _LEAST_READ, _MOST_READ))
+    frames = [
+        signal_of(stack[index[first[t].shot.index]], first[t], model) for t in _few(sorted(first), count)
+    ]
     found = linearity(exposure_pairs(frames, offset_sigma(session, stack, model, sensor)))
     if found is not None and not found.is_linear:
         raise FitError(f"{session.path}: {what} wants linear data: {judge_linearity(found).text}")
+
+
+def _few(times: Sequence[float], count: int) -> list[float]:
+    """A few exposures about the middle, a factor of two apart where they are: near enough to overlap."""
+    middle = times[len(times) // 2]
+    down = [middle]
+    for t in reversed(times):
+        if t <= down[-1] / _STEP:
+            down.append(t)
+    up = [middle]
+    for t in times:
+        if t >= up[-1] * _STEP:
+            up.append(t)
+    chosen = [t for pair in zip_longest(down, up[1:]) for t in pair if t is not None]
+    return sorted(chosen[:count])
 
 
 def _refuse_misaligned(session: Session, stack: Stack, sensor: RadiometricModel) -> None:
@@ -129,7 +148,7 @@ class Clipped(NamedTuple):
 def clipping_texts(views: Iterable[Clipped]) -> tuple[str, ...]:
     """One line where channels are saturated in every exposure, one where a part of the channels is alone."""
     views = tuple(views)
-    worst = [view for view in views if max(view.shares.values()) > _CLIPPED]
+    worst = [view for view in views if max(view.shares.values()) > CLIPPED]
     worst.sort(key=lambda view: -max(view.shares.values()))
     texts = []
     if worst:
@@ -137,14 +156,41 @@ def clipping_texts(views: Iterable[Clipped]) -> tuple[str, ...]:
         more = f"; and {len(worst) - _NAMED} more" if len(worst) > _NAMED else ""
         texts.append(f"saturated in every exposure: {named}{more}: add a shorter exposure")
     alone = max(views, key=lambda view: view.alone, default=None)
-    if alone is not None and alone.alone > _CLIPPED:
+    if alone is not None and alone.alone > CLIPPED:
         share = f"{100 * alone.alone:.2g} %"
         texts.append(f"{share} of {alone.name} clips in a part of its channels: its colour is wrong")
     return tuple(texts)
 
 
 def _percents(shares: Mapping[str, float]) -> str:
-    return ", ".join(f"{letter} {100 * share:.2g} %" for letter, share in shares.items() if share > _CLIPPED)
+    return ", ".join(f"{letter} {100 * share:.2g} %" for letter, share in shares.items() if share > CLIPPED)
+
+
+def signal_of(
+    values: NDArray[np.generic],
+    record: FrameRecord,
+    model: RadiometricModel,
+    window: tuple[slice, slice] | None = None,
+) -> Seen:
+    """Means over blocks of one frame, of a window if given; without the statistics of its samples."""
+    electrons, floor = model.electrons(values)
+    limit = model.black_dn + _USABLE * (model.saturation_dn - model.black_dn)
+    mosaic = format_cfa(model.pixel_format) is not None
+    if window is not None:
+        # Whole cells of a mosaic, so that blocks stay of one colour.
+        rows, columns = (slice(s.start // 2 * 2, s.stop) if mosaic else s for s in window)
+        electrons, floor, values = electrons[rows, columns], floor[rows, columns], values[rows, columns]
+    usable = np.where(values < limit, electrons, np.float32(np.nan))
+    size = block_size(usable.shape, mosaic=mosaic, blocks=2048 if window is None else 16)
+    blocks = block_means(usable, size, mosaic=mosaic)
+    if model.response is not None:
+        variance = block_means(floor, size, mosaic=mosaic).mean + np.maximum(blocks.mean, 0)
+    elif model.counts_electrons:
+        # The floor of a linear model is one number.
+        variance = np.maximum(blocks.mean, 0) + float(floor.flat[0])
+    else:
+        variance = (model.flat_sigma * blocks.mean) ** 2 + float(floor.flat[0])
+    return Seen(record, blocks.mean, variance / blocks.samples)
 
 
 def see(
@@ -155,38 +201,14 @@ def see(
 ) -> tuple[Seen, NDArray[np.bool_]]:
     """What is kept of one frame, of a window if given, and which of all its samples are saturated."""
     values = np.asarray(dn)
-    saturated = np.asarray(~(values < model.saturation_dn))
-    electrons, floor = model.electrons(values)
-    limit = model.black_dn + _USABLE * (model.saturation_dn - model.black_dn)
-    mosaic = format_cfa(model.pixel_format) is not None
-    if window is not None:
-        # Whole cells of a mosaic, so that blocks stay of one colour.
-        rows, columns = (slice(s.start // 2 * 2, s.stop) if mosaic else s for s in window)
-        electrons, floor, part = electrons[rows, columns], floor[rows, columns], values[rows, columns]
-    else:
-        part = values
-    usable = np.where(part < limit, electrons, np.float32(np.nan))
-    size = block_size(usable.shape, mosaic=mosaic, blocks=2048 if window is None else 16)
-    blocks = block_means(usable, size, mosaic=mosaic)
-    noise = np.asarray(np.broadcast_to(floor, usable.shape))
-    level = float(np.median(noise)) if model.response is None else 0.0
-    if model.response is not None:
-        variance = block_means(noise, size, mosaic=mosaic).mean + np.maximum(blocks.mean, 0)
-    elif model.counts_electrons:
-        variance = np.maximum(blocks.mean, 0) + level
-    else:
-        variance = (model.flat_sigma * blocks.mean) ** 2 + level
-    integer = values.dtype.kind == "u"
     even = bool(values.min() == values.max())
-    seen = Seen(
-        record,
-        blocks.mean,
-        variance / blocks.samples,
-        float(values.mean(dtype=np.float64)),
-        float(np.count_nonzero(values == 0) / values.size) if integer else 0.0,
-        "" if even else hashlib.blake2b(values.tobytes()).hexdigest(),
+    zeros = np.count_nonzero(values == 0) / values.size if values.dtype.kind == "u" else 0.0
+    seen = signal_of(values, record, model, window)._replace(
+        mean_dn=float(values.mean(dtype=np.float64)),
+        zeros=float(zeros),
+        digest="" if even else hashlib.blake2b(np.ascontiguousarray(values).data).hexdigest(),
     )
-    return seen, saturated
+    return seen, np.asarray(~(values < model.saturation_dn))
 
 
 def by_exposure(frames: Sequence[Seen]) -> dict[float, list[Seen]]:
