@@ -188,7 +188,7 @@ def test_luminance_of_a_patch_is_that_of_rec709(session, truth, tmp_path):
         dark_current_e_s=known.dark_current_e_s, saturation_dn=4095,
     )  # fmt: skip
     model = workflows.calibrate_colour(session, sensor=sensor, white="white")
-    # the light of the chart: 1e6 e-/s on a surface turned away from it, less what the camera's green sees of it
+    # 1e6 e-/s on a surface turned away from the light, of which the camera's green sees 0.96
     slant = np.array([-0.35, -0.45, -1]) / np.linalg.norm([-0.35, -0.45, -1])
     assert model.white_level == pytest.approx(1e6 * -slant[2] * 0.96, rel=0.05)
     told = workflows.parse_luminance("white-lamps:360,240,20,20=118")
