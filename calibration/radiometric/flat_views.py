@@ -95,7 +95,7 @@ def fit_vignetting(
     undistort: Points | None = None,
     distort: Points | None = None,
     steady: bool = False,
-    ramp_sigma: float = 0.02,
+    ramp_sigma: float = 0.05,
 ) -> SceneFlat:
     """Vignetting from a scene whose points are seen at different places of the picture.
 

@@ -180,11 +180,8 @@ class Vignetting(Model):
 
     def ramp_sigma(self, channel: int) -> float:
         """Relative one-sigma of the ramp, middle to edge, over columns or rows: the worse of the two."""
-        falloff, size = self.channels[channel], (self.width, self.height)
-        right, low = (self.width - 1.0) / 2, (self.height - 1.0) / 2
-        u, v = right + np.array([right, -right, 0, 0]), low + np.array([0, 0, low, -low])
-        slope = _jacobian(u, v, _Parameters.of(falloff), *size)[:, :-1]
-        ramps = (slope[0::2] - slope[1::2]) / 2
+        falloff = self.channels[channel]
+        ramps = _ramps(_Parameters.of(falloff), self.width, self.height)[:, :-1]
         return float(np.sqrt(np.max(np.einsum("np,pq,nq->n", ramps, falloff.covariance, ramps))))
 
     def _planes(self) -> list[Plane]:
@@ -248,6 +245,14 @@ def _central_half(width: int, height: int, count: int = 24) -> tuple[Float, Floa
     steps = 0.25 + (np.arange(count) + 0.5) / (2 * count)
     u, v = np.meshgrid(steps * width - 0.5, steps * height - 0.5)
     return u.ravel(), v.ravel()
+
+
+def _ramps(parameters: "_Parameters", width: int, height: int) -> Float:
+    """Derivatives of the ramps of log v, middle to edge, over columns and over rows, (2, p)."""
+    right, low = (width - 1.0) / 2, (height - 1.0) / 2
+    u, v = right + np.array([right, -right, 0, 0]), low + np.array([0, 0, low, -low])
+    slope = _jacobian(u, v, parameters, width, height)
+    return np.asarray((slope[0::2] - slope[1::2]) / 2)
 
 
 def _jacobian(u: Float, v: Float, parameters: _Parameters, width: int, height: int) -> Float:
@@ -436,11 +441,11 @@ class _Data:
         linear = self.jacobian(parameters)
         return self.project(root)((self.y - linear[:, 2:] @ parameters.vector[2:]) * root)
 
-    def prior(self, shape: Shape) -> Float:
-        """Rows of the design that hold ramps small, (q, p)."""
-        size = 3 + len(shape.powers) + len(shape.terms)
-        places = [2 + len(shape.powers) + k for k, term in enumerate(shape.terms) if sum(term) == 1]
-        return np.eye(size)[places if np.isfinite(self.ramp_sigma) else []] / self.ramp_sigma
+    def prior(self, parameters: _Parameters) -> Float:
+        """Rows of the design that hold the ramps small, (2, p); none where they are free."""
+        if not np.isfinite(self.ramp_sigma):
+            return np.zeros((0, len(parameters.vector)))
+        return _ramps(parameters, self.width, self.height) / self.ramp_sigma
 
 
 def _solve(data: _Data, weight: Float, shape: Shape) -> tuple[_Parameters, Float, int]:
@@ -448,13 +453,12 @@ def _solve(data: _Data, weight: Float, shape: Shape) -> tuple[_Parameters, Float
     root = np.sqrt(weight)
     project = data.project(root)
     size = 3 + len(shape.powers) + len(shape.terms)
-    prior = data.prior(shape)
     half = np.hypot(data.width, data.height) / 2
     middle = np.array([(data.width - 1) / 2, (data.height - 1) / 2])
-    y = np.concatenate([project(data.y * root), np.zeros(len(prior))])
+    y = np.concatenate([project(data.y * root), np.zeros(2 * np.isfinite(data.ramp_sigma))])
 
     def design(parameters: _Parameters) -> Float:
-        return np.vstack([project(data.jacobian(parameters) * root[:, None]), prior])
+        return np.vstack([project(data.jacobian(parameters) * root[:, None]), data.prior(parameters)])
 
     def linear(centre: Float) -> tuple[_Parameters, float]:
         start = _Parameters(shape, np.concatenate([centre, np.zeros(size - 2)]))

@@ -210,6 +210,20 @@ def test_sigma_holds_the_error_of_the_dark_map():
     assert np.std(z) == pytest.approx(1, abs=0.02)
 
 
+def test_sigma_holds_the_read_noise():
+    """In dim light and with a noisy converter, where shot noise is the lesser part."""
+    rng = np.random.default_rng(14)
+    _, whole = response("Mono12", rng, dust=False)
+    read = 120.0
+    frames = []
+    for _ in range(8):
+        electrons = rng.poisson((whole * 1e6 + DARK) * 0.001) + read * rng.standard_normal(whole.shape)
+        frames.append(np.clip(np.round(BLACK + GAIN * electrons), 0, 4095).astype(np.uint16))
+    found = fit_flat(frames, [0.001] * 8, sensor("Mono12").replace(read_noise_e=read))
+    z = (found.flat_map / whole - 1) / found.sigma
+    assert np.std(z) == pytest.approx(1, abs=0.03)
+
+
 def test_memory_does_not_grow_with_the_frames():
     h, w = 300, 400
     model = sensor("Mono12").replace(height=h, width=w)

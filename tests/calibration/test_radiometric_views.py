@@ -85,6 +85,10 @@ def test_shifted_views_alone_cannot_tell_a_ramp_and_say_so(texture):
     found = fit_vignetting(shoot(texture, SHIFTS, rng, truth()), "Mono12")
     assert any("ramp" in warning for warning in found.quality.warnings)
     assert found.quality.verdict == "doubtful"
+    # What is thought, not what was seen.
+    assert found.vignetting.ramp_sigma(0) == pytest.approx(0.05, rel=0.1)
+    wider = fit_vignetting(shoot(texture, SHIFTS, rng, truth()), "Mono12", ramp_sigma=0.1)
+    assert wider.vignetting.ramp_sigma(0) > 1.8 * found.vignetting.ramp_sigma(0)
     error, sigma = off(found, truth()), found.vignetting.sigma()
     assert np.sqrt(np.mean(error**2)) < 2 * np.sqrt(np.mean(sigma.astype(np.float64) ** 2))
     # All that is wrong is a ramp.
