@@ -141,7 +141,7 @@ def _add_gradients(
         inside &= cv2.dilate(invalid.astype(np.uint8), np.ones((5, 5), np.uint8)) == 0
     red, green, blue = sites["R"], sites["G"], sites["B"]
     # Greens of a row of reds have their reds at the sides, their blues above and below.
-    red_row = red.any(axis=1)[:, None] & green
+    red_row = np.any(red, axis=1, keepdims=True) & green
     blue_row = green & ~red_row
     for kernel, targets in (
         (_GREEN, ((1, red | blue),)),

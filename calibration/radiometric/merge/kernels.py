@@ -333,72 +333,9 @@ def _correct(
                 variance[p] += offset * scale * scale
 
 
-@numba.njit(cache=True, error_model="numpy")
-def _tile(
-    addresses: Any, kinds: Any, first: Any, size: Any, images: Any, alike: Any,
-    barred: Any, step: Any, dark: Any, bright: Any, pooled: Any, final: Any, table: Any, maps: Any,
-    value: Any, variance: Any, spread: Any, scratch: Any,
-) -> None:  # fmt: skip
-    n = len(step)
-    padded = len(addresses)
-    places = np.empty(padded, np.uint64)
-    row = 0
-    for j in range(n):
-        if kinds[j] == UINT16:
-            places[j] = addresses[j] + np.uint64(2 * first)
-        else:
-            unpack(kinds[j], addresses[j], first, scratch[row, :size])
-            places[j] = scratch[row].ctypes.data
-            row += 1
-    for j in range(n, padded):
-        places[j] = scratch[row].ctypes.data
-    cells = (size + CELL - 1) // CELL
-    total = np.zeros(size, np.uint32)
-    limits = np.empty((cells, padded, 2), np.uint16)
-    sound = np.ones(cells, np.bool_)  # all frames up to here are below the ramp
-    edge = final[1]
-    for j in range(0, padded, 3):
-        for c in range(cells):
-            start = np.uint64(2 * CELL * c)
-            length = min(CELL, size - CELL * c)
-            x0 = carray(_to_uint16(places[j] + start), (length,))
-            x1 = carray(_to_uint16(places[j + 1] + start), (length,))
-            x2 = carray(_to_uint16(places[j + 2] + start), (length,))
-            _limits(x0, x1, x2, limits[c, j : j + 3])
-            count = 0
-            while sound[c] and count < 3:
-                sound[c] = np.float32(limits[c, j + count, 1]) < edge
-                count += sound[c]
-            if count > 0:
-                _add(x0, x1, x2, count, total[CELL * c : CELL * c + length])
-    here = np.empty(n, np.uint64)
-    inverse = np.empty(CELL if maps[5] > 0 else 1, np.float32)
-    for c in range(cells):
-        start = first + CELL * c
-        length = min(CELL, size - CELL * c)
-        for j in range(n):
-            here[j] = places[j] + np.uint64(2 * CELL * c)
-        own = _image(images, alike, 0, start, length)
-        bar = barred[start : start + length] if len(barred) > 1 else barred
-        rate = value[start : start + length]
-        noise = variance[start : start + length] if spread else variance[:length]
-        per = inverse[:length] if maps[5] > 0 else inverse
-        _cell(
-            here, limits[c], total[CELL * c : CELL * c + length], own, step, dark, bright, pooled, final,
-            table, bar, rate, noise, per, spread,
-        )  # fmt: skip
-        if maps[4] > 0:
-            _correct(
-                rate, noise, per,
-                _image(images, alike, 1, start, length), _image(images, alike, 2, start, length),
-                _defects(images, alike, start, length),
-                maps, spread,
-            )  # fmt: skip
-
-
-@numba.njit(cache=True, parallel=True, error_model="numpy")
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def merge_linear(
-    addresses: Any, kinds: Any, pixels: Any, images: Any, alike: Any,
+    addresses: Any, kinds: Any, begin: Any, end: Any, images: Any, alike: Any,
     barred: Any, step: Any, dark: Any, bright: Any, pooled: Any, final: Any, table: Any, maps: Any,
     value: Any, variance: Any, spread: Any,
 ) -> None:  # fmt: skip
@@ -408,8 +345,8 @@ def merge_linear(
     ----------
     addresses, kinds : ndarray (n + padding to a multiple of 3,), uint64 and (n,), int64
         First byte of each frame, shortest exposure first, and how its samples are kept (`packed`).
-    pixels : int
-        Samples of a frame.
+    begin, end : int
+        Samples to merge; the first is the start of a tile, as where several threads share the work.
     images, alike : ndarray (4,), uint64 and bool
         First byte of the images of the dark level in DN, dark current in e-/s and relative response (float32)
         and of the defects (uint8), and which of them are one cell, where all pixels are alike.
@@ -425,17 +362,71 @@ def merge_linear(
     spread : bool
         Whether the variance is wanted.
     """
+    n = len(step)
+    padded = len(addresses)
     rows = 1
-    for j in range(len(kinds)):
+    for j in range(n):
         rows += kinds[j] != UINT16
-    for tile in numba.prange((pixels + TILE - 1) // TILE):
-        first = tile * TILE
-        # made here, where it outlives the addresses that point into it; the last row stays dark
-        scratch = np.zeros((rows, TILE), np.uint16)
-        _tile(
-            addresses, kinds, first, min(TILE, pixels - first), images, alike, barred,
-            step, dark, bright, pooled, final, table, maps, value, variance, spread, scratch,
-        )  # fmt: skip
+    # the addresses that point into it do not keep it alive, its use below does; the last row stays dark
+    scratch = np.zeros((rows, TILE), np.uint16)
+    places = np.empty(padded, np.uint64)
+    here = np.empty(n, np.uint64)
+    inverse = np.empty(CELL if maps[5] > 0 else 1, np.float32)
+    total = np.empty(TILE, np.uint32)
+    limits = np.empty((TILE // CELL, padded, 2), np.uint16)
+    sound = np.empty(TILE // CELL, np.bool_)  # all frames up to here are below the ramp
+    edge = final[1]
+    for first in range(begin, end, TILE):
+        size = min(TILE, end - first)
+        total[:] = 0
+        sound[:] = True
+        row = 0
+        for j in range(n):
+            if kinds[j] == UINT16:
+                places[j] = addresses[j] + np.uint64(2 * first)
+            else:
+                unpack(kinds[j], addresses[j], first, scratch[row, :size])
+                places[j] = scratch[row].ctypes.data
+                row += 1
+        for j in range(n, padded):
+            places[j] = scratch[row].ctypes.data
+        cells = (size + CELL - 1) // CELL
+        for j in range(0, padded, 3):
+            for c in range(cells):
+                offset = np.uint64(2 * CELL * c)
+                length = min(CELL, size - CELL * c)
+                x0 = carray(_to_uint16(places[j] + offset), (length,))
+                x1 = carray(_to_uint16(places[j + 1] + offset), (length,))
+                x2 = carray(_to_uint16(places[j + 2] + offset), (length,))
+                _limits(x0, x1, x2, limits[c, j : j + 3])
+                count = 0
+                while sound[c] and count < 3:
+                    sound[c] = np.float32(limits[c, j + count, 1]) < edge
+                    count += sound[c]
+                if count > 0:
+                    _add(x0, x1, x2, count, total[CELL * c : CELL * c + length])
+        for c in range(cells):
+            start = first + CELL * c
+            length = min(CELL, size - CELL * c)
+            for j in range(n):
+                here[j] = places[j] + np.uint64(2 * CELL * c)
+            own = _image(images, alike, 0, start, length)
+            bar = barred[start : start + length] if len(barred) > 1 else barred
+            rate = value[start : start + length]
+            noise = variance[start : start + length] if spread else variance[:length]
+            per = inverse[:length] if maps[5] > 0 else inverse
+            _cell(
+                here, limits[c], total[CELL * c : CELL * c + length], own, step, dark, bright, pooled, final,
+                table, bar, rate, noise, per, spread,
+            )  # fmt: skip
+            if maps[4] > 0:
+                _correct(
+                    rate, noise, per,
+                    _image(images, alike, 1, start, length), _image(images, alike, 2, start, length),
+                    _defects(images, alike, start, length),
+                    maps, spread,
+                )  # fmt: skip
+    scratch[0, 0] = 0
 
 
 @numba.njit(cache=True, error_model="numpy")
@@ -520,9 +511,9 @@ def _weigh(
             inverse[p] = over[p] / total[p]
 
 
-@numba.njit(cache=True, parallel=True, error_model="numpy")
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def merge_samples(
-    addresses: Any, kinds: Any, pixels: Any, images: Any, alike: Any,
+    addresses: Any, kinds: Any, begin: Any, end: Any, images: Any, alike: Any,
     barred: Any, exposure: Any, lookup: Any, floors: Any, settings: Any, maps: Any, start: Any,
     value: Any, variance: Any, spread: Any,
 ) -> None:  # fmt: skip
@@ -532,9 +523,7 @@ def merge_samples(
     ----------
     addresses, kinds : ndarray (n,), uint64 and int64
         First byte of each frame and how its samples are kept (`packed`).
-    pixels : int
-        Samples of a frame.
-    images, alike, barred, maps, value, variance, spread
+    begin, end, images, alike, barred, maps, value, variance, spread
         As in `merge_linear`.
     exposure : ndarray (n,), float32
         Seconds.
@@ -544,9 +533,8 @@ def merge_samples(
         Number of the first sample within its frame: which channel it is.
     """
     n = len(exposure)
-    for cell in numba.prange((pixels + CELL - 1) // CELL):
-        first = cell * CELL
-        size = min(CELL, pixels - first)
+    for first in range(begin, end, CELL):
+        size = min(CELL, end - first)
         electrons = np.empty((n, size), np.float32)
         inverse = np.empty(size if maps[5] > 0 else 1, np.float32)
         bar = barred[first : first + size] if len(barred) > 1 else barred
@@ -565,10 +553,3 @@ def merge_samples(
                 _defects(images, alike, first, size),
                 maps, spread,
             )  # fmt: skip
-
-
-@numba.njit(cache=True, parallel=True)
-def unpack_frame(kind: Any, address: Any, out: Any) -> None:
-    """All samples of a packed frame."""
-    for tile in numba.prange((len(out) + TILE - 1) // TILE):
-        unpack(kind, np.uint64(address), tile * TILE, out[tile * TILE : (tile + 1) * TILE])

@@ -74,10 +74,10 @@ class Packed:
         """Unpack all of it."""
         if copy is False:
             raise ValueError("a packed frame cannot be had without a copy")
-        from calibration.radiometric.merge.kernels import unpack_frame
+        from calibration.radiometric.merge.kernels import unpack
 
         out = np.empty(int(np.prod(self.shape)), np.uint16)
-        unpack_frame(self.kind, self.data.ctypes.data, out)
+        unpack(self.kind, np.uint64(self.data.ctypes.data), 0, out)
         return out.reshape(self.shape).astype(np.uint16 if dtype is None else dtype, copy=False)
 
 

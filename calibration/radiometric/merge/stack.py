@@ -1,6 +1,7 @@
 """Exposure stacks to one linear radiance of least variance."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import cv2
@@ -213,17 +214,41 @@ def _merge_band(
         step, dark, bright, pooled, final, table = (
             np.ascontiguousarray(each, np.float32) for each in weights
         )
-        kernels.merge_linear(
-            addresses, band.kinds, band.last - band.first, places, single_cell, band.barred, step, dark,
-            bright, pooled, final, table, maps, value, noise_image, spread,
-        )  # fmt: skip
+
+        def run(begin: int, end: int) -> None:
+            kernels.merge_linear(
+                addresses, band.kinds, begin, end, places, single_cell, band.barred, step, dark, bright,
+                pooled, final, table, maps, value, noise_image, spread,
+            )  # fmt: skip
+
     else:
         lookup, floors, settings = (np.ascontiguousarray(each, np.float32) for each in floors_of(model))
-        kernels.merge_samples(
-            band.addresses, band.kinds, band.last - band.first, places, single_cell, band.barred,
-            exposure.astype(np.float32), lookup, floors, settings, maps, band.first, value, noise_image,
-            spread,
-        )  # fmt: skip
+        seconds = exposure.astype(np.float32)
+
+        def run(begin: int, end: int) -> None:
+            kernels.merge_samples(
+                band.addresses, band.kinds, begin, end, places, single_cell, band.barred, seconds, lookup,
+                floors, settings, maps, band.first, value, noise_image, spread,
+            )  # fmt: skip
+
+    _share(band.last - band.first, kernels.TILE, run)
+
+
+def _share(pixels: int, tile: int, run: Callable[[int, int], None]) -> None:
+    """Give every thread runs of whole tiles; what is in a tile does not depend on who does it."""
+    import numba
+
+    tiles = -(-pixels // tile)
+    threads = min(numba.get_num_threads(), tiles)
+    if threads == 1:
+        run(0, pixels)
+        return
+    # some runs a thread, so that one that is held up does not hold up all
+    cuts = np.linspace(0, tiles, min(tiles, 8 * threads) + 1).astype(int) * tile
+    cuts[-1] = pixels
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in pool.map(run, cuts[:-1].tolist(), cuts[1:].tolist()):
+            pass
 
 
 def is_linear(model: RadiometricModel) -> bool:
