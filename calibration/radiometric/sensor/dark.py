@@ -20,6 +20,7 @@ Image = NDArray[np.float32]
 _OUTLIER_SIGMAS = 6.0
 _SAMPLE = 1_000_000
 _DITHERED_DN2 = 0.5
+_STRIP = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,8 +81,8 @@ class DarkSeries:
         Of all frames.
     rate_dn_s : ndarray, float32, or None
         Slope with exposure; None with a single exposure.
-    defects : ndarray of bool
-        Hot or noisy.
+    good : ndarray of bool
+        Neither hot nor noisy; the flats take their own defects out of it as well.
     noise_dn2, noise_sigma_dn2 : float
         Mean temporal variance of the good pixels with its sigma; NaN without two frames at one exposure.
     noise_exposure_s : float
@@ -99,7 +100,7 @@ class DarkSeries:
 
     mean_dn: Image
     rate_dn_s: Image | None
-    defects: NDArray[np.bool_]
+    good: NDArray[np.bool_]
     noise_dn2: float
     noise_sigma_dn2: float
     noise_exposure_s: float
@@ -126,20 +127,24 @@ class DarkSeries:
         """Mean slope of the good pixels, DN/s."""
         if self.rate_dn_s is None:
             return 0.0
-        return float(np.mean(self.rate_dn_s, where=~self.defects, dtype=np.float64))
+        return float(np.mean(self.rate_dn_s, where=self.good, dtype=np.float64))
 
     def moments(self) -> DarkMoments:
         """What the series shows, with sigmas, for the inversion of the quantisation."""
-        levels, good = self.levels, ~self.defects
+        levels, good = self.levels, self.good
         pixels = np.count_nonzero(good)
         noise = np.nan_to_num(self.noise_dn2, nan=1.0)
         own = (noise + 1 / pixels) / (pixels * levels.frames)
-        deviation = self.mean_dn[good].astype(np.float64)
-        deviation -= deviation.mean()
-        squares = deviation**2
+        centre = float(np.mean(self.mean_dn, where=good, dtype=np.float64))
+        second, fourth = 0.0, 0.0
+        for top in range(0, len(good), _STRIP):
+            kept = good[top : top + _STRIP]
+            square = (self.mean_dn[top : top + _STRIP][kept].astype(np.float64) - centre) ** 2
+            second += float(square.sum()) / pixels
+            fourth += float((square**2).sum()) / pixels
         temporal = np.where(np.isfinite(levels.variance), levels.variance, noise)
-        spatial = squares.mean() - float(np.sum(levels.frames * temporal)) / self.frames**2
-        scatter = float(np.std(squares)) / np.sqrt(pixels)
+        spatial = second - float(np.sum(levels.frames * temporal)) / self.frames**2
+        scatter = float(np.sqrt(max(fourth - second**2, 0.0) / pixels))
         return DarkMoments(
             exposure_s=levels.exposure_s,
             frames=levels.frames,
@@ -166,44 +171,23 @@ def fit_dark(reader: Reader, levels: list[Level], examine: Examine[T]) -> tuple[
     FitError
         More than half of the pixels misbehave: light came in, or the frames are no darks.
     """
-    from calibration.radiometric.sensor import kernels
-
     frames = sum(len(level.frames) for level in levels)
     mean_t = sum(level.exposure_s * len(level.frames) for level in levels) / frames
     spread = sum((level.exposure_s - mean_t) ** 2 * len(level.frames) for level in levels)
     steady = _steady(reader, levels[-1])
     count = np.count_nonzero(steady)
-    flat = (reader.shape[0], int(np.prod(reader.shape[1:])))
-    total = np.zeros(flat, np.uint32)
-    moment, noise = np.zeros(flat, np.float32), np.zeros(flat, np.float32)
-    sums = np.zeros((-(-flat[0] // kernels.BLOCK), 4), np.int64)
-    means = [np.zeros(len(level.frames)) for level in levels]
-    squares = np.zeros(len(levels))
-    place_of = {id(level): number for number, level in enumerate(levels)}
-    zeros, before = 0, np.zeros((0, 0), np.uint16)
-    stack, found = stack_of(levels), None
-    # The spatial series goes first, so that the same running sum serves it.
-    for level, place, frame in reader.stream(sorted(levels, key=lambda level: level is not stack)):
-        frame = frame.reshape(flat)
-        numbers = np.array([level.exposure_s - mean_t, place > 0], np.float32)
-        kernels.dark_sums(
-            before if place else frame, frame, steady.reshape(flat), numbers, total, moment, noise, sums
-        )
-        before = frame
-        reader.check_peak(level.frames[place], int(sums[:, 2].max()))
-        number = place_of[id(level)]
-        means[number][place] = sums[:, 0].sum() / count
-        zeros += int(sums[:, 3].sum())
-        if place:
-            # A step of the black level from frame to frame is no noise of the pixels.
-            step = means[number][place] - means[number][place - 1]
-            squares[number] += sums[:, 1].sum() / count - step**2
-        if level is stack and place == len(level.frames) - 1:
-            own = np.divide(total, len(level.frames), dtype=np.float32).reshape(reader.shape)
-            temporal = float(squares[number]) / (2 * place) / len(level.frames)
-            found = examine(own, steady & ~_outliers(own, _floor(temporal, 1)), temporal)
-            del own
-    del before
+    sums = _Sums(reader, steady, levels, mean_t)
+    stack = stack_of(levels)
+    if stack is not None:
+        # The spatial series goes first, so that the same running sum serves it.
+        sums.add([stack])
+        n = len(stack.frames)
+        own = np.divide(sums.total, n, dtype=np.float32).reshape(reader.shape)
+        temporal = sums.squares[stack] / (2 * (n - 1)) / n
+        found = [examine(own, steady & ~_outliers(own, _floor(temporal * n, n)), temporal)]
+        del own
+    sums.add([level for level in levels if level is not stack])
+    total, moment, noise = sums.release()
     image = np.divide(total, frames, dtype=np.float32).reshape(reader.shape)
     del total
     rate = None
@@ -213,37 +197,36 @@ def fit_dark(reader: Reader, levels: list[Level], examine: Examine[T]) -> tuple[
     del moment
 
     repeats = np.array([len(level.frames) for level in levels], np.float64)
+    square = np.array([sums.squares[level] for level in levels])
     pairs = repeats - 1
     with np.errstate(divide="ignore", invalid="ignore"):
         # Successive differences tell n - 1 steps apart, each of which shares its frames with its neighbours.
         freedom = np.where(pairs > 0, 2 * pairs**2 / np.maximum(3 * repeats - 4, 1), 0)
-        variance = np.where(pairs > 0, squares / (2 * pairs), np.nan)
-    defects = ~steady
+        variance = np.where(pairs > 0, square / (2 * pairs), np.nan)
+    defects = np.logical_not(steady, out=steady)
     typical = _typical(variance, freedom)
     defects |= _outliers(image, _floor(typical, frames))
     if rate is not None:
         defects |= _outliers(rate, QUANTISATION_DN2 / spread)
     noise_dn2, noise_sigma, of_pixel = np.nan, np.nan, float(freedom.sum())
     if of_pixel > 0:
-        noise *= np.float32(1 / (2 * pairs.sum()))
-        noise = noise.reshape(reader.shape)
         # A variance that chance gives one pixel in ten million, and at least twice the usual sigma.
         limit = max(float(chdtri(of_pixel, 1e-7)) / of_pixel, 4.0) * max(typical, QUANTISATION_DN2)
-        defects |= noise > limit
-        step = float(np.sum([np.sum(np.diff(m) ** 2) for m in means]) / (2 * pairs.sum()))
-        noise_dn2 = float(np.mean(noise, where=~defects, dtype=np.float64)) - step
+        defects |= noise.reshape(reader.shape) > min(limit * 2 * pairs.sum() / sums.unit, 65534)
+        noise_dn2 = typical
         noise_sigma = noise_dn2 * float(np.sqrt(2 / (np.count_nonzero(~defects) * of_pixel)))
     if np.mean(defects) > 0.5:
         raise FitError(
             "sensor: the dark frames disagree over half of the pixels: cover the lens and repeat them"
         )
-    if found is None:
-        found = examine(image.copy(), ~defects, float(np.nan_to_num(noise_dn2)) / frames)
+    del noise
+    if stack is None:
+        found = [examine(image.copy(), ~defects, float(np.nan_to_num(noise_dn2)) / frames)]
     exposures = np.array([level.exposure_s for level in levels])
     of_levels = DarkLevels(
         exposure_s=exposures,
         frames=repeats,
-        mean=np.array([m.mean() for m in means]),
+        mean=np.array([sums.means[level].mean() for level in levels]),
         variance=variance,
         freedom=freedom * count,
         temporal=np.array([level is not stack or len(levels) == 1 for level in levels]),
@@ -251,23 +234,100 @@ def fit_dark(reader: Reader, levels: list[Level], examine: Examine[T]) -> tuple[
     series = DarkSeries(
         mean_dn=image,
         rate_dn_s=rate,
-        defects=defects,
+        good=np.logical_not(defects, out=defects),
         noise_dn2=noise_dn2,
         noise_sigma_dn2=noise_sigma,
         noise_exposure_s=float(np.sum(pairs * exposures) / pairs.sum()) if of_pixel else 0.0,
         frames=frames,
         mean_exposure_s=mean_t,
         spread_s2=float(spread),
-        drift_dn=_scatter(np.repeat(exposures, repeats.astype(int)), np.concatenate(means), len(levels)),
+        drift_dn=_scatter(
+            np.repeat(exposures, repeats.astype(int)),
+            np.concatenate([sums.means[level] for level in levels]),
+            len(levels),
+        ),
         levels=of_levels,
-        clipped=zeros / (count * frames),
+        clipped=sums.zeros / (count * frames),
     )
-    return series, found
+    return series, found[0]
+
+
+class _Sums:
+    """Running sums of a dark series, frame by frame.
+
+    Attributes
+    ----------
+    total, moment, noise : ndarray
+        As ``kernels.dark_sums`` has them; ``noise`` in ``unit`` DN^2.
+    means : dict of ndarray
+        Mean of each frame over the steady pixels, by level.
+    squares : dict of float
+        Sum of the steps' mean squared differences, by level.
+    zeros : int
+        Samples at 0 DN.
+    """
+
+    def __init__(
+        self, reader: Reader, steady: NDArray[np.bool_], levels: list[Level], mean_exposure_s: float
+    ) -> None:
+        shape = (reader.shape[0], int(np.prod(reader.shape[1:])))
+        self._reader, self._steady, self._mean_t = reader, steady.reshape(shape), mean_exposure_s
+        self._count = np.count_nonzero(steady)
+        self._steps = sum(len(level.frames) - 1 for level in levels)
+        self.total, self.noise = np.zeros(shape, np.uint32), np.zeros(shape, np.uint16)
+        self.moment = np.zeros(shape, np.float32)
+        self.means = {level: np.zeros(len(level.frames)) for level in levels}
+        self.squares = dict.fromkeys(levels, 0.0)
+        self.zeros, self.unit = 0, 0.0
+
+    def add(self, levels: list[Level]) -> None:
+        """All frames of some levels."""
+        from calibration.radiometric.sensor import kernels
+
+        sums = np.zeros((-(-len(self.total) // kernels.BLOCK), 4), np.int64)
+        empty = np.zeros((0, 0), np.uint16)
+        before = empty
+        for level, place, frame in self._reader.stream(levels):
+            frame = frame.reshape(self.total.shape)
+            before = before if place else frame
+            if place and self.unit == 0:
+                self.unit = _unit(before, frame, self._steps)
+            numbers = np.array(
+                [level.exposure_s - self._mean_t, place > 0, 1 / (self.unit or 1.0)], np.float32
+            )
+            kernels.dark_sums(before, frame, self._steady, numbers, self.total, self.moment, self.noise, sums)
+            before = frame
+            # Two frames at most are held while the next is decoded.
+            del frame
+            self._reader.check_peak(level.frames[place], int(sums[:, 2].max()))
+            means = self.means[level]
+            means[place] = sums[:, 0].sum() / self._count
+            self.zeros += int(sums[:, 3].sum())
+            if place:
+                # A step of the black level from frame to frame is no noise of the pixels.
+                step = means[place] - means[place - 1]
+                self.squares[level] += sums[:, 1].sum() / self._count - step**2
+            if place == len(level.frames) - 1:
+                before = empty
+
+    def release(self) -> tuple[NDArray[np.uint32], Image, NDArray[np.uint16]]:
+        """Hand total, moment and noise over to whoever can let them go."""
+        arrays = self.total, self.moment, self.noise
+        del self.total, self.moment, self.noise
+        return arrays
 
 
 def _floor(typical_dn2: float, frames: int) -> float:
     """Least variance of a mean of frames: noise that is hidden in the rounding does not dither it."""
     return QUANTISATION_DN2 / frames if typical_dn2 > _DITHERED_DN2 else QUANTISATION_DN2
+
+
+def _unit(before: NDArray[Any], frame: NDArray[Any], steps: int) -> float:
+    """Unit of the squared differences of two frames in which their sum over all steps fits 16 bits, DN^2."""
+    change = _sample(before) - _sample(frame)
+    usual = float(np.median(np.abs(change))) + 1.0
+    # Thirty times the usual sum still fits: noisier pixels need not be told apart.
+    return max(1.0, 30 * steps * 2.2 * usual**2 / 65535)
 
 
 def _typical(variance: Float, freedom: Float) -> float:

@@ -21,6 +21,7 @@ Image = NDArray[np.float32]
 _SAME_TEMPERATURE_C = 1.0
 _MARKED_LINEARITY = 3.0
 _CLIPPED = 0.005
+_STRIP = 256
 
 
 def fit_sensor(
@@ -120,7 +121,6 @@ def fit_sensor(
         copy = Sum(total.image.copy(), total.frames, total.exposure_s)
         of_bright = measured_bright(series, copy, points)
         del copy
-    maps = _maps(series, total, line)
     sheet = data_sheet(
         series,
         points,
@@ -132,6 +132,7 @@ def fit_sensor(
         wavelength_nm=wavelength_nm,
         pixel_pitch_um=pixel_pitch_um,
     )
+    maps = _maps(series, total, line)
     warnings = _warnings(points, line, dark, saturation, reached, len(light) - len(pairs))
     linearity = sheet.linearity_error_percent
     if linearity is not None and linearity > _MARKED_LINEARITY:
@@ -204,7 +205,7 @@ def rate_sigma(dark: DarkSeries, noise_dn2: float) -> float:
     """Sigma of the mean dark current, DN/s: drift of the black level from frame to frame, at least noise."""
     if not dark.spread_s2:
         return 0.0
-    pixels = np.count_nonzero(~dark.defects)
+    pixels = np.count_nonzero(dark.good)
     return float(max(dark.drift_dn, np.sqrt(noise_dn2 / pixels)) / np.sqrt(dark.spread_s2))
 
 
@@ -246,22 +247,25 @@ def _warnings(
 
 def _maps(series: FlatSeries, total: Sum, line: Line) -> dict[str, Any]:
     """Dark and flat maps, their means and their uncertainties, as fields of the model."""
-    dark, good, gain = series.dark, ~series.defects, line.gain
+    dark, good, gain = series.dark, series.good, line.gain
     noise_dn2 = line.noise_dn2
     noise_e2 = noise_dn2 / gain**2
     centre = float(np.mean(dark.mean_dn, where=good, dtype=np.float64))
     pixels = np.count_nonzero(good)
     mean_rate, rate_map, rate_variance = 0.0, None, 0.0
     t = dark.mean_exposure_s
-    dark_map = np.asarray(dark.mean_dn - np.float32(centre))
+    # The series' own images become the maps: large sensors have no room for both.
+    dark_map = dark.mean_dn
+    dark_map -= np.float32(centre)
     if dark.rate_dn_s is not None:
         mean_rate = max(float(np.mean(dark.rate_dn_s, where=good, dtype=np.float64)) / gain, 0.0)
-        deviation = dark.rate_dn_s / np.float32(gain)
+        deviation = dark.rate_dn_s
+        deviation /= np.float32(gain)
         deviation -= np.float32(mean_rate)
         rate_map, rate_variance = _shrunk(deviation, good, noise_e2 / dark.spread_s2)
         if rate_map is not None:
-            for top in range(0, len(dark_map), 256):
-                dark_map[top : top + 256] -= np.float32(gain * t) * rate_map[top : top + 256]
+            for top in range(0, len(dark_map), _STRIP):
+                dark_map[top : top + _STRIP] -= np.float32(gain * t) * rate_map[top : top + _STRIP]
     offset_variance = noise_e2 / dark.frames
     drift = max(dark.drift_dn / np.sqrt(dark.frames), np.sqrt(noise_dn2 / (dark.frames * pixels)))
     black, black_sigma = (
@@ -278,7 +282,7 @@ def _maps(series: FlatSeries, total: Sum, line: Line) -> dict[str, Any]:
         if array is not None:
             # Locked, so that the model need not copy.
             array.flags.writeable = False
-    defects = series.defects
+    defects = ~series.good
     defects.flags.writeable = False
     return {
         "black_dn": black,
@@ -300,12 +304,21 @@ def _shrunk(deviation: Image, good: NDArray[np.bool_], noise: float) -> tuple[Im
     Short dark series measure the rate of one pixel badly; extrapolated to longer exposures its noise would do
     harm. Rates that stand out of the noise are kept as measured. ``deviation`` is changed.
     """
-    true = max(float(np.var(deviation, where=good, dtype=np.float64)) - noise, 0.0)
+    total, distinct = 0.0, False
+    count = np.count_nonzero(good)
+    strips = [slice(top, top + _STRIP) for top in range(0, len(good), _STRIP)]
+    mean = float(np.mean(deviation, where=good, dtype=np.float64))
+    for rows in strips:
+        part = deviation[rows][good[rows]].astype(np.float64) - mean
+        total += float(part @ part) / count
+        distinct |= bool(np.any(np.abs(deviation[rows]) > 5 * np.sqrt(noise)))
+    true = max(total - noise, 0.0)
     share = true / (true + noise) if true > 0 else 0.0
-    plain = np.abs(deviation) <= 5 * np.sqrt(noise)
-    if share < 0.01 and np.all(plain):
+    if share < 0.01 and not distinct:
         return None, true
-    np.multiply(deviation, np.float32(share), out=deviation, where=plain)
+    for rows in strips:
+        shrunk = deviation[rows]
+        np.multiply(shrunk, np.float32(share), out=shrunk, where=np.abs(shrunk) <= 5 * np.sqrt(noise))
     return deviation, share * noise
 
 
@@ -315,7 +328,7 @@ def _flat_map(series: FlatSeries, total: Sum, line: Line) -> tuple[Image, float]
     variances = []
     of_dark = series.dark.noise_of(total.exposure_s, line.noise_dn2)
     for plane in series.planes:
-        image, bad = flat[plane], series.defects[plane]
+        image, bad = flat[plane], ~series.good[plane]
         h, w = image.shape
         middle = (slice(h // 4, h - h // 4), slice(w // 4, w - w // 4))
         mean = 0.0

@@ -1,6 +1,6 @@
 """The flat series of a sensor, seen through classes of pixels of like brightness."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
@@ -98,12 +98,10 @@ class Sum:
 
 
 class FlatSeries:
-    """Flats with the classes of their pixels; knows the dark series.
+    """Flats with the classes of their pixels; knows the dark series, and takes its own defects out of it.
 
     Attributes
     ----------
-    defects : ndarray of bool
-        Those of the darks, and the pixels that do not answer to light as their neighbours do.
     stack : Level or None
         The spatial series of EMVA 1288, if there is one below saturation.
     """
@@ -114,7 +112,7 @@ class FlatSeries:
         self.reader, self.levels, self.dark, self.planes = reader, levels, dark, planes
         self.stack = stack_of(levels)
         self._check_range()
-        self._good = ~dark.defects
+        self._good = dark.good
         self._blocks, self._plane_of_class = self._classify(self._reference())
         self._sizes = self._class_sums(None)
         empty = self._sizes == 0
@@ -128,9 +126,9 @@ class FlatSeries:
             self._rate = self._class_sums(dark.rate_dn_s) / self._sizes
 
     @property
-    def defects(self) -> NDArray[np.bool_]:
-        """Pixels that are hot, noisy, or do not answer to light as their neighbours do."""
-        return ~self._good
+    def good(self) -> NDArray[np.bool_]:
+        """Pixels that are neither hot nor noisy and answer to light as their neighbours do."""
+        return self._good
 
     def measure(self, level: Level) -> Points:
         """Photon-transfer points of one level's first two frames."""
@@ -150,48 +148,53 @@ class FlatSeries:
             All levels are close to saturation.
         """
         total = np.zeros(self.reader.shape, np.uint32)
-        # The spatial series goes first, so that the same running sum serves it.
-        order = sorted(range(len(self.levels)), key=lambda i: self.levels[i] is not self.stack)
-        points: dict[int, Points] = {}
+        points: dict[Level, Points] = {}
         found: T | None = None
         frames, exposure = 0, 0.0
-        means: list[Float] = []
-        squares = np.zeros(0)
-        weight = np.zeros(2, np.uint32)
-        before = np.zeros((0, 0), np.uint16)
-        place_of = {id(level): number for number, level in enumerate(self.levels)}
-        for level, place, frame in self.reader.stream([self.levels[i] for i in order]):
-            n = len(level.frames)
-            if place == 0:
-                below = self._is_below(level, frame, ceiling)
-                means, squares = [], np.zeros(len(self._sizes))
-            else:
-                weight[:] = below and place == 1, below
-                sums = self._step(level, place, before, frame, weight, total)
-                means = means or [sums[:, 0]]
-                means.append(sums[:, 1])
-                squares = squares + self._unflickered(level, means, sums[:, 2])
-            before = frame
-            if place < n - 1:
-                continue
-            points[place_of[id(level)]] = self._points(level, means, squares, n - 1, clean=True)
-            if below:
-                frames += n
-                exposure += n * level.exposure_s
-            if level is self.stack and below:
-                sum_of = Sum(self._light(total, n, level.exposure_s), n, level.exposure_s)
-                found = examine(sum_of, points[place_of[id(level)]])
-        del before
+        # The spatial series goes first, so that the same running sum serves it.
+        rest = [level for level in self.levels if level is not self.stack]
+        for some in ([] if self.stack is None else [self.stack]), rest:
+            for level, of_level, below in self._levels(some, ceiling, total):
+                points[level] = of_level
+                frames += below * len(level.frames)
+                exposure += below * len(level.frames) * level.exposure_s
+            if some and some[0] is self.stack and frames:
+                n, t = len(self.stack.frames), self.stack.exposure_s
+                found = examine(Sum(self._light(total, n, t), n, t), points[self.stack])
         if frames == 0:
             raise FitError(
                 "sensor: all flats are close to saturation: shorten the exposures or dim the light"
             )
         light = self._light(total, frames, exposure / frames)
         return (
-            join([points[i] for i in range(len(self.levels))]),
+            join([points[level] for level in self.levels]),
             Sum(light, frames, exposure / frames),
             found,
         )
+
+    def _levels(
+        self, levels: list[Level], ceiling: float, total: NDArray[np.uint32]
+    ) -> Iterator[tuple[Level, Points, bool]]:
+        """Levels with their points and whether they are below the ceiling and so in ``total``."""
+        empty = np.zeros((0, 0), np.uint16)
+        before, below = empty, False
+        means: list[Float] = []
+        squares = np.zeros(len(self._sizes))
+        for level, place, frame in self.reader.stream(levels):
+            if place == 0:
+                below = self._is_below(level, frame, ceiling)
+                means, squares = [], np.zeros(len(self._sizes))
+            else:
+                weight = np.array([below and place == 1, below], np.uint32)
+                sums = self._step(level, place, before, frame, weight, total)
+                means = means or [sums[:, 0]]
+                means.append(sums[:, 1])
+                squares += self._unflickered(level, means, sums[:, 2])
+            # Two frames at most are held while the next is decoded.
+            before = frame if place < len(level.frames) - 1 else empty
+            del frame
+            if before is empty:
+                yield level, self._points(level, means, squares, place, clean=True), below
 
     def samples(self, frame: NDArray[Any], member: int) -> NDArray[Any]:
         """Samples of a frame that belong to one class of the points."""

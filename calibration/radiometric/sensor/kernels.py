@@ -89,17 +89,20 @@ def dark_sums(
         The frame and the one before it in its level.
     good : ndarray (h, w), bool
         Pixels that count for ``sums``.
-    numbers : ndarray (2,), float32
-        What the frame counts in ``moment``; 1 where ``before`` is of the same level, else 0.
+    numbers : ndarray (3,), float32
+        What the frame counts in ``moment``; 1 where ``before`` is of the same level, else 0; 1 / the unit of
+        ``noise`` in DN^2.
     total : ndarray (h, w), uint32
         Sum of the frames, changed in place.
-    moment, noise : ndarray (h, w), float32
-        Weighted sum of the frames and sum of squared differences, changed in place.
+    moment : ndarray (h, w), float32
+        Weighted sum of the frames, changed in place.
+    noise : ndarray (h, w), uint16
+        Sum of squared differences in a unit that fits, stopping at the greatest number; changed in place.
     sums : ndarray (bands, 4), int64
         Written, of each band: sum of the frame, of the squared difference, greatest DN, samples at 0 DN.
     """
     rows, columns = frame.shape
-    weight, pair = numbers[0], numbers[1]
+    weight, scale = numbers[0], numbers[1] * numbers[2]
     for band in numba.prange(sums.shape[0]):
         s0, s1, s2, s3 = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
         for row in range(band * BLOCK, min(band * BLOCK + BLOCK, rows)):
@@ -107,14 +110,15 @@ def dark_sums(
                 dn = np.float32(frame[row, column])
                 total[row, column] += np.uint32(frame[row, column])
                 moment[row, column] += weight * dn
-                difference = dn - np.float32(before[row, column])
-                noise[row, column] += pair * difference * difference
+                step = dn - np.float32(before[row, column])
+                added = np.float32(noise[row, column]) + scale * step * step + np.float32(0.5)
+                noise[row, column] = np.uint16(min(added, np.float32(65535)))
             for column in range(columns):
                 use = np.int64(good[row, column])
                 value = np.int64(frame[row, column])
-                step = value - np.int64(before[row, column])
+                change = value - np.int64(before[row, column])
                 s0 += use * value
-                s1 += use * step * step
+                s1 += use * change * change
                 s2 = max(s2, value)
                 s3 += use * np.int64(value == 0)
         sums[band, 0], sums[band, 1], sums[band, 2], sums[band, 3] = s0, s1, s2, s3
@@ -127,7 +131,8 @@ def dark_sums_plain(
     step = frame.astype(np.int64) - before
     total += frame
     moment += numbers[0] * frame.astype(np.float32)
-    noise += numbers[1] * (step * step).astype(np.float32)
+    added = noise + numbers[1] * numbers[2] * (step * step).astype(np.float32) + np.float32(0.5)
+    noise[:] = np.minimum(added, 65535).astype(np.uint16)
     sums[:] = 0
     sums[0] = frame[good].sum(dtype=np.int64), (step[good] ** 2).sum(), frame.max(), (frame[good] == 0).sum()
 

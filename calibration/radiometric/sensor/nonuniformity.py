@@ -16,7 +16,7 @@ from calibration.radiometric.sheet import NonUniformity
 Float = NDArray[np.float64]
 Image = NDArray[np.float32]
 
-_STRIP = 256
+_STRIP = 96
 _HALO = 9  # rows that the low-pass reaches: 3 + 5 + 1
 _BINS = 256
 _BANDS = 256
@@ -65,8 +65,7 @@ def high_pass(image: Image, good: NDArray[np.bool_], *, relative: bool) -> tuple
     """
     height = len(image)
     count, first, second = 0, 0.0, 0.0
-    inside = np.zeros(image.shape, np.bool_)
-    inside[_inner(image.shape)] = True
+    inner = _inner(image.shape)
     above = np.empty((0, image.shape[1]), np.float32)
     for top in range(0, height, _STRIP):
         bottom = min(top + _STRIP, height)
@@ -81,7 +80,10 @@ def high_pass(image: Image, good: NDArray[np.bool_], *, relative: bool) -> tuple
             lit = low[own] > _UNLIT
             inverse = np.divide(1, low[own], out=np.zeros_like(low[own]), where=lit)
             image[top:bottom] = np.where(lit, part[own] * inverse - 1, 0)
-            lit &= kept[own] & inside[top:bottom]
+            lit &= kept[own]
+            lit[: max(inner[0].start - top, 0)] = False
+            lit[max(inner[0].stop - top, 0) :] = False
+            lit[:, : inner[1].start] = lit[:, inner[1].stop :] = False
             inverse *= lit
             count += int(np.count_nonzero(lit))
             first += float(inverse.sum(dtype=np.float64))
@@ -210,7 +212,7 @@ def spectrum(image: Image, good: NDArray[np.bool_], axis: int) -> tuple[Float, F
 
 def profiles(image: Image, good: NDArray[np.bool_], axis: int) -> Float:
     """Mean, minimum and maximum of the good pixels of each line (n, 3); NaN where a line has none."""
-    some = good.any(axis)
+    some = np.asarray(good.any(axis))
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = np.sum(image, axis=axis, where=good, dtype=np.float64) / good.sum(axis)
     least = np.min(image, axis=axis, where=good, initial=np.inf)
@@ -229,8 +231,8 @@ def outstanding(filtered: Image, scale: float) -> Float:
     sample = filtered.ravel()[:: max(filtered.size // 1_000_000, 1)]
     sigma = 1.4826 * float(np.median(np.abs(sample - np.median(sample))))
     reach = np.float32(max(_LIST_SIGMAS * sigma, 1e-6))
-    rows, columns = np.nonzero((filtered > reach) | (filtered < -reach))
-    values = filtered[rows, columns].astype(np.float64)
+    rows, columns = np.nonzero(np.logical_or(filtered > reach, filtered < -reach))
+    values = np.asarray(filtered)[rows, columns].astype(np.float64)
     worst = np.argsort(-np.abs(values), kind="stable")[:_LISTED]
     return np.stack([rows[worst], columns[worst], scale * values[worst]], 1).astype(np.float64)
 

@@ -38,7 +38,7 @@ def measured_bright(series: FlatSeries, total: Sum, points: Points) -> Spatial:
     gain = max(rise / max(float(np.average(points.signal[below], weights=weight)) - rate, 1e-9), 0.0)
     return bright_image(
         total.image,
-        ~series.defects,
+        series.good,
         series.planes,
         frames=total.frames,
         gain=gain,
