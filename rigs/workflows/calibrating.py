@@ -53,6 +53,12 @@ def calibrate_response(
     stack = (
         stack.select(kind="object") if "object" in {k for r in stack.records for k in r.shot.kinds} else stack
     )
+    views = dict.fromkeys(zip(stack.poses, stack.lights, strict=True))
+    if len(views) > 1:
+        raise FitError(
+            f"{session.path}: has frames of {len(views)} poses and lights: the response wants one exposure "
+            "stack of one still view"
+        )
     told: dict[str, Any] = {
         "pixel_format": stack.pixel_format,
         "gain_db": float(stack.gain_db[0]),

@@ -331,7 +331,7 @@ LENS_FILE = " --lens {models}/lens.json"
         ("calibrate sensor {s_relief} --out {bad}/out.json", 4, "has no 'flat' frames"),
         ("calibrate sensor {s_sensor} --out {bad}/out.txt", 2, "ends in .json"),
         ("calibrate sensor {s_sensor} --camera side --out {bad}/out.json", 4, "camera 'side'; it has top"),
-        ("calibrate response {s_relief} --out {bad}/out.json", 4, "8-bit"),
+        ("calibrate response {s_relief} --out {bad}/out.json", 4, "one exposure stack"),
         (LENS, 2, "no board: give --board"),
         ("calibrate lens {s_relief} --rig {rig} --out {bad}/out.json", 4, "has no 'board' frames"),
         ("calibrate lens {bad}/no-board --rig {rig} --out {bad}/out.json", 4, "found in none of 2 views"),
