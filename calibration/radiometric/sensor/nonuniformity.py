@@ -211,13 +211,10 @@ def spectrum(image: Image, good: NDArray[np.bool_], axis: int) -> tuple[Float, F
 
 
 def profiles(image: Image, good: NDArray[np.bool_], axis: int) -> Float:
-    """Mean, minimum and maximum of the good pixels of each line (n, 3); NaN where a line has none."""
-    some = np.asarray(good.any(axis))
+    """Mean of the good pixels (NaN where none), minimum and maximum of all, of each line (n, 3)."""
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = np.sum(image, axis=axis, where=good, dtype=np.float64) / good.sum(axis)
-    least = np.min(image, axis=axis, where=good, initial=np.inf)
-    most = np.max(image, axis=axis, where=good, initial=-np.inf)
-    return np.where(some[:, None], np.stack([mean, least, most], 1), np.nan).astype(np.float64)
+    return np.stack([mean, image.min(axis), image.max(axis)], 1).astype(np.float64)
 
 
 def histogram(filtered: Image) -> Float:
