@@ -86,9 +86,7 @@ def test_bias_variance_and_sigma_from_the_dark_to_saturation(name):
     np.testing.assert_array_less(1 - spread, scatter[clear] / bound[clear])
 
     sigma = np.sqrt(claimed.mean(axis=1) / scatter)
-    np.testing.assert_array_less(np.abs(sigma - 1)[clear], 0.05 + spread / 2)
-    # Within four sigmas of a frame's saturation the variance changes many-fold over the noise of the rate.
-    np.testing.assert_array_less(np.abs(sigma - 1)[~clear], 0.2)
+    np.testing.assert_array_less(np.abs(sigma - 1), 0.05 + spread / 2)
 
 
 def test_a_sharp_cut_at_saturation_would_be_biased():

@@ -14,10 +14,8 @@ from calibration.radiometric.merge.packed import FLOAT32, MONO8, MONO10P, MONO12
 # short enough for the first cache (nine frames of a tile: the second), long enough for the prefetcher.
 CELL = 1024
 TILE = 8 * CELL
-# Steps of the table of variances: 256 an octave, the upper bits of a float32.
+# Steps of the table of noise: 256 an octave, the upper bits of a float32.
 SHIFT = np.int32(15)
-_REST = np.int32((1 << 15) - 1)
-_PER_STEP = np.float32(2.0**-SHIFT)
 
 _FAST = {"contract", "arcp", "nsz"}
 
@@ -192,121 +190,129 @@ def _project(
 
 
 @numba.njit(cache=True, error_model="numpy", fastmath=_FAST)
+def _take_in(
+    x: Any, offset: Any, step: Any, floor: Any, rate: Any, variance: Any, trust: Any, spread: Any
+) -> None:
+    """Bring a frame into the estimate of the shorter ones; ``trust`` becomes its part where that is less."""
+    zero, one = np.float32(0), np.float32(1)
+    factor, top, per = step[0], step[1], step[2]
+    lift, lift0, inverse, gain = step[3], step[4], step[5], step[6]
+    noise, square = floor * inverse * inverse, gain * gain
+    for p in range(len(rate)):
+        dn = np.float32(x[p])
+        electrons = dn - offset[p]
+        z = top - dn * per
+        part = z if z > zero else zero
+        part = part if part < one else one
+        correction = electrons * lift + lift0 if part == z else zero
+        if spread:
+            # the shorter frames' estimate tells the shot noise; of the correction the mean square is its own
+            light = rate[p] if rate[p] > zero else zero
+            left = one - gain * part
+            own = part * part * (light * inverse + noise) + correction * correction
+            variance[p] = variance[p] * left * left + square * own
+        rate[p] += gain * (part * (electrons * factor - rate[p]) + correction)
+        trust[p] = part if part < trust[p] else trust[p]
+
+
+@numba.njit(cache=True, error_model="numpy", fastmath=_FAST)
+def _mix(final: Any, trust: Any, rate: Any, variance: Any, shaded: Any, spread: Any) -> None:
+    """Mix the bright and the dark estimate; the share of the bright one takes the dark one's place."""
+    zero, one, two = np.float32(0), np.float32(1), np.float32(2)
+    limit, p0, p1, q0, q1 = final[2], final[3], final[4], final[5], final[6]
+    a0, a1, a2, b0, b1, b2, least = final[8], final[9], final[10], final[11], final[12], final[13], final[16]
+    for p in range(len(rate)):
+        difference = rate[p] - shaded[p]
+        at = shaded[p] if shaded[p] > zero else zero
+        at = at if at < limit else limit
+        at = shaded[p] + (p0 + p1 * at) / (q0 + q1 * at) * difference
+        at = at if at > zero else zero
+        at = at if at < limit else limit
+        share = (p0 + p1 * at) / (q0 + q1 * at)
+        mixed = shaded[p] + share * difference
+        if spread:
+            noise = a0 + share * (two * a1 + share * a2) + (b0 + share * (two * b1 + share * b2)) * mixed
+            noise = least if noise < least else noise
+            variance[p] = noise if trust[p] == one else variance[p]
+        rate[p] = mixed if trust[p] == one else rate[p]
+        shaded[p] = share
+
+
+@numba.njit(cache=True, error_model="numpy", fastmath=_FAST)
 def _cell(
-    places: Any, limits: Any, total: Any, offset: Any, step: Any, dark: Any, bright: Any, pooled: Any,
-    final: Any, table: Any, barred: Any, rate: Any, variance: Any, inverse: Any, spread: Any,
+    places: Any, limits: Any, total: Any, offset: Any, step: Any, dark: Any, bright: Any, lines: Any,
+    pooled: Any, final: Any, barred: Any, rate: Any, variance: Any, inverse: Any, spread: Any,
 ) -> None:  # fmt: skip
     """Electrons per second of one cell, and (``spread``) their variance and mean inverse exposure."""
     n, size = len(step), len(rate)
     zero, one = np.float32(0), np.float32(1)
     nan = np.float32(np.nan)
-    saturation, edge, lowest = final[0], final[1], final[2]
+    saturation, edge, floor = final[0], final[1], final[7]
+    per_wanted = size if spread and len(inverse) > 1 else 0
     valid, saturated = 0, 0
     while valid < n and np.float32(limits[valid, 1]) < edge:
         valid += 1
     while saturated < n - valid and np.float32(limits[n - 1 - saturated, 0]) >= saturation:
         saturated += 1
-    by_table = spread
-    # Where light is all that matters every electron counts the same, and sums of integers do.
-    light = valid > 0 and np.float32(limits[valid - 1, 0]) >= pooled[valid - 1, 0]
-    scale, drop = (pooled[valid - 1, 1], pooled[valid - 1, 2]) if light else (zero, zero)
-    if light and valid + saturated == n:
-        slope, floor, mean = pooled[valid - 1, 3], pooled[valid - 1, 4], pooled[valid - 1, 5]
-        if spread:
-            for p in range(size):
-                value = np.float32(total[p]) * scale - offset[p] * drop
-                rate[p] = value
-                variance[p] = value * slope + floor
-            for p in range(size if len(inverse) > 1 else 0):
-                inverse[p] = mean
-        else:
-            for p in range(size):
-                rate[p] = np.float32(total[p]) * scale - offset[p] * drop
-        by_table = False
-    elif valid == 0 and saturated == n:
+    if saturated == n:
         for p in range(size):
             rate[p] = nan
+        for p in range(size if spread else 0):
+            variance[p] = nan
+        return
+    # Where light is all that matters every electron counts the same, and sums of integers do.
+    light = valid > 0 and np.float32(limits[valid - 1, 0]) >= pooled[valid - 1, 0]
+    mixed = saturated == 0 and n > 1 and not light
+    if valid == 0:
+        # nothing shorter could tell how much of the shortest frame's noise the ceiling cut off
+        x = carray(_to_uint16(places[0]), (size,))
+        per_dn = step[0, 0]
+        slope, constant, mean = step[0, 5], floor * step[0, 5] * step[0, 5], step[0, 5]
+        for p in range(size):
+            dn = np.float32(x[p])
+            rate[p] = (dn - offset[p]) * per_dn if dn < saturation else nan
+    elif light:
+        scale, drop = pooled[valid - 1, 1], pooled[valid - 1, 2]
+        slope, constant, mean = pooled[valid - 1, 3], pooled[valid - 1, 4], pooled[valid - 1, 5]
+        for p in range(size):
+            rate[p] = np.float32(total[p]) * scale - offset[p] * drop
     else:
+        slope, constant, mean = lines[valid - 1, 0], lines[valid - 1, 1], lines[valid - 1, 2]
+        for p in range(size):
+            rate[p] = zero
+    shaded = np.zeros(size, np.float32)
+    if not light and (valid > 0 or mixed):
+        _project(
+            places, n if mixed else valid, offset, bright[max(valid, 1) - 1], dark, valid > 0, rate, shaded
+        )
+    least = final[16] / final[8] * constant
+    for p in range(size if spread else 0):
+        noise = constant + slope * rate[p]
+        variance[p] = least if noise < least else noise
+    for p in range(per_wanted):
+        inverse[p] = mean
+    if mixed or valid + saturated < n:
         trust = np.ones(size, np.float32)
-        shaded = np.zeros(size, np.float32)
-        mixed = saturated == 0 and n > 1 and not light
         if valid == 0:
-            # nothing shorter could tell how much of the shortest frame's noise the ceiling cut off
             x = carray(_to_uint16(places[0]), (size,))
-            per_dn = step[0, 0]
             for p in range(size):
-                dn = np.float32(x[p])
-                rate[p] = (dn - offset[p]) * per_dn if dn < saturation else nan
-                trust[p] = one if dn < edge else zero
-        elif light:
-            for p in range(size):
-                rate[p] = np.float32(total[p]) * scale - offset[p] * drop
-        else:
-            for p in range(size):
-                rate[p] = zero
-        if not light and (valid > 0 or mixed):
-            _project(
-                places,
-                n if mixed else valid,
-                offset,
-                bright[max(valid, 1) - 1],
-                dark,
-                valid > 0,
-                rate,
-                shaded,
-            )
+                trust[p] = one if np.float32(x[p]) < edge else zero
         for j in range(max(valid, 1), n - saturated):
-            factor, top, per = step[j, 0], step[j, 1], step[j, 2]
-            lift, lift0, gain = step[j, 3], step[j, 4], step[j, 6]
             x = carray(_to_uint16(places[j]), (size,))
-            for p in range(size):
-                dn = np.float32(x[p])
-                electrons = dn - offset[p]
-                z = top - dn * per
-                part = z if z > zero else zero
-                part = part if part < one else one
-                correction = electrons * lift + lift0 if part == z else zero
-                rate[p] += gain * (part * (electrons * factor - rate[p]) + correction)
-                trust[p] = part if part < trust[p] else trust[p]
+            top, per, time, gain = step[j, 1], step[j, 2], step[j, 5], step[j, 6]
+            for p in range(per_wanted):
+                part = min(max(top - np.float32(x[p]) * per, zero), one)
+                inverse[p] += gain * part * (time - inverse[p])
+            _take_in(x, offset, step[j], floor, rate, variance, trust, spread)
         if mixed:
-            limit, p0, p1, q0, q1 = final[3], final[4], final[5], final[6], final[7]
-            for p in range(size):
-                difference = rate[p] - shaded[p]
-                at = shaded[p] if shaded[p] > zero else zero
-                at = at if at < limit else limit
-                at = shaded[p] + (p0 + p1 * at) / (q0 + q1 * at) * difference
-                at = at if at > zero else zero
-                at = at if at < limit else limit
-                share = (p0 + p1 * at) / (q0 + q1 * at)
-                rate[p] = shaded[p] + share * difference if trust[p] == one else rate[p]
-    if by_table:
-        scaled = np.empty(size, np.float32)
-        per_rate, none, slope_none, least = final[10], final[11], final[12], final[13]
-        for p in range(size):
-            longest = rate[p] * per_rate
-            scaled[p] = longest if longest > lowest else lowest
-        codes = scaled.view(np.int32)
-        base, last = np.int32(final[8]), np.int32(table.shape[1] - 2)
-        for p in range(size):
-            code = (codes[p] >> SHIFT) - base
-            code = code if code > 0 else 0
-            code = code if code < last else last
-            part = np.float32(codes[p] & _REST) * _PER_STEP
-            low, high = table[0, code], table[0, code + 1]
-            found = low + part * (high - low)
-            # below zero the line goes on, as it must on average, but not far
-            line = none + rate[p] * slope_none
-            line = least if line < least else line
-            variance[p] = found if rate[p] * per_rate > lowest else line
-        for p in range(size if len(inverse) > 1 else 0):
-            code = (codes[p] >> SHIFT) - base
-            code = code if code > 0 else 0
-            inverse[p] = table[1, code if code < last else last]
-    if saturated < n and (limits[0, 1] >= saturation or len(barred) > 1):
+            _mix(final, trust, rate, variance, shaded, spread)
+            for p in range(per_wanted):
+                inverse[p] = final[14] + shaded[p] * final[15] if trust[p] == one else inverse[p]
+    if limits[0, 1] >= saturation or len(barred) > 1:
         for p in range(size):
             without = barred[p] if len(barred) > 1 else np.uint64(0)
             if without != 0 or np.isnan(rate[p]):
-                value, noise, mean = _reweighted(places, p, without, offset[p], saturation, step, final[9])
+                value, noise, mean = _reweighted(places, p, without, offset[p], saturation, step, floor)
                 rate[p] = value
                 if spread:
                     variance[p] = noise
@@ -336,7 +342,7 @@ def _correct(
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def merge_linear(
     addresses: Any, kinds: Any, begin: Any, end: Any, images: Any, alike: Any,
-    barred: Any, step: Any, dark: Any, bright: Any, pooled: Any, final: Any, table: Any, maps: Any,
+    barred: Any, step: Any, dark: Any, bright: Any, lines: Any, pooled: Any, final: Any, maps: Any,
     value: Any, variance: Any, spread: Any,
 ) -> None:  # fmt: skip
     """Merge integer frames of a linear camera, each read once.
@@ -352,7 +358,7 @@ def merge_linear(
         and of the defects (uint8), and which of them are one cell, where all pixels are alike.
     barred : ndarray (pixels,) or (1,), uint64
         Bit j: sample of frame j is left out.
-    step, dark, bright, pooled, final, table : ndarray, float32
+    step, dark, bright, lines, pooled, final : ndarray, float32
         Of `weights.Weights`.
     maps : ndarray (6,), float32
         Covariance of the dark maps (3), flat variance, whether anything is corrected, whether the dark maps
@@ -416,8 +422,8 @@ def merge_linear(
             noise = variance[start : start + length] if spread else variance[:length]
             per = inverse[:length] if maps[5] > 0 else inverse
             _cell(
-                here, limits[c], total[CELL * c : CELL * c + length], own, step, dark, bright, pooled, final,
-                table, bar, rate, noise, per, spread,
+                here, limits[c], total[CELL * c : CELL * c + length], own, step, dark, bright, lines, pooled,
+                final, bar, rate, noise, per, spread,
             )  # fmt: skip
             if maps[4] > 0:
                 _correct(

@@ -103,7 +103,8 @@ def _linear(
 
 
 def _cell(x: Numbers, offset: Numbers, weights: Weights) -> _Estimate:
-    saturation, edge, lowest, limit, p0, p1, q0, q1, base, _, longest, none, slope, least = weights.final
+    saturation, edge, limit, p0, p1, q0, q1, floor = weights.final[:8]
+    constants, slopes = weights.final[8:11], weights.final[11:14]
     n = len(x)
     whole, gone = x.max(axis=1) < edge, x.min(axis=1) >= saturation
     valid = int(np.argmin(whole)) if not whole.all() else n
@@ -111,20 +112,27 @@ def _cell(x: Numbers, offset: Numbers, weights: Weights) -> _Estimate:
     electrons = x - offset
     light = bool(valid) and x[valid - 1].min() >= weights.pooled[valid - 1, 0]
     if light:
-        _, scale, share, rise, floor, mean = weights.pooled[valid - 1]
-        rate = x[:valid].sum(axis=0) * scale - offset * share
-        if valid + saturated == n:
-            return _Estimate(rate, rate * rise + floor, np.full(len(rate), mean))
+        _, scale, drop, slope, constant, mean = weights.pooled[valid - 1]
+        rate = x[:valid].sum(axis=0) * scale - offset * drop
     elif valid:
+        slope, constant, mean = weights.lines[valid - 1]
         rate = weights.bright[valid - 1, :valid] @ electrons[:valid]
     else:
+        per = weights.step[0, 5]
+        slope, constant, mean = per, floor * per**2, per
         rate = np.where(x[0] < saturation, electrons[0] * weights.step[0, 0], np.nan)
+    least = weights.final[16] / constants[0] * constant
+    variance = np.maximum(constant + slope * rate, least)
+    inverse = np.full(len(rate), mean)
     trust = np.ones(len(rate)) if valid else (x[0] < edge).astype(np.float64)
     for j in range(max(valid, 1), n - saturated):
-        scale, top, per, lift, lift0, _, gain = weights.step[j]
+        scale, top, per, lift, lift0, inverse_t, gain = weights.step[j]
         z = top - x[j] * per
         part = np.clip(z, 0, 1)
         correction = np.where(part == z, electrons[j] * lift + lift0, 0)
+        own = part**2 * (np.maximum(rate, 0) * inverse_t + floor * inverse_t**2) + correction**2
+        variance = variance * (1 - gain * part) ** 2 + gain**2 * own
+        inverse = inverse + gain * part * (inverse_t - inverse)
         rate = rate + gain * (part * (electrons[j] * scale - rate) + correction)
         trust = np.minimum(trust, part)
     if saturated == 0 and n > 1 and not light:
@@ -134,13 +142,11 @@ def _cell(x: Numbers, offset: Numbers, weights: Weights) -> _Estimate:
             share = (p0 + p1 * at) / (q0 + q1 * at)
             mixed = dark + share * (rate - dark)
             at = np.clip(mixed, 0, limit)
-        rate = np.where(trust == 1, mixed, rate)
-    bits = np.maximum(rate * longest, lowest).astype(np.float32).view(np.int32)
-    entry = np.clip((bits >> _SHIFT) - int(base), 0, weights.table.shape[1] - 2)
-    part = (bits & ((1 << _SHIFT) - 1)) / 2.0**_SHIFT
-    variance = weights.table[0, entry] * (1 - part) + weights.table[0, entry + 1] * part
-    variance = np.where(rate * longest > lowest, variance, np.maximum(none + slope * rate, least))
-    return _Estimate(rate, variance + 0 * rate, weights.table[1, entry] + 0 * rate)
+        powers = np.array([np.ones(len(rate)), 2 * share, share**2])
+        noise = np.maximum(constants @ powers + (slopes @ powers) * mixed, weights.final[16])
+        rate, variance = np.where(trust == 1, mixed, rate), np.where(trust == 1, noise, variance)
+        inverse = np.where(trust == 1, weights.final[14] + share * weights.final[15], inverse)
+    return _Estimate(rate, variance + 0 * rate, inverse)
 
 
 def _electrons(stack: Numbers, offset: Numbers, out: NDArray[np.bool_], model: RadiometricModel) -> Numbers:

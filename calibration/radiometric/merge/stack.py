@@ -66,10 +66,10 @@ def merge(
     Returns
     -------
     Radiance
-        e-/s; NaN where no sample is valid. The variance is that of the estimate at the rate found, over the
-        chance that a frame is saturated, with the map errors, which do not average out. Where the shortest
-        frame itself comes within three sigmas of saturation a pixel is kept only if it fell below: these are
-        low by up to 0.8 sigma of a sample, and nothing in the data tells.
+        e-/s; NaN where no sample is valid. The variance is right on average, with the map errors, which do
+        not average out. Where the shortest frame itself comes within three sigmas of saturation a pixel is
+        kept only if it fell below: these are low by up to 0.8 sigma of a sample, and nothing in the data
+        tells.
 
     Raises
     ------
@@ -211,14 +211,14 @@ def _merge_band(
         weights = weights_of(tuple(exposure.tolist()), noise_of(model))
         addresses = np.zeros(-(-len(exposure) // 3) * 3, np.uint64)
         addresses[: len(exposure)] = band.addresses
-        step, dark, bright, pooled, final, table = (
+        step, dark, bright, lines, pooled, final = (
             np.ascontiguousarray(each, np.float32) for each in weights
         )
 
         def run(begin: int, end: int) -> None:
             kernels.merge_linear(
                 addresses, band.kinds, begin, end, places, single_cell, band.barred, step, dark, bright,
-                pooled, final, table, maps, value, noise_image, spread,
+                lines, pooled, final, maps, value, noise_image, spread,
             )  # fmt: skip
 
     else:

@@ -18,11 +18,7 @@ _POOLED_LOSS = 0.01
 _LEAST = 0.4
 # Width of the ramp below saturation, in sigmas of a sample.
 _RAMP_SIGMAS = 2.0
-# Reach of the table about a ceiling, in sigmas of a sample, and nodes of its integrals.
-_REACH = 5.0
-_NODES = np.linspace(-_REACH, _REACH, 41)
-_CHANCE = np.exp(-0.5 * _NODES**2) / np.exp(-0.5 * _NODES**2).sum()
-# Steps of the tables an octave: as many as the upper bits of a float32 tell apart (2**(23 - kernels.SHIFT)).
+# Steps of a table of noise an octave: what the upper bits of a float32 tell apart (2**(23 - kernels.SHIFT)).
 _STEPS = 256
 
 
@@ -56,24 +52,23 @@ class Weights(NamedTuple):
     bright : ndarray (n, n)
         Row m: the same of the frames 0..m alone, each taken in where it is the longest that is not
         saturated.
+    lines : ndarray (n, 3)
+        Of row m of ``bright``: slope against the rate and constant of its variance, mean 1 / t.
     pooled : ndarray (n, 6)
-        Frames 0..m summed: least DN of frame m where it serves; DN to rate; offset to rate; slope and floor
-        of its variance; mean 1 / t.
-    final : ndarray (14,)
-        Saturation and lower end of the ramp in DN; lowest electrons of the table; highest rate of the mix,
-        and its share (p0 + p1 r) / (q0 + q1 r) of the bright estimate; first code of the table; floor in
-        e-^2; longest exposure; variance without light, its slope against the rate, and the least claimed.
-    table : ndarray (2, k)
-        Variance and mean 1 / t of the estimate where the longest exposure would collect so many electrons,
-        256 steps an octave.
+        Frames 0..m summed: least DN of frame m where it serves; DN to rate; offset to rate; slope and
+        constant of its variance; mean 1 / t.
+    final : ndarray (17,)
+        Saturation and lower end of the ramp in DN; highest rate of the mix, and its share s = (p0 + p1 r) /
+        (q0 + q1 r) of the bright estimate; floor in e-^2; the mix's variance, a constant and a slope each as
+        a quadratic in s (3 numbers, the middle one half); its mean 1 / t, a line in s; the least variance.
     """
 
     step: Numbers
     dark: Numbers
     bright: Numbers
+    lines: Numbers
     pooled: Numbers
     final: Numbers
-    table: Numbers
 
 
 @lru_cache(maxsize=32)
@@ -118,24 +113,17 @@ def weights_of(exposures: tuple[float, ...], noise: Noise) -> Weights:
         ],
         -1,
     )
-    codes, electrons = _codes(min(floor / 32, 0.1 * full), 1.5 * full * t[-1] / t[0])
-    rates = electrons / t[-1]
-    mixed = (p0 + p1 * np.minimum(rates, limit)) / (q0 + q1 * np.minimum(rates, limit))
-    mixed[rates >= limit] = 1.0
-    table = _variances(rates, mixed, t, noise, dark, bright[-1], share)
+    squares = np.array([dark**2, dark * difference, difference**2])
+    constants, slopes = floor * squares.sum(axis=1), (squares * t).sum(axis=1)
+    least = _LEAST * (constants[0] + p0 / q0 * (2 * constants[1] + p0 / q0 * constants[2]))
     final = np.array(
-        [noise.saturation, edge - ramp, electrons[0], limit, p0, p1, q0, q1, codes[0], floor, t[-1],
-         *_without_light(t, floor, dark, bright[-1], p0 / q0)],
-        np.float64,
-    )  # fmt: skip
-    return Weights(step, dark / noise.gain, bright / noise.gain, _pooled(t, noise), final, table)
-
-
-def _without_light(t: Numbers, floor: float, dark: Numbers, bright: Numbers, share: float) -> Numbers:
-    """Variance at no light, its slope against the rate, and the least that is claimed below zero."""
-    squares = (dark + share * (bright - dark)) ** 2
-    none = floor * squares.sum()
-    return np.array([none, np.sum(squares * t), _LEAST * none])
+        [
+            *(noise.saturation, edge - ramp, limit, p0, p1, q0, q1, floor),
+            *(*constants, *slopes, dark.sum(), difference.sum(), least),
+        ]
+    )
+    lines = np.stack([(bright**2 * t).sum(axis=1), floor * (bright**2).sum(axis=1), bright.sum(axis=1)], -1)
+    return Weights(step, dark / noise.gain, bright / noise.gain, lines, _pooled(t, noise), final)
 
 
 def ramp_dn(noise: Noise) -> float:
@@ -187,40 +175,6 @@ def _codes(low: float, high: float) -> tuple[NDArray[np.int64], Numbers]:
     shift = 23 - int(np.log2(_STEPS))
     codes = np.arange(ends[0] >> shift, (ends[1] >> shift) + 2)
     return codes, (codes << shift).astype(np.int32).view(np.float32).astype(np.float64)
-
-
-def _variances(
-    rates: Numbers, mixed: Numbers, t: Numbers, noise: Noise, dark: Numbers, bright: Numbers, share: Numbers
-) -> Numbers:
-    """Variance of the estimate and mean 1 / t at each rate, over the chance that a frame is saturated."""
-    gain, floor = noise.gain, noise.floor
-    edge = np.ceil(noise.saturation) - 0.5
-    ramp = ramp_dn(noise)
-    variance = (rates * t[0] + floor) / t[0] ** 2
-    inverse = np.full(len(rates), 1 / t[0])
-    for j in range(1, len(t)):
-        mean = rates * t[j]
-        sigma = np.sqrt(mean + floor)
-        room = (edge - noise.black - gain * mean) / gain
-        sure = room > _REACH * sigma + ramp / gain
-        near = ~sure & (room > -_REACH * sigma)
-        kept, noise2, part = np.ones(len(rates)), np.zeros(len(rates)), np.zeros(len(rates))
-        kept[sure], part[sure] = (1 - share[j]) ** 2, 1.0
-        noise2[sure] = (share[j] / t[j]) ** 2 * sigma[sure] ** 2
-        z = (room[near, None] - sigma[near, None] * _NODES) * gain / ramp
-        g = np.clip(z, 0, 1)
-        off = sigma[near, None] * _NODES
-        lift = np.where((z > 0) & (z < 1), (mean[near, None] + off + floor) * gain / ramp, 0.0)
-        kept[near] = (1 - share[j] * g) ** 2 @ _CHANCE
-        noise2[near] = (share[j] / t[j]) ** 2 * ((g * off + lift) ** 2 @ _CHANCE)
-        part[near] = g @ _CHANCE
-        variance = variance * kept + noise2
-        inverse = inverse * (1 - share[j] * part) + share[j] * part / t[j]
-    low = mixed != 1.0
-    weights = dark + mixed[low, None] * (bright - dark)
-    variance[low] = (weights**2 * (rates[low, None] * t + floor)).sum(axis=1)
-    inverse[low] = weights.sum(axis=1)
-    return np.stack([variance, inverse])
 
 
 class Floors(NamedTuple):
