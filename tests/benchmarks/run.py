@@ -20,6 +20,8 @@ import numpy as np
 import speed
 import speed_fits
 import speed_images
+import speed_response
+import speed_sensor
 
 from rigs import demo
 from rigs.report import Metric
@@ -119,6 +121,8 @@ def main() -> None:
         lambda: [speed_images.merging(9, bandwidth)],
         speed_fits.photometric,
         speed_fits.integration,
+        lambda: [speed_sensor.photon_transfer()],
+        speed_response.tables,
         lambda: [speed_images.undistorting()],
         lambda: [speed_fits.lens()],
         lambda: [speed_fits.spheres(speed_images.TRUTH)],

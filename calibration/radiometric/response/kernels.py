@@ -17,7 +17,7 @@ def count_pairs(a: Any, b: Any, bins: int, threads: int) -> Any:
 
     Parameters
     ----------
-    a, b : ndarray (pixels, channels), unsigned
+    a, b : ndarray (pixels, 1 or 3), unsigned
         Bin of every sample.
     bins : int
         How many bins there are.
@@ -29,21 +29,29 @@ def count_pairs(a: Any, b: Any, bins: int, threads: int) -> Any:
     ndarray (channels, bins, bins), int64
     """
     pixels, channels = a.shape
-    parts = np.zeros((threads, _TURNS, channels, bins * bins), np.uint32)
+    turns = _TURNS if channels == 1 else 1
+    parts = np.zeros((threads, turns, channels, bins * bins), np.uint32)
     for part in numba.prange(threads):
         first, last = pixels * part // threads, pixels * (part + 1) // threads
-        for c in range(channels):
-            even, odd = parts[part, 0, c], parts[part, 1, c]
+        width = np.uint32(bins)
+        if channels == 3:
+            red, green, blue = parts[part, 0, 0], parts[part, 0, 1], parts[part, 0, 2]
+            for q in range(first, last):
+                red[np.uint32(a[q, 0]) * width + np.uint32(b[q, 0])] += 1
+                green[np.uint32(a[q, 1]) * width + np.uint32(b[q, 1])] += 1
+                blue[np.uint32(a[q, 2]) * width + np.uint32(b[q, 2])] += 1
+        else:
+            even, odd = parts[part, 0, 0], parts[part, 1, 0]
             pairs = (last - first) // 2
             for p in range(pairs):
                 q = first + 2 * p
-                even[np.uint32(a[q, c]) * np.uint32(bins) + np.uint32(b[q, c])] += 1
-                odd[np.uint32(a[q + 1, c]) * np.uint32(bins) + np.uint32(b[q + 1, c])] += 1
+                even[np.uint32(a[q, 0]) * width + np.uint32(b[q, 0])] += 1
+                odd[np.uint32(a[q + 1, 0]) * width + np.uint32(b[q + 1, 0])] += 1
             if first + 2 * pairs < last:
-                even[np.uint32(a[last - 1, c]) * np.uint32(bins) + np.uint32(b[last - 1, c])] += 1
+                even[np.uint32(a[last - 1, 0]) * width + np.uint32(b[last - 1, 0])] += 1
     total = np.zeros((channels, bins * bins), np.int64)
     for part in range(threads):
-        for turn in range(_TURNS):
+        for turn in range(turns):
             for c in range(channels):
                 for cell in range(bins * bins):
                     total[c, cell] += parts[part, turn, c, cell]

@@ -13,7 +13,7 @@ from calibration.radiometric.response.exposures import Exposures, Joint
 Float = NDArray[np.float64]
 
 _ROUNDS = 30
-_NOISE_ROUNDS = 3  # with the curve settled
+_NOISE_ROUNDS = 2  # with the curve settled
 _SETTLED = 3e-4  # root mean square change of the curve, of its full scale, or of an exposure in one round
 _ROUGH = 2  # rounds with the smoothness as it starts, while the noise is overrated
 _CAREFUL = 5  # round from which steps that do not shrink are shortened
@@ -32,7 +32,7 @@ _SKEW = 0.5
 _REST_DN = 0.05
 _REST = 2e-4
 _SMOOTHEST, _ROUGHEST = 1e6, 0.02
-_START_KNOTS = 60
+_START_KNOTS, _MANY_PAIRS = 60, 6  # half of many pairs is plenty for a start
 _START_JITTER = 0.03
 _LEAST_JITTER = 1e-4
 _COMMON_PRIOR = 0.02  # jitter that the estimate of the jitter starts from, counted as one exposure
@@ -206,11 +206,11 @@ def fit(joint: Joint, exposures: Exposures, exposure_sigma: float | None = None)
     ratio = np.exp((reported + shift)[pairs[:, 1]] - (reported + shift)[pairs[:, 0]])
     for c, table in enumerate(tables):
         exposure = curve.exposure(parameters[c])
-        step = np.gradient(exposure)
         # Where nothing scatters more than noise, more of the noise may be measured.
         clean = seen[c].outliers < _CLEAN * seen[c].samples
         reach = _FAR if clean else _REACH
         for _ in range(_NOISE_ROUNDS):
+            step = np.gradient(exposure)
             sums = residuals(table, exposure, step, codes.width, ratio, noise[c], first, last, reach)
             seen[c] = _rows(sums, groups, exposure, step, codes.width, ratio, noise[c])
             noise[c], noise_sigma[c] = _noise(seen[c], noise[c])
@@ -252,8 +252,9 @@ def _start(
     every = hats(at, knots)
     height = (curve.centre - curve.scale.dark) / (curve.scale.bright - curve.scale.dark)
     corners, values, asked = [], [], []
-    for (i, j), counts in zip(pairs, table, strict=True):
-        for part, sign in ((counts, 1.0), (counts.T, -1.0)):
+    some = slice(None, None, 2 if len(pairs) > _MANY_PAIRS else 1)
+    for (i, j), counts in zip(pairs[some], table[some], strict=True):
+        for part, sign in ((counts, 1.0), (np.ascontiguousarray(counts.T), -1.0)):
             code, partner, weight = _medians(part, first, last)
             sure = np.sqrt(np.minimum(weight, 1000)) / (0.01 / (np.abs(height[code]) + 0.004) + 0.02)
             theirs, mine = weights(np.interp(partner, index, at), knots), weights(at[code], knots)
