@@ -39,12 +39,12 @@ def calibrate_sensor(
     FitError
         The frames are gamma-encoded, or as `fit_sensor` says.
     ConfigError
-        ``photons_per_s`` for flats under several lights or levels.
+        ``photons_per_s`` for flats under several lights or levels; photons of the session that are none.
     """
     flats, darks = (of_kind(session, camera, kind) for kind in ("flat", "dark"))
     name = flats.records[0].shot.camera
-    refuse_nonlinear(session, flats, sensor_for(session, flats, None), None, "photon transfer")
     photons = _told_photons(session, flats) if photons_per_s is None else _photons(flats, photons_per_s)
+    refuse_nonlinear(session, flats, sensor_for(session, flats, None), None, "photon transfer")
     options = {
         name: value
         for name, value in (
@@ -108,7 +108,16 @@ def _told_photons(session: Session, flats: Stack) -> Float | None:
     told = session.facts.get("photons")
     if told is None:
         return None
-    values = np.array([told[record.shot.index] for record in flats.records], np.float64)
+    shots = len(session.plan.shots())
+    try:
+        every = np.array(told, np.float64)
+        if every.shape != (shots,) or np.any(every <= 0):
+            raise ValueError
+    except (TypeError, ValueError):
+        raise ConfigError(
+            f"{session.path / 'facts.json'}: photons: want {shots} entries, one a shot, each above 0 or null"
+        ) from None
+    values = every[[record.shot.index for record in flats.records]]
     return None if np.all(np.isnan(values)) else values
 
 

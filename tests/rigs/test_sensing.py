@@ -1,5 +1,6 @@
 """The sensor's data sheet by the commands: twin and image set in, numbers of the truth and a page out."""
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -164,6 +165,25 @@ def test_photons_of_a_session_give_way_to_those_told(gnomon: Gnomon, tmp_path: P
     assert Session.open(tmp_path / "session").facts["photons"][-5] == pytest.approx(
         per_s / 2 * 1.12e-3, rel=1e-4
     )
+
+
+def test_facts_that_somebody_spoilt_are_named(gnomon: Gnomon, tmp_path: Path) -> None:
+    write_set(tmp_path / "set", vary_light=True, spatial=2)
+    assert gnomon("import", "emva", tmp_path / "set", tmp_path / "session").code == 0
+    path = tmp_path / "session" / "facts.json"
+    facts = json.loads(path.read_text())
+    for photons in (
+        facts["photons"][1:],
+        ["many"] * len(facts["photons"]),
+        [-1.0] * len(facts["photons"]),
+        7,
+    ):
+        path.write_text(json.dumps({**facts, "photons": photons}))
+        told = gnomon("calibrate", "sensor", tmp_path / "session", "--out", tmp_path / "sensor.json")
+        assert told.code == 2, told.err
+        assert f"facts.json: photons: want {len(facts['photons'])} entries" in told.err
+        assert len(told.err.strip().splitlines()) == 1
+    assert not (tmp_path / "sensor.json").exists()
 
 
 @pytest.mark.parametrize(
