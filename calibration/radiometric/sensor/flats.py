@@ -227,14 +227,14 @@ class FlatSeries:
 
         out = []
         for plane, blocks, count in self._blocks:
-            sums = np.empty((blocks.shape[0], count + 1, 3), np.int64)
+            sums = np.empty((blocks.shape[0], count + 1, 3))
             kernels.flat_sums(
                 first[plane], second[plane], self._good[plane], blocks, weight, total[plane], sums
             )
             for offset in (0, 1):
                 self.reader.check_peak(level.frames[place - 1 + offset], int(sums[:, -1, offset].max()))
             out.append(sums[:, :-1].sum(0))
-        return np.concatenate(out).astype(np.float64)
+        return np.concatenate(out)
 
     def _unflickered(self, level: Level, sums: list[Float], squares: Float) -> Float:
         """Squared differences of one step, less what a lamp that flickers scales all pixels by."""
