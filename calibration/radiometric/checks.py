@@ -21,6 +21,8 @@ _REJECT = 4.0
 _ROUNDS = 8
 # With the black level unknown, blocks must spread this many times their noise for a slope to be honest.
 _SPREAD = 10.0
+# Known or not, frames without a signal tell nothing.
+_LEAST_SNR = 3.0
 # Exposure times are good to no better than this; it keeps one precise pair from deciding a slope alone.
 _EXPOSURE_SIGMA = 0.005
 
@@ -158,6 +160,8 @@ def fit_ratio(x: Float, y: Float, var_x: Float, var_y: Float, offset_sigma: floa
     if len(x) < (1 if known else 8):
         return None
     noise = float(np.sqrt(np.median(var_x)))
+    if known and np.percentile(x, 75) < _LEAST_SNR * noise:
+        return None
     if not known and np.subtract(*np.percentile(x, (90, 10))) < _SPREAD * noise:
         return None
     offset2 = offset_sigma**2 if known else np.inf

@@ -90,7 +90,7 @@ def check_session(
     name = stack.records[0].shot.camera
     window = _window(patch, stack.shape[1:3])
     offset = offset_sigma(session, stack, model, sensor)
-    views = list(_views(stack, model, window, session, track))
+    views = list(_views(stack, model, window, session, track, measured=sensor is not None))
     results = [
         *_encoding(session, name, model),
         _linearity(views, offset),
@@ -131,6 +131,8 @@ def _views(
     window: tuple[slice, slice] | None,
     session: Session,
     track: Track,
+    *,
+    measured: bool,
 ) -> Iterator[_View]:
     index = {record.shot.index: i for i, record in enumerate(stack.records)}
     cfa = format_cfa(stack.pixel_format)
@@ -138,7 +140,7 @@ def _views(
     for (pose, light, *_), records in track(groups.items(), "reading frames"):
         frames, clipped = [], None
         for record in records:
-            seen, saturated = see(stack[index[record.shot.index]], record, model, window)
+            seen, saturated = see(stack[index[record.shot.index]], record, model, window, measured=measured)
             frames.append(seen)
             clipped = saturated if clipped is None else clipped & saturated
         assert clipped is not None

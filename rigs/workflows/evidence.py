@@ -74,7 +74,8 @@ def refuse_nonlinear(
     size = int(np.prod(stack.shape[1:])) * (1 if stack.pixel_format.endswith("8") else 2)
     count = int(np.clip(_MOST_BYTES // size, _LEAST_READ, _MOST_READ))
     frames = [
-        signal_of(stack[index[first[t].shot.index]], first[t], model) for t in _few(sorted(first), count)
+        signal_of(stack[index[first[t].shot.index]], first[t], model, measured=sensor is not None)
+        for t in _few(sorted(first), count)
     ]
     found = linearity(exposure_pairs(frames, offset_sigma(session, stack, model, sensor)))
     if found is not None and not found.is_linear:
@@ -171,8 +172,13 @@ def signal_of(
     record: FrameRecord,
     model: RadiometricModel,
     window: tuple[slice, slice] | None = None,
+    *,
+    measured: bool = True,
 ) -> Seen:
-    """Means over blocks of one frame, of a window if given; without the statistics of its samples."""
+    """Means over blocks of one frame, of a window if given; without the statistics of its samples.
+
+    Unless the model's noise was ``measured``, it is raised to what neighbouring pixels show.
+    """
     electrons, floor = model.electrons(values)
     limit = model.black_dn + _USABLE * (model.saturation_dn - model.black_dn)
     mosaic = format_cfa(model.pixel_format) is not None
@@ -190,7 +196,19 @@ def signal_of(
         variance = np.maximum(blocks.mean, 0) + float(floor.flat[0])
     else:
         variance = (model.flat_sigma * blocks.mean) ** 2 + float(floor.flat[0])
+    if not measured and model.counts_electrons:
+        variance = variance * _excess(usable, variance, 2 if mosaic else 1)
     return Seen(record, blocks.mean, variance / blocks.samples)
+
+
+def _excess(usable: NDArray[np.float32], variance: Float, step: int) -> float:
+    """How many times the variance of neighbours exceeds that of the model, at the median; 1 or more."""
+    rows = usable[:: max(usable.shape[0] // 200, 1)]
+    apart = np.abs(rows[:, step:] - rows[:, :-step]).ravel()
+    apart, known = apart[np.isfinite(apart)], variance[np.isfinite(variance)]
+    if not len(apart) or not len(known):
+        return 1.0
+    return max(float((1.4826 * np.median(apart)) ** 2 / 2 / np.median(known)), 1.0)
 
 
 def see(
@@ -198,12 +216,14 @@ def see(
     record: FrameRecord,
     model: RadiometricModel,
     window: tuple[slice, slice] | None = None,
+    *,
+    measured: bool = True,
 ) -> tuple[Seen, NDArray[np.bool_]]:
     """What is kept of one frame, of a window if given, and which of all its samples are saturated."""
     values = np.asarray(dn)
     even = bool(values.min() == values.max())
     zeros = np.count_nonzero(values == 0) / values.size if values.dtype.kind == "u" else 0.0
-    seen = signal_of(values, record, model, window)._replace(
+    seen = signal_of(values, record, model, window, measured=measured)._replace(
         mean_dn=float(values.mean(dtype=np.float64)),
         zeros=float(zeros),
         digest="" if even else hashlib.blake2b(np.ascontiguousarray(values).data).hexdigest(),
