@@ -44,7 +44,7 @@ def components(reference: ArrayLike, sample: ArrayLike) -> Float:
     h1, h2 = np.degrees(np.arctan2(b1, a1)) % 360, np.degrees(np.arctan2(b2, a2)) % 360
     grey = c1 * c2 == 0
     turn = np.where(grey, 0.0, (h2 - h1 + 180) % 360 - 180)
-    # Opposite hues turn by +180, as the paper has it: the sign matters to the rotation term.
+    # Opposite hues turn both ways, as the paper has it: else the difference would depend on the order.
     turn = np.where(~grey & (np.abs(h2 - h1) == 180), h2 - h1, turn)
     hue = np.where(grey, h1 + h2, 0.5 * (h1 + h2))
     far = ~grey & (np.abs(h1 - h2) > 180)

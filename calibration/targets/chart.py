@@ -296,10 +296,10 @@ def _refine(image: NDArray[Any], plane: Float) -> tuple[Float, Float]:
         if better is None or inliers.sum() < 10:
             return plane, none
         local = np.asarray(better, np.float64)
-        offset = none.copy()
-        rows = np.flatnonzero(seen)[inliers.ravel() > 0]
         # A lens bends the chart: each patch that was seen is read where it was seen.
-        offset[rows] = (where[rows] - _map(local, _CENTRES[rows])) / scale
+        apart = where - _map(local, _CENTRES)
+        near = seen & (np.linalg.norm(apart, axis=-1) < 0.4 * pitch)
+        offset = np.where(near[:, None], apart, 0) / scale
     return np.linalg.inv(to_part) @ local, offset
 
 

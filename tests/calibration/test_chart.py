@@ -173,6 +173,8 @@ def test_dead_pixels_and_dust_do_not_move_a_mean():
     view = read_chart(image, corners)
     assert not view.faults
     assert np.abs((view.mean - TRUE) / view.sigma).max() < 5.5
+    # no wilder than without them: 0.004 a pixel
+    assert np.all(view.sigma < 3 * 0.004 / np.sqrt(view.pixels)[:, None])
 
 
 @pytest.mark.parametrize("fall", [0.0, 0.10, 0.25])
@@ -188,14 +190,15 @@ def test_uneven_light_is_measured(fall):
 
 
 def test_chart_bent_by_the_lens_is_read_in_its_patches():
-    corners = chart_scene.quad(225, 150, 380)
+    corners = chart_scene.quad(225, 150, 330)
     v, u = np.mgrid[:300, :450].astype(np.float32)
     x, y = (u - 225) / 225, (v - 150) / 225
-    stretch = 1 + 0.05 * (x * x + y * y)
+    stretch = 1 + 0.45 * (x * x + y * y)
     bent = chart_scene.picture(corners, noise=0)
     bent = cv2.remap(bent, 225 + 225 * x * stretch, 150 + 225 * y * stretch, cv2.INTER_LINEAR)
     bent += np.random.default_rng(4).normal(0, 0.004, bent.shape).astype(np.float32)
     (view,) = find_charts(bent)
     assert not view.faults
-    np.testing.assert_allclose(view.mean, TRUE, atol=0.004)
+    # a plane alone would miss a corner patch by a third and read its frame: 0.2
+    np.testing.assert_allclose(view.mean, TRUE, atol=0.01)
     assert np.all(np.diff(view.mean[GREYS, 1]) < 0)

@@ -6,7 +6,7 @@ from itertools import product
 import chart_scene
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from calibration import files
@@ -118,6 +118,7 @@ def test_ciede2000_is_that_of_the_paper(one, other, want):
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.floats(-90, 90), min_size=4, max_size=4), st.floats(0, 100), st.floats(0, 100))
+@example([0.0, 1.0, 0.0, -5.0], 50.0, 50.0)  # hues exactly opposite
 def test_components_square_to_the_difference(ab, l1, l2):
     one, other = (l1, ab[0], ab[1]), (l2, ab[2], ab[3])
     assert np.all(np.isfinite(components(one, other)))
@@ -416,11 +417,13 @@ def test_variance_is_the_scatter(model):
 
 
 def test_dark_noise_has_finite_variance(model):
-    rgb = np.array([[[-0.001, 0.5, 0.0], [0, 0, 0], [-0.01, -0.02, -0.01]]], np.float32)
+    rgb = np.array([[[-0.001, 0.5, 0.0], [0, 0, 0], [-0.01, -0.02, -0.01], [1e-9, 0.5, 0.3]]], np.float32)
     out = model.correct(Radiance(rgb, np.full_like(rgb, 1e-6)))
     assert np.isfinite(out.value).all()
     assert np.isfinite(out.variance).all()
     assert (out.variance > 0).all()
+    # a root's slope at the noise, sqrt(0.5 / 0.001) / 2, and no steeper
+    assert out.variance.max() < 1e-6 * 12**2 * 10
 
 
 def test_correct_and_apply_agree(model):
