@@ -382,7 +382,8 @@ def _strays(sums: list[_Gathered], names: tuple[str, ...]) -> list[str]:
             for i in members:
                 off = gathered.cells[i] / typical - 1
                 excess = np.nanmean(off**2) - np.nanmean((gathered.noise[i] / typical) ** 2)
-                if excess > _STRAY**2:
+                # A dim frame has little say, and the black level's own pattern shows in it.
+                if excess > _STRAY**2 and gathered.level[i] > 0.1 * gathered.level.max():
                     worst[i] = max(worst.get(i, 0.0), float(np.sqrt(excess)))
     if not worst:
         return []
@@ -445,6 +446,21 @@ def _smooth(
     x, y, value, variance = np.array(points).T
     falloff, rms = fit_falloff(x, y, value, variance, *size)
     return falloff, rms, seen
+
+
+def smooth_part(model: RadiometricModel) -> Vignetting | None:
+    """Smooth part of a model's flat: as stored, else fitted to its map; None where it has no flat."""
+    if model.vignetting is not None or model.flat_map is None:
+        return model.vignetting
+    planes, size = colour_planes(model.pixel_format), (model.width, model.height)
+    defects = np.zeros(model.shape, np.bool_) if model.defects is None else model.defects
+    parts = []
+    for index, plane in enumerate(planes):
+        u, v = sites(*size, len(planes), index)
+        image = np.asarray(model.flat_map[plane], np.float32)
+        parts.append(_smooth(image, ~defects[plane] & (image > 0), u, v, size))
+    support = np.logical_and.reduce([seen for _, _, seen in parts])
+    return Vignetting(width=size[0], height=size[1], channels=tuple(f for f, _, _ in parts), support=support)
 
 
 def _scale(image: Image, smooth: Vignetting, u: Float, v: Float) -> float:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.provenance import Array, FitError, Model, Provenance, Quality
+from calibration.radiometric.flat import smooth_part
 from calibration.radiometric.model import Image, Radiance, RadiometricModel
 from calibration.radiometric.vignetting import (
     Float,
@@ -64,15 +65,15 @@ class SceneFlat(Model):
     def apply(self, model: RadiometricModel, provenance: Provenance | None = None) -> RadiometricModel:
         """``model`` with this vignetting in its flat; the pixels' own pattern of an earlier flat is kept.
 
-        That pattern is the old ``flat_map`` over the old ``vignetting``; without these there is none. The
+        That pattern is the old ``flat_map`` over its own smooth part; without a map 1 % stands for it. The
         sigma of the smooth part is the vignetting's own and not in ``flat_sigma``, which is of single pixels.
         """
         flat = self.vignetting.at()
-        if model.flat_map is not None and model.vignetting is not None:
-            flat *= model.flat_map / model.vignetting.at()
+        flat_sigma = float(np.hypot(model.flat_sigma, _PRNU))
+        old = smooth_part(model)
+        if model.flat_map is not None and old is not None:
+            flat *= model.flat_map / old.at()
             flat_sigma = model.flat_sigma
-        else:
-            flat_sigma = float(np.hypot(model.flat_sigma, _PRNU)) if model.flat_map is None else _PRNU
         for plane in colour_planes(model.pixel_format):
             h, w = flat[plane].shape
             middle = flat[plane][h // 4 : h - h // 4, w // 4 : w - w // 4]

@@ -148,6 +148,9 @@ def test_the_pattern_of_the_pixels_is_kept_where_it_is_known(texture):
     assert np.std(new.flat_map / new.vignetting.at() / pattern) < 1e-5
     assert new.flat_sigma == 0.001
     assert found.apply(bare).flat_sigma > 0.005  # single pixels are not known
+    # A flat without its smooth part is parted first.
+    parted = found.apply(known.replace(vignetting=None))
+    assert np.std(parted.flat_map / parted.vignetting.at() / pattern) < 3e-3
 
 
 def test_bad_input_is_one_line(texture):
