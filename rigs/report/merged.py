@@ -11,7 +11,7 @@ from calibration.files import load_model, read_exr
 from calibration.provenance import Array, Model
 from rigs.report import maps
 from rigs.report.drawing import BLUE, GRAY, INK, drawing, png
-from rigs.report.layout import MAP_PX, Figure, Section, Table, figure, image, number, scalar
+from rigs.report.layout import MAP_PX, Figure, Section, Table, figure, image, number, scalar, with_sigma
 from rigs.workflows import MergeRecord
 
 _MOST = 12  # pictures shown with maps; the others in the table of all
@@ -89,6 +89,12 @@ def _section(picture: MergedPicture) -> Section:
         ("Without a valid sample", f"{number(100 * float(np.mean(~np.isfinite(picture.snr))))} %"),
     ]
     rows += [(f"Reduced χ² of {name}", number(value)) for name, value in record.chi2_colour.items()]
+    if np.isfinite(record.bend_percent):
+        rows += [
+            ("Bend at full scale", with_sigma(record.bend_percent, record.bend_sigma_percent, "%")),
+            ("Black level off by", with_sigma(record.black_off_dn, record.black_off_sigma_dn, "DN")),
+            ("Reduced χ² with both, told exposures", number(record.bend_chi2)),
+        ]
     if record.scale:
         rows.append(("Scale", f"{number(record.scale)} cd/m² a unit, ± {number(100 * record.scale_sigma)} %"))
     figures = [

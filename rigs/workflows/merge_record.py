@@ -4,8 +4,10 @@ import re
 from typing import Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from calibration.provenance import Model, Provenance, Quality
+from calibration.provenance import FitError, Model, Provenance, Quality
+from calibration.radiometric import Radiance
 from rigs.config import ConfigError
 
 _PATCH = re.compile(
@@ -67,6 +69,9 @@ class MergeRecord(Model):
         Of each frame against the others; NaN: not known.
     moved : tuple of float
         Part of each frame that was left out as moved.
+    bend_percent, bend_sigma_percent, black_off_dn, black_off_sigma_dn, bend_chi2 : float
+        Shortfall at saturation and rest of the black level that explain the frames best if the told exposures
+        are right, and reduced chi^2 with them; NaN where not asked. Not applied.
     margin_px : int
         Samples so near a saturated one were left out.
     units : str
@@ -95,6 +100,11 @@ class MergeRecord(Model):
     shift_px: tuple[tuple[float, float], ...]
     shift_sigma_px: tuple[tuple[float, float], ...]
     moved: tuple[float, ...]
+    bend_percent: float = float("nan")
+    bend_sigma_percent: float = float("nan")
+    black_off_dn: float = float("nan")
+    black_off_sigma_dn: float = float("nan")
+    bend_chi2: float = float("nan")
     margin_px: int
     units: str
     scale: float = 0.0
@@ -125,3 +135,49 @@ def describe_merge(record: MergeRecord) -> str:
     if record.scale:
         parts.append(f"cd/m^2, scale +- {100 * record.scale_sigma:.2g} %")
     return "; ".join(parts)
+
+
+def scale_of(
+    radiance: Radiance, patch: Patch, name: str, weights: NDArray[np.float64]
+) -> tuple[float, float]:
+    """Cd/m^2 for one unit of radiance, and its relative sigma.
+
+    Parameters
+    ----------
+    radiance : Radiance
+        Of the picture, in its own colours.
+    patch, name : Patch, str
+        The patch; what messages call the picture.
+    weights : ndarray (1 or 3,)
+        Of the colours in the luminance.
+
+    Raises
+    ------
+    FitError
+        The patch is not within the picture, saturated, or not above the noise.
+    """
+    height, width = radiance.value.shape[:2]
+    where = f"luminance: patch {patch.x},{patch.y},{patch.width},{patch.height} of {name}"
+    if patch.luminance_cd_m2 <= 0 or patch.width < 1 or patch.height < 1:
+        raise FitError(f"{where} = {patch.luminance_cd_m2:g} cd/m^2: want a size and a luminance above 0")
+    if patch.x < 0 or patch.y < 0 or patch.x + patch.width > width or patch.y + patch.height > height:
+        raise FitError(f"{where} is not within the picture of {width} x {height} px")
+    box = (slice(patch.y, patch.y + patch.height), slice(patch.x, patch.x + patch.width))
+    value, variance = (
+        np.asarray(part[box] if part.ndim == 2 else part[box][..., weights > 0] @ share, np.float64)
+        for part, share in zip(radiance, (weights[weights > 0], weights[weights > 0] ** 2), strict=True)
+    )
+    bad = int(np.count_nonzero(~np.isfinite(value)))
+    if bad:
+        raise FitError(
+            f"{where}: {bad} of {value.size} pixels are saturated or invalid: choose another patch"
+        )
+    mean = float(value.mean())
+    # Neighbours interpolated from a mosaic share samples: four times the variance is on the safe side.
+    shared = 4.0 if radiance.value.ndim == 3 else 1.0
+    sigma = float(np.sqrt(shared * variance.sum())) / value.size
+    if mean <= 5 * sigma:
+        raise FitError(f"{where}: its radiance {mean:.3g} +- {sigma:.2g} is not above the noise")
+    return patch.luminance_cd_m2 / mean, float(
+        np.hypot(sigma / mean, patch.sigma_cd_m2 / patch.luminance_cd_m2)
+    )

@@ -18,7 +18,7 @@ from capture.session import Session, Stack
 from rigs.workflows.encoding import doubts_of
 from rigs.workflows.evidence import refuse_nonlinear
 from rigs.workflows.frames import provenance_of, sensor_for, stack_of
-from rigs.workflows.merge_record import MergeRecord, Patch
+from rigs.workflows.merge_record import MergeRecord, Patch, scale_of
 from rigs.workflows.progress import Track, silent
 
 ExposureChoice = Literal["auto", "refined", "told"]
@@ -126,7 +126,7 @@ def merge_session(
         if luminance is not None and scale is None:
             # Of camera RGB, green is what comes nearest to luminance.
             weights = (0.0, 1.0, 0.0) if colour is None else colour.luminance
-            scale = _scale(picture.radiance, luminance, names[group], np.array(weights))
+            scale = scale_of(picture.radiance, luminance, names[group], np.array(weights))
         out.mkdir(parents=True, exist_ok=True)
         yield _write(out, names[group], picture, scale, sensor_digest, session, stack.pixel_format, colour)
 
@@ -251,6 +251,12 @@ def _merged(
             )
             used = found.found_s if refined else told
             residuals = stacks.residuals_of(sample, used, keep, cfa=cfa)
+    bend = None
+    if count > 1:
+        still_told = sample if keep is None else sample._replace(
+            electrons=np.where(keep, sample.electrons, np.float32(np.nan))
+        )  # fmt: skip
+        bend = stacks.find_bend(still_told, told, model)
     shifts = stacks.find_shifts(sample, used, mosaic=cfa is not None)
     for index in np.flatnonzero(shifts.significant()):
         x, y = shifts.shift_px[index]
@@ -266,6 +272,11 @@ def _merged(
         and not _CHI2[0] <= residuals.total <= _CHI2[1]
     ):
         worst = "".join(f", {name} {value:.3g}" for name, value in residuals.by_colour.items())
+        if bend is not None and bend.chi2 < 0.9 * residuals.total:
+            warnings.append(
+                f"under the told exposures, a response that bends by {bend.full_scale_percent:.2g} % at full "
+                f"scale and a black level off by {bend.black_dn:.2g} DN bring the chi^2 to {bend.chi2:.2f}"
+            )
         warnings.append(
             f"reduced chi^2 of the residuals is {residuals.total:.3g}{worst}: "
             + ("more" if residuals.total > 1 else "less")
@@ -309,6 +320,7 @@ def _merged(
         shift_px=tuple((x, y) for x, y in shifts.shift_px.tolist()),
         shift_sigma_px=tuple((x, y) for x, y in shifts.sigma_px.tolist()),
         moved=tuple(moved.tolist()),
+        **({} if bend is None else _bend_fields(bend)),
         margin_px=margin_px,
         units="e-/s" if measured and model.counts_electrons and model.response is None else "relative",
         sensor="" if measured else _stand_in(model),
@@ -323,6 +335,16 @@ def _merged(
         provenance=provenance_of(label.session, exposures=exposures, margin_px=margin_px, motion=motion),
     )
     return _Picture(radiance, moved_count, record)
+
+
+def _bend_fields(bend: stacks.Bend) -> dict[str, float]:
+    return {
+        "bend_percent": bend.full_scale_percent,
+        "bend_sigma_percent": bend.sigma_percent,
+        "black_off_dn": bend.black_dn,
+        "black_off_sigma_dn": bend.black_sigma_dn,
+        "bend_chi2": bend.chi2,
+    }
 
 
 def _still(sample: stacks.Sample, mask: NDArray[np.bool_] | None, index: int) -> NDArray[np.bool_]:
@@ -385,35 +407,6 @@ def _check_exposures(label: _Label, found: stacks.Exposures, warnings: list[str]
         "linear"
     )
     return True
-
-
-def _scale(radiance: Radiance, patch: Patch, name: str, weights: NDArray[np.float64]) -> tuple[float, float]:
-    """Cd/m^2 for one unit of radiance, and its relative sigma."""
-    height, width = radiance.value.shape[:2]
-    where = f"luminance: patch {patch.x},{patch.y},{patch.width},{patch.height} of {name}"
-    if patch.luminance_cd_m2 <= 0 or patch.width < 1 or patch.height < 1:
-        raise FitError(f"{where} = {patch.luminance_cd_m2:g} cd/m^2: want a size and a luminance above 0")
-    if patch.x < 0 or patch.y < 0 or patch.x + patch.width > width or patch.y + patch.height > height:
-        raise FitError(f"{where} is not within the picture of {width} x {height} px")
-    box = (slice(patch.y, patch.y + patch.height), slice(patch.x, patch.x + patch.width))
-    value, variance = (
-        np.asarray(part[box] if part.ndim == 2 else part[box][..., weights > 0] @ share, np.float64)
-        for part, share in zip(radiance, (weights[weights > 0], weights[weights > 0] ** 2), strict=True)
-    )
-    bad = int(np.count_nonzero(~np.isfinite(value)))
-    if bad:
-        raise FitError(
-            f"{where}: {bad} of {value.size} pixels are saturated or invalid: choose another patch"
-        )
-    mean = float(value.mean())
-    # Neighbours interpolated from a mosaic share samples: four times the variance is on the safe side.
-    shared = 4.0 if radiance.value.ndim == 3 else 1.0
-    sigma = float(np.sqrt(shared * variance.sum())) / value.size
-    if mean <= 5 * sigma:
-        raise FitError(f"{where}: its radiance {mean:.3g} +- {sigma:.2g} is not above the noise")
-    return patch.luminance_cd_m2 / mean, float(
-        np.hypot(sigma / mean, patch.sigma_cd_m2 / patch.luminance_cd_m2)
-    )
 
 
 def _write(

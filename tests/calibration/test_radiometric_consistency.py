@@ -15,6 +15,7 @@ from calibration.provenance import FitError
 from calibration.radiometric import RadiometricModel, merge
 from calibration.radiometric.consistency import (
     counted_by,
+    find_bend,
     find_exposures,
     find_motion,
     find_shifts,
@@ -389,3 +390,41 @@ def test_real_stack_is_consistent_with_noise_from_its_other_half():
     assert 0.9 < by_colour["G1"] < 1.1
     assert 0.9 < by_colour["G2"] < 1.1
     assert by_colour["R"] > 2
+    # The told exposures do as well, and two numbers in place of four: the response bends, black is cut off.
+    green = sample.electrons.copy()
+    green[..., 0::2, 1::2] = green[..., 1::2, 0::2] = np.nan
+    bend = find_bend(sample._replace(electrons=green), told, nominal)
+    assert 3 < bend.full_scale_percent < 5
+    assert -0.5 < bend.black_dn < 0
+    assert 0.9 < bend.chi2 < 1.1
+
+
+# --- linearity
+
+
+@pytest.mark.parametrize(("bend", "black"), [(0.0, 0.0), (4.0, 0.0), (-1.0, 1.5), (2.0, -0.8)])
+def test_bend_and_black_level_are_found_under_told_exposures(bend, black):
+    model, rng = sensor((240, 320)), np.random.default_rng(27)
+    full = (4095 - 64) / 0.125
+    frames = []
+    for t in TOLD:
+        x = scene((240, 320)) * t
+        electrons = rng.poisson(np.clip(x - 0.01 * bend * x * x / full, 0, None)) + 7 * rng.standard_normal(
+            x.shape
+        )
+        frames.append(np.clip(np.rint(electrons * 0.125 + 64 + black), 0, 4095).astype(np.uint16))
+    sample = sample_stack(frames, model)
+    found = find_bend(sample, TOLD, model)
+    assert abs(found.full_scale_percent - bend) < 4 * found.sigma_percent
+    assert abs(found.black_dn - black) < 4 * found.black_sigma_dn
+    assert found.sigma_percent < 0.1
+    assert found.black_sigma_dn < 0.02
+    assert found.chi2 == pytest.approx(1, abs=0.02)
+    if bend or black:
+        assert residuals_of(sample, TOLD).total > 1.02
+
+
+def test_no_bend_where_nothing_overlaps():
+    model = sensor()
+    frames = [np.full(SHAPE, 1000, np.uint16), np.full(SHAPE, 4095, np.uint16)]
+    assert find_bend(sample_stack(frames, model), TOLD[:2], model) is None

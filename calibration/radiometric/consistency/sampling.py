@@ -70,7 +70,7 @@ def sample_stack(
     margin : int
         Samples within so many pixels of a saturated one are left out: blooming.
     most : int
-        Pixels to take, roughly; an image of no more is taken whole.
+        Samples to take of each frame, roughly; an image of no more is taken whole.
 
     Raises
     ------
@@ -78,7 +78,7 @@ def sample_stack(
         A frame of another size than the model's.
     """
     height, width = model.shape[:2]
-    corners = _corners(height, width, most)
+    corners = _corners(height, width, most // (3 if len(model.shape) == 3 else 1))
     electrons, floors = [], []
     for index, frame in enumerate(frames):
         dn = np.asarray(frame)

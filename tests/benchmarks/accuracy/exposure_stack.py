@@ -2,7 +2,7 @@
 
 Flea3, CCD, Bayer GBRG, a target of disks under 550 nm (B. Llanos): 25 to 3916 ms, two darks an exposure, 12
 bits kept as 8. Nothing is published but the times; what the numbers say of the camera stands in the notes:
-its response bends by some 4 % towards full scale, its black level is cut off at DN 0, and samples beside a
+its response bends by 4 to 5 % towards full scale, its black level is cut off at DN 0, and samples beside a
 saturated one read up to 3 DN too much.
 """
 
@@ -80,6 +80,11 @@ def exposure_stack(
         quantity="reduced chi^2, all unsaturated samples", value=record.chi2,
         note="blue and red, at 1 to 15 DN, are not linear: black cut off at DN 0, bright neighbours; there "
         f"it is {record.chi2_colour['B']:.2g} and {record.chi2_colour['R']:.2g}",
+    )  # fmt: skip
+    yield Metric(
+        quantity="bend at full scale, if the told exposures are right", value=record.bend_percent,
+        sigma=record.bend_sigma_percent, unit="%",
+        note=f"with it and black off by {record.black_off_dn:.2g} DN, reduced chi^2 {record.bend_chi2:.3g}",
     )  # fmt: skip
     yield Metric(
         quantity="samples marked as moved", value=100 * float(np.mean(record.moved)), unit="%", bound=0.1,
