@@ -135,8 +135,9 @@ class Well:
             self.full_e = min(float(np.interp(model.saturation_dn, codes, table)) for table in tables)
             slopes = [look_up(table, codes)[1].astype(np.float64) for table in tables]
             grid = np.linspace(0, self.full_e, 2048)
-            floors = [np.interp(grid, t, s**2) * model.noise_dn2 for t, s in zip(tables, slopes, strict=True)]
-            self._table = grid, np.max(floors, axis=0)
+            # Noise before the curve is in electrons as it is; noise after it is seen through the slope.
+            after = [np.interp(grid, t, s**2) * model.noise_dn2 for t, s in zip(tables, slopes, strict=True)]
+            self._table = grid, np.max(after, axis=0) + model.read_noise_e**2
         spread = float(np.sqrt(self.full_e + self.floor(np.array(self.full_e))))
         self.clear_e = self.full_e - _CLEAR_OF_SATURATION * spread
         if self.clear_e <= 0:

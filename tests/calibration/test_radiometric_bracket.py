@@ -239,7 +239,13 @@ def test_every_colour_of_a_mosaic_counts():
 def test_a_camera_with_a_response_can_be_planned():
     codes = np.arange(256.0)
     table = (2e4 * (np.maximum(codes, 0.5) / 255) ** 2.2)[:, None]
-    model = RadiometricModel.nominal("Mono8", (4, 4)).replace(response=table, gain_dn_per_e=0.0125)
+    model = RadiometricModel.nominal("Mono8", (1, 9), read_noise_dn=0.0)
+    model = model.replace(response=table, read_noise_e=15.0)
+    # One frame of known light: what the model itself says of its noise.
+    dn = np.linspace(40, 200, 9).round()[None].astype(np.uint8)
+    one = model.linearize(dn, 0.1)
+    predicted = predict_snr(model, [0.1], [1], one.value[0])
+    assert predicted == pytest.approx(one.value[0] / np.sqrt(one.variance[0]), rel=0.01)
     plan = plan_bracket(Distribution.of(ladder(1e3, 1e5)), model, 30, Limits(1e-5, 10))
     assert plan.reached
     assert min(plan.exposures_s) * 1e5 < 2e4
