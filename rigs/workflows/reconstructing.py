@@ -181,7 +181,11 @@ def write_reconstruction(
     files.write_exr(
         out / "albedo.exr",
         {f"albedo.{letter}": plane for letter, plane in zip(letters, planes, strict=True)},
-        about | {"units": "reflectance relative to the lights' intensity"},
+        about
+        | {
+            "units": "reflectance relative to the lights' intensity",
+            "colourSpace": "monochrome" if len(planes) == 1 else "camera RGB: no chromaticities",
+        },
     )
     files.write_exr(out / "depth.exr", {"Z": depth}, about | {"units": result.depth_unit})
     write_ply(out / "mesh.ply", mesh(depth, lens, normals.albedo, normals=normals.normals))
