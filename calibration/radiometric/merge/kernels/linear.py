@@ -1,112 +1,18 @@
-"""Compiled loops of the merge; imported only where they are run. `reference` says the same in plain numpy."""
+"""Merge of a linear camera's integer frames, in one pass over memory."""
 
 from typing import Any
 
 import numba
 import numpy as np
-from numba.core import types
-from numba.extending import intrinsic
 from numba.np.numpy_support import carray
 
-from calibration.radiometric.merge.packed import FLOAT32, MONO8, MONO10P, MONO12P, MONO12PACKED, UINT16
+from calibration.radiometric.merge.kernels.maps import CELL, FAST, correct, defects_of, image_of
+from calibration.radiometric.merge.kernels.packing import to_uint16, unpack
+from calibration.radiometric.merge.packed import UINT16
 
-# Pixels that are classed together, and pixels that one thread reads of a frame before it turns to the next:
-# short enough for the first cache (nine frames of a tile: the second), long enough for the prefetcher.
-CELL = 1024
+# Pixels that a thread reads of a frame before it turns to the next: nine frames fit the second cache, and the
+# prefetcher has its run.
 TILE = 8 * CELL
-# Steps of the table of noise: 256 an octave, the upper bits of a float32.
-SHIFT = np.int32(15)
-
-_FAST = {"contract", "arcp", "nsz"}
-
-
-def _pointer_to(kind: Any) -> Any:
-    """Compiled cast of an address to a pointer: frames are separate arrays, their number is not a type."""
-
-    pointer: Any = types.CPointer
-
-    @intrinsic
-    def cast(context: Any, address: Any) -> Any:
-        def generate(target: Any, builder: Any, signature: Any, args: Any) -> Any:
-            return builder.inttoptr(args[0], target.get_value_type(pointer(kind)))
-
-        return pointer(kind)(types.uint64), generate
-
-    return cast
-
-
-_to_uint8 = _pointer_to(types.uint8)
-_to_uint16 = _pointer_to(types.uint16)
-_to_uint64 = _pointer_to(types.uint64)
-_to_float32 = _pointer_to(types.float32)
-
-
-@numba.njit(cache=True)
-def _image(images: Any, alike: Any, which: Any, first: Any, count: Any) -> Any:
-    start = np.uint64(0 if alike[which] else 4 * first)
-    return carray(_to_float32(images[which] + start), (count,))
-
-
-@numba.njit(cache=True)
-def _defects(images: Any, alike: Any, first: Any, count: Any) -> Any:
-    start = np.uint64(0 if alike[3] else first)
-    return carray(_to_uint8(images[3] + start), (count,))
-
-
-@numba.njit(cache=True)
-def unpack(kind: Any, address: Any, first: Any, out: Any) -> None:
-    """Samples ``first ... first + len(out)`` of packed bytes; ``first`` is a multiple of 16.
-
-    Parameters
-    ----------
-    kind : int
-        One of the constants of `packed`.
-    address : uint64
-        Of the frame's first byte.
-    first : int
-        Sample.
-    out : ndarray, uint16
-        Written.
-    """
-    count = len(out)
-    if kind == MONO8:
-        plain = carray(_to_uint8(address + np.uint64(first)), (count,))
-        for p in range(count):
-            out[p] = plain[p]
-    elif kind == MONO12P:
-        start = address + np.uint64(first // 2 * 3)
-        words = carray(_to_uint64(start), (count // 16 * 3,))
-        mask = np.uint64(4095)
-        for g in range(count // 16):
-            a, b, c = words[3 * g], words[3 * g + 1], words[3 * g + 2]
-            q = 16 * g
-            for k in range(5):
-                out[q + k] = np.uint16((a >> np.uint64(12 * k)) & mask)
-            out[q + 5] = np.uint16(((a >> np.uint64(60)) | (b << np.uint64(4))) & mask)
-            for k in range(4):
-                out[q + 6 + k] = np.uint16((b >> np.uint64(8 + 12 * k)) & mask)
-            out[q + 10] = np.uint16(((b >> np.uint64(56)) | (c << np.uint64(8))) & mask)
-            for k in range(5):
-                out[q + 11 + k] = np.uint16((c >> np.uint64(4 + 12 * k)) & mask)
-        tail = carray(_to_uint8(start), (count * 3 // 2 + 1,))
-        for p in range(count // 16 * 16, count):
-            low, high = np.uint16(tail[p * 3 // 2]), np.uint16(tail[p * 3 // 2 + 1])
-            out[p] = (low >> 4) | (high << 4) if p % 2 else low | ((high & 15) << 8)
-    elif kind == MONO12PACKED:
-        triples = carray(_to_uint8(address + np.uint64(first // 2 * 3)), (count * 3 // 2 + 1,))
-        for p in range(count):
-            q = p // 2 * 3
-            middle = np.uint16(triples[q + 1])
-            if p % 2:
-                out[p] = (np.uint16(triples[q + 2]) << 4) | (middle >> 4)
-            else:
-                out[p] = (np.uint16(triples[q]) << 4) | (middle & 15)
-    elif kind == MONO10P:
-        bits = carray(_to_uint8(address + np.uint64(first // 4 * 5)), ((count * 10 + 7) // 8,))
-        for p in range(count):
-            q, s = p * 10 // 8, p * 10 % 8
-            pair = np.uint32(bits[q]) | (np.uint32(bits[q + 1]) << np.uint32(8))
-            out[p] = np.uint16((pair >> np.uint32(s)) & np.uint32(1023))
 
 
 @numba.njit(cache=True)
@@ -137,7 +43,7 @@ def _add(a: Any, b: Any, c: Any, count: Any, total: Any) -> None:
                 total[p] = np.uint32(total[p] + np.uint32(b[p]))
 
 
-@numba.njit(cache=True, error_model="numpy", fastmath=_FAST)
+@numba.njit(cache=True, error_model="numpy", fastmath=FAST)
 def _reweighted(places: Any, p: Any, barred: Any, offset: Any, saturation: Any, step: Any, noise: Any) -> Any:
     """One pixel whose shortest sample is no use: weights at the pooled signal, then at the estimate.
 
@@ -149,7 +55,7 @@ def _reweighted(places: Any, p: Any, barred: Any, offset: Any, saturation: Any, 
     for turn in range(3):
         total, inverse, weighted = zero, zero, zero
         for j in range(len(step)):
-            dn = np.float32(carray(_to_uint16(places[j]), (p + 1,))[p])
+            dn = np.float32(carray(to_uint16(places[j]), (p + 1,))[p])
             if dn >= saturation or (barred >> np.uint64(j)) & np.uint64(1):
                 continue
             scale = step[j, 0]
@@ -165,7 +71,7 @@ def _reweighted(places: Any, p: Any, barred: Any, offset: Any, saturation: Any, 
     return rate, one / total, inverse / total
 
 
-@numba.njit(cache=True, error_model="numpy", fastmath=_FAST)
+@numba.njit(cache=True, error_model="numpy", fastmath=FAST)
 def _project(
     places: Any, count: Any, offset: Any, bright: Any, dark: Any, both: Any, rate: Any, shaded: Any
 ) -> None:
@@ -174,8 +80,8 @@ def _project(
     for j in range(0, count, 2):
         two = j + 1 < count
         x, y = (
-            carray(_to_uint16(places[j]), (size,)),
-            carray(_to_uint16(places[j + 1 if two else j]), (size,)),
+            carray(to_uint16(places[j]), (size,)),
+            carray(to_uint16(places[j + 1 if two else j]), (size,)),
         )
         b0, b1 = bright[j], bright[j + 1] if two else np.float32(0)
         d0, d1 = dark[j], dark[j + 1] if two else np.float32(0)
@@ -189,7 +95,7 @@ def _project(
                 shaded[p] += d0 * (np.float32(x[p]) - offset[p]) + d1 * (np.float32(y[p]) - offset[p])
 
 
-@numba.njit(cache=True, error_model="numpy", fastmath=_FAST)
+@numba.njit(cache=True, error_model="numpy", fastmath=FAST)
 def _take_in(
     x: Any, offset: Any, step: Any, floor: Any, rate: Any, variance: Any, trust: Any, spread: Any
 ) -> None:
@@ -215,7 +121,7 @@ def _take_in(
         trust[p] = part if part < trust[p] else trust[p]
 
 
-@numba.njit(cache=True, error_model="numpy", fastmath=_FAST)
+@numba.njit(cache=True, error_model="numpy", fastmath=FAST)
 def _mix(final: Any, trust: Any, rate: Any, variance: Any, shaded: Any, spread: Any) -> None:
     """Mix the bright and the dark estimate; the share of the bright one takes the dark one's place."""
     zero, one, two = np.float32(0), np.float32(1), np.float32(2)
@@ -238,7 +144,7 @@ def _mix(final: Any, trust: Any, rate: Any, variance: Any, shaded: Any, spread: 
         shaded[p] = share
 
 
-@numba.njit(cache=True, error_model="numpy", fastmath=_FAST)
+@numba.njit(cache=True, error_model="numpy", fastmath=FAST)
 def _cell(
     places: Any, limits: Any, total: Any, offset: Any, step: Any, dark: Any, bright: Any, lines: Any,
     pooled: Any, final: Any, barred: Any, rate: Any, variance: Any, inverse: Any, spread: Any,
@@ -265,7 +171,7 @@ def _cell(
     mixed = saturated == 0 and n > 1 and not light
     if valid == 0:
         # nothing shorter could tell how much of the shortest frame's noise the ceiling cut off
-        x = carray(_to_uint16(places[0]), (size,))
+        x = carray(to_uint16(places[0]), (size,))
         per_dn = step[0, 0]
         slope, constant, mean = step[0, 5], floor * step[0, 5] * step[0, 5], step[0, 5]
         for p in range(size):
@@ -294,11 +200,11 @@ def _cell(
     if mixed or valid + saturated < n:
         trust = np.ones(size, np.float32)
         if valid == 0:
-            x = carray(_to_uint16(places[0]), (size,))
+            x = carray(to_uint16(places[0]), (size,))
             for p in range(size):
                 trust[p] = one if np.float32(x[p]) < edge else zero
         for j in range(max(valid, 1), n - saturated):
-            x = carray(_to_uint16(places[j]), (size,))
+            x = carray(to_uint16(places[j]), (size,))
             top, per, time, gain = step[j, 1], step[j, 2], step[j, 5], step[j, 6]
             for p in range(per_wanted):
                 part = min(max(top - np.float32(x[p]) * per, zero), one)
@@ -318,25 +224,6 @@ def _cell(
                     variance[p] = noise
                     if len(inverse) > 1:
                         inverse[p] = mean
-
-
-@numba.njit(cache=True, error_model="numpy", fastmath=_FAST)
-def _correct(
-    rate: Any, variance: Any, inverse: Any, dark_rate: Any, flat: Any, defects: Any, maps: Any, spread: Any
-) -> None:
-    """Dark current off, flat applied, variance of the maps added; in place."""
-    one, two, zero, nan = np.float32(1), np.float32(2), np.float32(0), np.float32(np.nan)
-    c00, c01, c11, flat_variance = maps[0], maps[1], maps[2], maps[3]
-    for p in range(len(rate)):
-        good = flat[p] > zero and defects[p] == 0
-        scale = one / flat[p] if good else nan
-        mean = (rate[p] - dark_rate[p]) * scale
-        rate[p] = mean
-        if spread:
-            variance[p] = variance[p] * scale * scale + flat_variance * mean * mean * scale
-            if len(inverse) > 1:
-                offset = (c00 * inverse[p] + two * c01) * inverse[p] + c11
-                variance[p] += offset * scale * scale
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
@@ -401,9 +288,9 @@ def merge_linear(
             for c in range(cells):
                 offset = np.uint64(2 * CELL * c)
                 length = min(CELL, size - CELL * c)
-                x0 = carray(_to_uint16(places[j] + offset), (length,))
-                x1 = carray(_to_uint16(places[j + 1] + offset), (length,))
-                x2 = carray(_to_uint16(places[j + 2] + offset), (length,))
+                x0 = carray(to_uint16(places[j] + offset), (length,))
+                x1 = carray(to_uint16(places[j + 1] + offset), (length,))
+                x2 = carray(to_uint16(places[j + 2] + offset), (length,))
                 _limits(x0, x1, x2, limits[c, j : j + 3])
                 count = 0
                 while sound[c] and count < 3:
@@ -416,7 +303,7 @@ def merge_linear(
             length = min(CELL, size - CELL * c)
             for j in range(n):
                 here[j] = places[j] + np.uint64(2 * CELL * c)
-            own = _image(images, alike, 0, start, length)
+            own = image_of(images, alike, 0, start, length)
             bar = barred[start : start + length] if len(barred) > 1 else barred
             rate = value[start : start + length]
             noise = variance[start : start + length] if spread else variance[:length]
@@ -426,136 +313,10 @@ def merge_linear(
                 final, bar, rate, noise, per, spread,
             )  # fmt: skip
             if maps[4] > 0:
-                _correct(
+                correct(
                     rate, noise, per,
-                    _image(images, alike, 1, start, length), _image(images, alike, 2, start, length),
-                    _defects(images, alike, start, length),
+                    image_of(images, alike, 1, start, length), image_of(images, alike, 2, start, length),
+                    defects_of(images, alike, start, length),
                     maps, spread,
                 )  # fmt: skip
     scratch[0, 0] = 0
-
-
-@numba.njit(cache=True, error_model="numpy")
-def _electrons(
-    kind: Any, address: Any, first: Any, start: Any, offset: Any, lookup: Any, settings: Any, j: Any,
-    barred: Any, out: Any,
-) -> None:  # fmt: skip
-    """Electrons of a cell of one frame; NaN where the sample is no use.
-
-    ``first`` counts from the band's start, ``start`` from the frame's.
-    """
-    size, channels, codes = len(out), lookup.shape[0], lookup.shape[1]
-    per_dn, saturation, nan = settings[3], settings[4], np.float32(np.nan)
-    plain = np.empty(size, np.float32)
-    if kind == FLOAT32:
-        floats = carray(_to_float32(address + np.uint64(4 * first)), (size,))
-        for p in range(size):
-            plain[p] = floats[p]
-    else:
-        if kind == UINT16:
-            dn = carray(_to_uint16(address + np.uint64(2 * first)), (size,))
-            for p in range(size):
-                plain[p] = np.float32(dn[p])
-        else:
-            scratch = np.empty(size, np.uint16)
-            unpack(kind, address, first, scratch)
-            for p in range(size):
-                plain[p] = np.float32(scratch[p])
-    for p in range(size):
-        x = plain[p]
-        if not x < saturation or (barred[p if len(barred) > 1 else 0] >> np.uint64(j)) & np.uint64(1):
-            out[p] = nan
-        elif codes == 0:
-            out[p] = (x - offset[p]) * per_dn
-        else:
-            channel = (start + p) % channels
-            below = min(max(int(x), 0), codes - 2)
-            low = lookup[channel, below]
-            out[p] = low + (lookup[channel, below + 1] - low) * min(
-                max(x - below, np.float32(0)), np.float32(1)
-            )
-
-
-@numba.njit(cache=True, error_model="numpy", fastmath=_FAST)
-def _weigh(
-    electrons: Any, exposure: Any, floors: Any, settings: Any, start: Any, rate: Any, variance: Any,
-    inverse: Any, spread: Any,
-) -> None:  # fmt: skip
-    """Least-variance rate of a cell: weights at the pooled signal, then twice at the estimate."""
-    n, size = electrons.shape
-    zero, half, one = np.float32(0), np.float32(0.5), np.float32(1)
-    channels, last = floors.shape[0], floors.shape[1] - 1
-    base, lowest, shot = np.int32(settings[0]), settings[1], settings[2]
-    total, weighted, over = np.empty(size, np.float32), np.empty(size, np.float32), np.empty(size, np.float32)
-    expected = np.empty(size, np.float32)
-    codes = expected.view(np.int32)
-    for turn in range(3):
-        total[:] = zero
-        weighted[:] = zero
-        over[:] = zero
-        for j in range(n):
-            t = exposure[j]
-            for p in range(size):
-                expected[p] = max(rate[p] * t, lowest) if turn > 0 else lowest
-            for p in range(size):
-                e = electrons[j, p]
-                if e == e:
-                    weight = one
-                    if turn > 0:
-                        channel = (start + p) % channels
-                        floor = floors[channel, min(max((codes[p] >> SHIFT) - base, 0), last)]
-                        weight = t / max(shot * rate[p] * t + floor, half * floor)
-                    weighted[p] += weight * e
-                    total[p] += weight * t
-                    over[p] += weight
-        for p in range(size):
-            rate[p] = weighted[p] / total[p] if total[p] > zero else np.float32(np.nan)
-    if spread:
-        for p in range(size):
-            variance[p] = one / total[p] if total[p] > zero else np.float32(np.nan)
-        for p in range(size if len(inverse) > 1 else 0):
-            inverse[p] = over[p] / total[p]
-
-
-@numba.njit(cache=True, nogil=True, error_model="numpy")
-def merge_samples(
-    addresses: Any, kinds: Any, begin: Any, end: Any, images: Any, alike: Any,
-    barred: Any, exposure: Any, lookup: Any, floors: Any, settings: Any, maps: Any, start: Any,
-    value: Any, variance: Any, spread: Any,
-) -> None:  # fmt: skip
-    """Merge frames of any kind: codes of a response table, or floats.
-
-    Parameters
-    ----------
-    addresses, kinds : ndarray (n,), uint64 and int64
-        First byte of each frame and how its samples are kept (`packed`).
-    begin, end, images, alike, barred, maps, value, variance, spread
-        As in `merge_linear`.
-    exposure : ndarray (n,), float32
-        Seconds.
-    lookup, floors, settings : ndarray, float32
-        Of `weights.Floors`.
-    start : int
-        Number of the first sample within its frame: which channel it is.
-    """
-    n = len(exposure)
-    for first in range(begin, end, CELL):
-        size = min(CELL, end - first)
-        electrons = np.empty((n, size), np.float32)
-        inverse = np.empty(size if maps[5] > 0 else 1, np.float32)
-        bar = barred[first : first + size] if len(barred) > 1 else barred
-        for j in range(n):
-            own = _image(images, alike, 0, first, size)
-            _electrons(
-                kinds[j], addresses[j], first, start + first, own, lookup, settings, j, bar, electrons[j]
-            )
-        rate = value[first : first + size]
-        noise = variance[first : first + size] if spread else variance[:size]
-        _weigh(electrons, exposure, floors, settings, start + first, rate, noise, inverse, spread)
-        if maps[4] > 0:
-            _correct(
-                rate, noise, inverse,
-                _image(images, alike, 1, first, size), _image(images, alike, 2, first, size),
-                _defects(images, alike, first, size),
-                maps, spread,
-            )  # fmt: skip
