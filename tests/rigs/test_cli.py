@@ -22,9 +22,9 @@ from capture.session import Session
 from rigs import interchange
 
 COMMANDS = (
-    "rig check", "capture", "session verify", "import folder", "import emva",
-    "calibrate sensor", "calibrate response", "calibrate lens", "calibrate lights",
-    "merge", "reconstruct", "report", "devices", "demo",
+    "rig check", "capture", "session verify", "session check", "import folder", "import emva", "plan bracket",
+    "calibrate sensor", "calibrate response", "calibrate flat", "calibrate colour", "calibrate lens",
+    "calibrate lights", "merge", "reconstruct", "report", "devices", "demo",
 )  # fmt: skip
 BOARD = "charuco 5x4 23 11.5 DICT_4X4_50"
 
