@@ -11,6 +11,7 @@ from calibration.lights.model import LightSet
 from calibration.photometric import NormalMap
 from calibration.provenance import Array, Model
 from calibration.radiometric import RadiometricModel
+from calibration.radiometric.checks import SessionChecks
 from rigs.report.merged import MergedPicture
 
 # JSON has no NaN: a number that could not be had is null there and NaN here.
@@ -122,6 +123,8 @@ class Report(Model):
         Rows of the provenance table before those of the models: sessions, code version, options.
     warnings : tuple of str
         Shown before those of the models' own quality.
+    checks : SessionChecks or None
+        What a session told about itself.
     true_lights : LightSet or None
         What the simulation knows, by the same names.
     """
@@ -131,6 +134,7 @@ class Report(Model):
     metrics: tuple[Metric, ...] = ()
     surfaces: tuple[Surface, ...] = ()
     merged: tuple[MergedPicture, ...] = ()
+    checks: SessionChecks | None = None
     sensor: RadiometricModel | None = None
     colour: ColourModel | None = None
     lens: LensModel | None = None

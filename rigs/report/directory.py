@@ -13,6 +13,7 @@ from calibration.lights.model import LightSet
 from calibration.photometric import NormalMap
 from calibration.provenance import Model
 from calibration.radiometric import RadiometricModel
+from calibration.radiometric.checks import SessionChecks
 from rigs.config import ConfigError
 from rigs.report.content import Metric, Report, Surface
 from rigs.report.merged import read_merged
@@ -20,6 +21,7 @@ from rigs.report.page import write_report
 
 _MODELS: dict[str, tuple[str, type[Model]]] = {
     "radiometric": ("sensor", RadiometricModel),
+    "checks": ("checks", SessionChecks),
     "colour": ("colour", ColourModel),
     "lens": ("lens", LensModel),
     "lights": ("lights", LightSet),

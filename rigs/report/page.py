@@ -91,6 +91,9 @@ def _models(report: Report) -> Iterator[tuple[str, _Shown]]:
 
 def _warnings(report: Report) -> Iterator[str]:
     yield from report.warnings
+    if report.checks is not None:
+        told = (check for check in report.checks.results if check.verdict != "ok")
+        yield from (f"Session, {check.name}: {check.text}" for check in told)
     for name, model in _models(report):
         if model.quality is not None:
             yield from (f"{name}: {warning}" for warning in model.quality.warnings)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from calibration.geometry import angle_deg
 from calibration.lens import LensModel
 from calibration.lights.model import DistantLight, LightSet, NearLight
+from calibration.radiometric.checks import SessionChecks
 from rigs.report import maps, plots
 from rigs.report.colour import colour_section
 from rigs.report.content import Report, Surface
@@ -38,11 +39,13 @@ def sections(report: Report) -> Iterator[Section]:
     lens and lights needs no word.
     """
     yield from merged_sections(report.merged)
+    if report.checks is not None:
+        yield _checks(report.checks)
     whole = report.surfaces or report.lens or report.lights or report.spheres or report.colour
     if report.sensor is not None and not whole:
         yield sensor_section(report.sensor)
         yield from flat_sections(report.sensor)
-    if not whole and (report.merged or report.sensor is not None):
+    if not whole and (report.merged or report.sensor is not None or report.checks is not None):
         return
     for surface in report.surfaces:
         yield _surface(surface)
@@ -54,6 +57,11 @@ def sections(report: Report) -> Iterator[Section]:
         yield colour_section(report.colour)
     yield _lens(report)
     yield _lights(report)
+
+
+def _checks(checks: SessionChecks) -> Section:
+    rows = ((check.name, f"{check.verdict}: {check.text}") for check in checks.results)
+    return Section("Session checks", rows=(*rows, ("session", checks.provenance.session[:12] or "–")))
 
 
 def _surface(surface: Surface) -> Section:

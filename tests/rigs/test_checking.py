@@ -441,6 +441,10 @@ def test_the_command_prints_a_line_a_check_and_writes_what_the_report_shows(gnom
     saved = files.load_model(out, SessionChecks)
     assert [f"{c.verdict:<8} {c.name}: {c.text}" for c in saved.results] == lines
     assert saved.provenance.session == clean.digest
+    assert gnomon("report", tmp_path).code == 0
+    page = (tmp_path / "report.html").read_text()
+    assert "Session checks" in page
+    assert "exponent" in page
 
 
 def test_a_failed_check_exits_with_1(gnomon, tmp_path):
