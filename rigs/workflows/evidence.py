@@ -168,7 +168,7 @@ def _percents(shares: Mapping[str, float]) -> str:
 
 
 def signal_of(
-    values: NDArray[np.generic],
+    values: NDArray[Any],
     record: FrameRecord,
     model: RadiometricModel,
     window: tuple[slice, slice] | None = None,
