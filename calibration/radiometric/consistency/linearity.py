@@ -62,6 +62,8 @@ def find_bend(sample: Sample, exposure_s: ArrayLike, model: RadiometricModel) ->
         return None
     time = np.asarray(exposure_s, np.float64)
     count = len(time)
+    if len(np.unique(time)) < 2:  # any bend is then another radiance
+        return None
     electrons = sample.electrons.reshape(count, -1)
     flat = sample._replace(electrons=electrons, floor=sample.floor.reshape(-1, 1))
     _, weight, share = fitted(flat, time)
