@@ -25,7 +25,7 @@ Float = NDArray[np.float64]
 
 EXPOSURES = 2.0 ** np.arange(9)
 FULL_WELL_E = 10_000.0
-SHAPE = (240, 320)
+SHAPE = (200, 260)
 DECADES = 5.0
 JITTER = 0.03
 # Exposure of the scene's geometric middle in the middle frame, of full scale.
