@@ -194,9 +194,6 @@ def _merged(
 ) -> _Picture:
     stack = label.stack
     told, count = stack.exposure_s, len(stack)
-    bad = np.flatnonzero(~(np.isfinite(told) & (told > 0)))
-    if bad.size:
-        raise FitError(f"{label.say(int(bad[0]))}: exposure is not above 0")
     frames = _held(stack)
     cfa = format_cfa(stack.pixel_format)
     warnings = list(doubts_of(label.session, stack.records[0].shot.camera, model, linear="radiances"))
@@ -298,7 +295,7 @@ def _merged(
         how["saturation_margin_px"] = margin_px
     radiance = merge_frames(frames, used, model, **how)
     if cfa is not None:
-        radiance = demosaic(radiance, cfa)
+        radiance = demosaic(radiance, cfa, defects=model.defects)
     if not np.isfinite(radiance.value).any():
         shortest = int(np.argmin(told))
         raise FitError(f"{label.say(shortest)}: saturated everywhere, and it is the shortest: expose shorter")

@@ -30,7 +30,9 @@ def shoot(radiance: np.ndarray, exposure_s: float, rng: np.random.Generator) -> 
     return np.clip(np.rint(BLACK + GAIN * electrons), 0, 4095).astype(np.uint16)
 
 
-def session_of(folder: Path, rows: list[tuple[np.ndarray, str, float]], header: str = "") -> Session:
+def session_of(
+    folder: Path, rows: list[tuple[np.ndarray, str, float]], header: str = "", bayer: str | None = None
+) -> Session:
     """Import of frames as (pixels, kind, exposure)."""
     photos = folder / "photos"
     photos.mkdir(parents=True)
@@ -39,7 +41,7 @@ def session_of(folder: Path, rows: list[tuple[np.ndarray, str, float]], header: 
         tifffile.imwrite(photos / f"p{number}.tif", dn)
         lines.append(f"p{number}.tif,{kind},{exposure_s}")
     (photos / "manifest.csv").write_text("\n".join(lines) + "\n")
-    return interchange.import_folder(photos, folder / "session")
+    return interchange.import_folder(photos, folder / "session", bayer=bayer)
 
 
 def sensor(shape: tuple[int, ...] = SHAPE) -> RadiometricModel:
@@ -282,3 +284,24 @@ def test_ambient_light_and_an_unknown_black_level_cancel_exposure_by_exposure(tm
     # a pedestal of 50 DN at 2 ms is 1e5 e-/s, as much as the dim fifth of the scene has
     assert (abs(np.nanmedian(off[dim])) < 0.05 * np.median(truth[dim])) == same
     assert any("black level stays in" in warning for warning in images.warnings) != same
+
+
+def test_a_defect_of_a_mosaic_is_filled_and_saturation_is_not(tmp_path):
+    rng = np.random.default_rng(3)
+    even = np.full(SHAPE, 4e5)  # e-/s: far from saturation in the longest
+    even[60:64, 60:64] = 4e9  # saturates even the shortest
+    rows = [(shoot(even, told, rng), "object", told) for told in TOLD]
+    dead = np.zeros(SHAPE, bool)
+    dead[20, 30] = True
+    for dn, _, _ in rows:
+        dn[dead] = 0
+    session = session_of(tmp_path, rows, bayer="RGGB")
+    known = sensor().replace(pixel_format="BayerRG16", defects=dead)
+    path, _ = merged(session, tmp_path / "out", sensor=known, margin_px=0, motion=False)
+    channels = files.read_exr(path)
+    around = (slice(18, 23), slice(28, 33))
+    for letter in "RGB":
+        # The pixel itself lacks the colour it was to measure; its neighbours have the others of theirs.
+        missing = np.isnan(channels[letter][around])
+        assert missing.sum() == (letter == "R"), letter
+        assert np.isnan(channels[letter][60:64, 60:64]).all()
