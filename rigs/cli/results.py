@@ -129,7 +129,7 @@ def reconstruct(
 @app.command(epilog="Example: `gnomon report out/relief-result`")
 def report(
     directory: Annotated[
-        Path, typer.Argument(help="Folder written by `reconstruct` or `demo`, or of models.")
+        Path, typer.Argument(help="Folder written by `merge`, `reconstruct` or `demo`, or of models.")
     ],
     out: Annotated[
         Path | None, typer.Option(help="HTML file to write; report.html in the folder if not given.")

@@ -18,6 +18,7 @@ from rigs.config import ConfigError
 from rigs.report.content import Metric, Report, Surface
 from rigs.report.merged import read_merged
 from rigs.report.page import write_report
+from rigs.workflows.models import file_faults
 
 _MODELS: dict[str, tuple[str, type[Model]]] = {
     "radiometric": ("sensor", RadiometricModel),
@@ -48,10 +49,16 @@ def report_directory(directory: Path, out: Path) -> Path:
     Raises
     ------
     ConfigError
-        The folder holds none of them.
+        The folder holds none of them, or a file in it is damaged.
     """
     if not directory.is_dir():
         raise ConfigError(f"{directory}: no such folder")
+    with file_faults():
+        report = _read(directory)
+    return write_report(out, report)
+
+
+def _read(directory: Path) -> Report:
     folders = [directory, *sorted(path for path in directory.iterdir() if path.is_dir())]
     models: dict[str, Any] = {}
     for folder in folders:
@@ -65,11 +72,8 @@ def report_directory(directory: Path, out: Path) -> Path:
     metrics = _metrics(directory / "metrics.json")
     merged = tuple(picture for folder in folders for picture in read_merged(folder))
     if not surfaces and not models and not metrics and not merged:
-        raise ConfigError(f"{directory}: holds no normals.exr, no models and no metrics.json")
-    report = Report(
-        title=directory.resolve().name, surfaces=surfaces, merged=merged, metrics=metrics, **models
-    )
-    return write_report(out, report)
+        raise ConfigError(f"{directory}: holds no normals.exr, merged radiance, models or metrics.json")
+    return Report(title=directory.resolve().name, surfaces=surfaces, merged=merged, metrics=metrics, **models)
 
 
 def _kind(path: Path) -> str:

@@ -13,7 +13,7 @@ from rigs.workflows.calibrating import (
 )
 from rigs.workflows.capturing import capture_session, check_plan, describe, list_devices
 from rigs.workflows.checking import check_session, parse_patch
-from rigs.workflows.colour import calibrate_colour, chart_reference, parse_corners, read_colour
+from rigs.workflows.colour import calibrate_colour, chart_reference, parse_corners
 from rigs.workflows.flat_field import calibrate_flat, parse_turn
 from rigs.workflows.frames import LightImages, light_images
 from rigs.workflows.merge_record import MergeRecord, Patch, describe_merge, parse_luminance
@@ -23,6 +23,7 @@ from rigs.workflows.models import (
     choose_board,
     parse_board,
     pinned,
+    read_colour,
     read_sensor,
     read_truth,
     save,

@@ -12,12 +12,12 @@ from calibration.colour import CLASSIC_2005, CLASSIC_2014, ColourModel, Referenc
 from calibration.colour.spaces import illuminant as illuminant_of
 from calibration.files.patches import read_patches
 from calibration.provenance import FitError
-from calibration.radiometric import Radiance, RadiometricModel, merge
+from calibration.radiometric import Radiance, RadiometricModel
 from calibration.targets.chart import ChartView, find_charts, read_chart
 from capture.session import Session, Stack
 from rigs.config import ConfigError
 from rigs.workflows.encoding import doubted, doubts_of, refuse_encoded
-from rigs.workflows.frames import merged_of, of_kind, provenance_of, sensor_for, stack_of
+from rigs.workflows.frames import background_of, merged_of, of_kind, provenance_of, sensor_for
 
 _PICTURE_PX = 480
 _EDITIONS = {"2005": CLASSIC_2005, "2014": CLASSIC_2014}
@@ -120,16 +120,6 @@ def parse_corners(text: str | None) -> tuple[tuple[float, float], ...] | None:
     return points
 
 
-def read_colour(path: Path) -> ColourModel:
-    """Colour model."""
-    from calibration.files import load_model
-
-    try:
-        return load_model(path, ColourModel)
-    except (ValueError, OSError) as error:
-        raise ConfigError(str(error)) from None
-
-
 def _one_pose(session: Session, stack: Stack) -> Stack:
     poses = tuple(dict.fromkeys(stack.poses))
     if len(poses) > 1:
@@ -151,8 +141,7 @@ def _one_light(session: Session, stack: Stack, light: str | None) -> Stack:
 
 def _merged(session: Session, stack: Stack, model: RadiometricModel) -> Radiance:
     record = stack.records[0]
-    dark = stack_of(session, record.shot.camera).select(kind="ambient", pose=record.shot.pose)
-    background = merge(dark, dark.exposure_s, model) if len(dark) else None
+    background = background_of(session, record.shot.camera, record.shot.pose, model)
     return merged_of(stack, model, background)
 
 

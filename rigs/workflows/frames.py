@@ -43,7 +43,7 @@ def stack_of(session: Session, camera: str | None) -> Stack:
         raise FitError(f"{session.path}: no frames of camera {camera!r}; it has {', '.join(cameras)}")
     stack = session.stack(camera or cameras[0])
     for record in stack.records:
-        if not record.exposure_s > 0:
+        if not (record.exposure_s > 0 and np.isfinite(record.exposure_s)):
             raise FitError(
                 f"{session.path}: {record.file} has exposure {record.exposure_s:g} s: want a positive number"
             )
@@ -111,7 +111,9 @@ def merged_of(stack: Stack, sensor: RadiometricModel, background: Radiance | Non
     return radiance if cfa is None else demosaic(radiance, cfa, defects=sensor.defects)
 
 
-def _background(session: Session, camera: str | None, pose: str, sensor: RadiometricModel) -> Radiance | None:
+def background_of(
+    session: Session, camera: str | None, pose: str, sensor: RadiometricModel
+) -> Radiance | None:
     """Light that is there with every lamp dark, where the session has ``ambient`` frames of this pose."""
     stack = stack_of(session, camera).select(kind="ambient", pose=pose)
     return merge_frames(stack, stack.exposure_s, sensor) if len(stack) else None
@@ -141,7 +143,7 @@ def _merged_above(stack: Stack, ambient: Stack, sensor: RadiometricModel) -> Rad
     """Merge of frames less the mean ambient frame of the same exposure, which holds the black level too."""
     frames = []
     for frame, seconds in zip(stack, stack.exposure_s, strict=True):
-        dark = [np.asarray(ambient[i]) for i in np.flatnonzero(ambient.exposure_s == seconds)]
+        dark = [np.asarray(ambient[int(i)]) for i in np.flatnonzero(ambient.exposure_s == seconds)]
         image = np.asarray(frame, np.float32) - np.mean(dark, axis=0, dtype=np.float32)
         cut_off = np.maximum(np.asarray(frame), np.maximum.reduce(dark)) >= sensor.saturation_dn
         frames.append(np.where(cut_off, np.float32(np.nan), image))
@@ -193,7 +195,7 @@ def light_images(
     if kind == "object":
         refuse_nonlinear(session, stack, model, sensor, "photometric stereo")
     pedestal, warning = _pedestal(session, stack, sensor)
-    background = None if pedestal is not None else _background(session, camera, poses[0], model)
+    background = None if pedestal is not None else background_of(session, camera, poses[0], model)
     value: Image | None = None
     for index, name in enumerate(track(names, "merging exposures")):
         lit = stack.select(light=name)

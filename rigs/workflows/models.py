@@ -74,7 +74,7 @@ def targets(config: RigConfig | None) -> Targets:
 
 
 @contextmanager
-def _file_faults() -> Iterator[None]:
+def file_faults() -> Iterator[None]:
     """Whatever is wrong with a file that a user named becomes one ConfigError."""
     try:
         yield
@@ -86,13 +86,19 @@ def _file_faults() -> Iterator[None]:
 
 def read_truth(path: Path) -> Truth:
     """Truth file of a simulation."""
-    with _file_faults():
+    with file_faults():
         return load_truth(path)
+
+
+def read_colour(path: Path) -> ColourModel:
+    """Colour model."""
+    with file_faults():
+        return files.load_model(path, ColourModel)
 
 
 def read_sensor(path: Path) -> RadiometricModel:
     """Sensor or response model."""
-    with _file_faults():
+    with file_faults():
         return files.load_model(path, RadiometricModel)
 
 
@@ -102,7 +108,7 @@ def pinned(config: RigConfig, root: Path, camera: str, name: str, kind: type[M])
     pin = None if entry is None else getattr(entry, name)
     if pin is None:
         return None
-    with _file_faults():
+    with file_faults():
         return files.load_model(root / pin.path, kind, digest=pin.digest)
 
 

@@ -376,7 +376,7 @@ LENS_FILE = " --lens {models}/lens.json"
         ("import folder {bad}/import-good {new} --bayer RGBG", 2, "RGBG"),
         # report and demo
         ("report {bad}/none", 2, "no such folder"),
-        ("report {bad}/empty", 2, "holds no normals.exr, no models and no metrics.json"),
+        ("report {bad}/empty", 2, "holds no normals.exr, merged radiance, models or metrics.json"),
         ("demo --out {bad}/used", 2, "holds something that no demo wrote"),
         ("demo --out {new} --rig {rig} --truth {bad}/truth-bound.yaml --plans {plans}", 2, "bounds.gane"),
         ("demo --out {new} --rig {bad}/none.yaml", 2, "none.yaml: no such file"),
