@@ -138,7 +138,7 @@ class _Job:
         (self.out / "models").mkdir()
         session = self._capture("sensor")
         with self._step("sensor: photon transfer"):
-            self.sensor = workflows.calibrate_sensor(session, track=self.track)
+            self.sensor = workflows.calibrate_sensor(session)
             files.save_model(self.out / "models" / "sensor.json", self.sensor)
         metrics = verify.sensor(self.sensor, self.truth, self.camera)
         held_out = session.stack(self.camera).select(kind="object")

@@ -57,7 +57,6 @@ def calibrate_sensor(
         photons_per_s=photons,
         wavelength_nm=wavelength,
         pixel_pitch_um=pitch,
-        track=track,
     )
     workflows.save(out, model, say)
 

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from calibration.geometry import Float
 from calibration.radiometric import RadiometricModel, Vignetting
 from calibration.radiometric.vignetting import colour_planes, sites
+from capture.frame import format_cfa
 from rigs.report import maps
 from rigs.report.drawing import BLUE, GRAY, GREEN, INK, ORANGE, drawing, png
 from rigs.report.layout import MAP_PX, Figure, Section, figure, number, scalar
@@ -99,7 +100,7 @@ def _names(pixel_format: str) -> tuple[str, ...]:
     """Colour of each channel; the two greens of a mosaic apart."""
     if pixel_format.startswith("RGB"):
         return ("R", "G", "B")
-    order = {"BayerRG": "RGGB", "BayerGR": "GRBG", "BayerGB": "GBRG", "BayerBG": "BGGR"}.get(pixel_format[:7])
+    order = format_cfa(pixel_format)
     if order is None:
         return ("",)
     return tuple(f"{c}{order[: i + 1].count(c)}" if c == "G" else c for i, c in enumerate(order))

@@ -83,8 +83,6 @@ def plan_brackets(
     name = stack.records[0].shot.camera
     refuse_encoded(session, name, sensor, "the noise model")
     model = sensor_for(session, stack, sensor)
-    if stack.pixel_format != model.pixel_format:
-        raise FitError(f"sensor model is for {model.pixel_format}, the frames are {stack.pixel_format}")
     for gain in sorted({float(g) for g in stack.gain_db}):
         if abs(gain - model.gain_db) > _SAME_GAIN_DB:
             raise FitError(

@@ -63,8 +63,6 @@ def calibrate_flat(
     if not len(chosen):
         raise FitError(f"{session.path}: has no 'flat' frames and no other views to tell the vignetting by")
     model = sensor_for(session, chosen, sensor)
-    if chosen.pixel_format != model.pixel_format:
-        raise FitError(f"sensor model is for {model.pixel_format}, the frames are {chosen.pixel_format}")
     if strange := sorted(set(turns_deg or {}) - set(chosen.poses)):
         raise ConfigError(
             f"turn of pose {strange[0]!r}: the session has {', '.join(dict.fromkeys(chosen.poses))}"

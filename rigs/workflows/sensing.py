@@ -9,7 +9,6 @@ from rigs.config import ConfigError
 from rigs.workflows.encoding import doubted, doubts_of
 from rigs.workflows.evidence import refuse_nonlinear
 from rigs.workflows.frames import of_kind, provenance_of, sensor_for
-from rigs.workflows.progress import Track, silent
 
 Float = NDArray[np.float64]
 
@@ -21,7 +20,6 @@ def calibrate_sensor(
     photons_per_s: float | None = None,
     wavelength_nm: float | None = None,
     pixel_pitch_um: float | None = None,
-    track: Track = silent,
 ) -> RadiometricModel:
     """Photon transfer on the session's ``flat`` and ``dark`` frames, with the data sheet of EMVA 1288.
 
