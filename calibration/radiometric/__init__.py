@@ -3,7 +3,7 @@
 from calibration.radiometric.demosaic import demosaic
 from calibration.radiometric.flat import FlatField, fit_flat
 from calibration.radiometric.flat_views import SceneFlat, fit_vignetting
-from calibration.radiometric.merge import merge
+from calibration.radiometric.merge import Packed, merge, merge_value
 from calibration.radiometric.model import Radiance, RadiometricModel
 from calibration.radiometric.response import fit_debevec, fit_response
 from calibration.radiometric.sensor import fit_sensor
@@ -13,6 +13,7 @@ from calibration.radiometric.vignetting import Vignetting
 __all__ = [
     "FlatField",
     "NonUniformity",
+    "Packed",
     "Radiance",
     "RadiometricModel",
     "SceneFlat",
@@ -25,4 +26,5 @@ __all__ = [
     "fit_sensor",
     "fit_vignetting",
     "merge",
+    "merge_value",
 ]
