@@ -8,8 +8,9 @@ BIN := $(VENV)/bin
 demo: $(VENV)/demo.stamp
 	$(BIN)/gnomon demo --out out/demo
 
-# Idle threads of a kernel that spin would take the cores from the other workers.
+# Idle threads that spin, of a kernel or of OpenBLAS, would take the cores from the other workers.
 test: export OMP_WAIT_POLICY = PASSIVE
+test: export OPENBLAS_NUM_THREADS = 1
 test: $(VENV)/test.stamp
 	$(BIN)/python -m pytest -n auto
 

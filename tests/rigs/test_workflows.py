@@ -44,7 +44,7 @@ def test_sensor_within_bounds(mini, models, captured, twin):
     metrics = verify.sensor(models.sensor, mini.known, CAMERA)
     held_out = captured("sensor").stack(CAMERA).select(kind="object")
     metrics.append(verify.radiance(models.sensor, held_out, twin, CAMERA))
-    assert judged(metrics) == 3
+    assert judged(metrics) == 8
     assert not missed(metrics)
 
 
@@ -155,7 +155,9 @@ workflows.write_reconstruction(out / "result", result, sensor=sensor, lens=lens,
 @pytest.mark.slow
 def test_same_truth_gives_the_same_bytes_on_one_thread(mini, models, relief, captured, tmp_path):
     """Every session and every file made of it, in another process with another number of threads."""
-    environment = os.environ | {"NUMBA_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    # `make test` gives each worker one thread of OpenBLAS: then the other process has two.
+    blas = "2" if os.environ.get("OPENBLAS_NUM_THREADS") == "1" else "1"
+    environment = os.environ | {"NUMBA_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": blas}
     environment["PYTHONPATH"] = os.path.dirname(conftest.__file__)
     done = subprocess.run(
         [sys.executable, "-c", _AGAIN, str(mini.folder), str(tmp_path)],
