@@ -122,18 +122,37 @@ def test_sixteen_bits():
     assert error(model.response[:, 0], inverse(power, 16)) < 0.2
 
 
-@pytest.mark.parametrize(("bits", "black", "read_e"), [(8, 0, 5), (8, 10, 20), (12, 100, 10)])
-def test_linear_camera_is_recognised(bits, black, read_e):
-    _, frames = stack(lambda x: x, bits=bits, black=black, read_e=read_e, jitter=0.02)
-    model = fit_response(frames, EXPOSURE, pixel_format=f"Mono{bits}")
-    assert model.response is None
-    assert "linear" in model.quality.warnings[-1]
-    top = 2**bits - 1
-    assert model.saturation_dn == top
-    assert model.black_dn == pytest.approx(black, abs=max(5 * model.black_sigma_dn, 0.1))
-    assert model.gain_dn_per_e == pytest.approx((top - black) / FULL_E, rel=0.05)
-    assert model.read_noise_e == pytest.approx(read_e, abs=0.2 * read_e + 3)
-    assert model.linearity_error_percent < 0.3
+@pytest.mark.parametrize(
+    ("bits", "black", "read_e", "shape"),
+    [(8, 0, 5, (200, 260)), (8, 10, 20, (200, 260)), (12, 100, 5, (120, 160, 3)), (16, 400, 5, (200, 260))],
+)
+def test_linear_camera_is_recognised_and_its_sigmas_hold(bits, black, read_e, shape):
+    top, seen = 2**bits - 1, []
+    gain = (top - black) / FULL_E
+    for seed in (4, 5, 6):
+        _, frames = stack(
+            lambda x: x, bits=bits, black=black, read_e=read_e, jitter=0.02, shape=shape, seed=seed
+        )
+        name = "RGB" if len(shape) == 3 else "Mono"
+        model = fit_response(frames, EXPOSURE, pixel_format=f"{name}{bits}")
+        assert model.response is None
+        assert "linear" in model.quality.warnings[-1]
+        assert model.saturation_dn == top
+        assert model.linearity_error_percent < 0.3
+        # Half an electron of black, or what rounding leaves of it.
+        assert model.black_sigma_dn < max(0.5 * gain, 0.02)
+        assert model.gain_sigma_dn_per_e < 0.015 * gain
+        assert model.read_noise_sigma_e < 0.1 * read_e
+        seen.append(
+            [
+                (model.black_dn - black) / model.black_sigma_dn,
+                (model.gain_dn_per_e - gain) / model.gain_sigma_dn_per_e,
+                (model.read_noise_e - read_e) / model.read_noise_sigma_e,
+            ]
+        )
+    # Three draws of three numbers each, all within some sigma.
+    assert np.abs(seen).max() < 3.5
+    assert np.sqrt(np.mean(np.square(seen), axis=0)).max() < 2
 
 
 def test_bent_camera_is_not_called_linear():
@@ -242,6 +261,11 @@ def test_sums_along_equal_signal_have_no_bias_and_are_those_of_numpy():
     plain = residuals_reference(counts, exposure, step, width, 2.0, noise, *limits)
     assert sums.sum(axis=0) == pytest.approx(plain.sum(axis=0), rel=1e-9)
     assert np.abs(sums - plain).max() < 1e-6 * np.abs(plain).max()
+    # Without a dark end that clips, the darkest samples count too.
+    whole = residuals(counts[None], exposure, step, width, np.array([2.0]), noise, -1, *limits[1:])[0]
+    plain = residuals_reference(counts, exposure, step, width, 2.0, noise, -1, *limits[1:])
+    assert whole.sum(axis=0) == pytest.approx(plain.sum(axis=0), rel=1e-9)
+    assert whole[:, 3].sum() > sums[:, 3].sum()
     lit = slice(30, 200)
     information, _, gradient = sums[lit, :3].sum(axis=0)
     shift = gradient / information

@@ -12,7 +12,7 @@ from calibration.radiometric.model import RadiometricModel
 from calibration.radiometric.response.exposures import Exposures, Joint, blind_frames, check, count
 from calibration.radiometric.response.likelihood import Fit
 from calibration.radiometric.response.likelihood import fit as fit_likelihood
-from calibration.radiometric.response.linear import Line, line_through
+from calibration.radiometric.response.linear import Line, Straight, line_through, refit
 
 Float = NDArray[np.float64]
 
@@ -21,6 +21,7 @@ NOMINAL_NOISE_DN = 1.0
 _MEASURED = 4.0  # sigma above zero from which the shot noise counts as measured
 _MODEL = 0.01  # relative sigma of the electrons that the model of the noise itself leaves
 _ALIKE = 0.1  # relative difference of the channels' electrons that is taken for none
+_ROUNDED = 0.01  # DN of the black level that rounding leaves where no noise dithers it
 _UNSEEN = 0.03  # of the range: a stretch of codes that a warning is worth
 _OUTLIERS = 0.02
 _OFF, _WRONG = 0.15, 0.69  # logarithm of fitted over reported exposure
@@ -89,6 +90,9 @@ def fit_response(
     fit = fit_likelihood(joint, exposures, exposure_sigma)
     shape = np.asarray(frames[int(exposures.order[0])]).shape[:2]
     lines = [line_through(fit, joint, c) for c in range(len(fit.parameters))]
+    straight = refit(fit, joint, exposures, lines) if all(line.straight for line in lines) else None
+    if straight is not None:
+        fit = fit._replace(shift=straight.shift, shift_sigma=straight.shift_sigma)
     warnings = blind_frames(joint, exposures) + _exposure_notes(fit, exposures)
     share = fit.outliers / max(fit.samples + fit.outliers, 1)
     if share > _OUTLIERS:
@@ -109,8 +113,9 @@ def fit_response(
     options["gamma"] = float(np.mean([line.gamma for line in lines]))
     options["gamma_sigma"] = float(np.mean([line.gamma_sigma for line in lines]))
     provenance = provenance.replace(options=options)
-    part = _linear if all(line.straight for line in lines) else _curved
-    fields, notes, sure = part(fit, joint, exposures, lines)
+    fields, notes, sure = (
+        _curved(fit, joint, exposures) if straight is None else _linear(straight, joint, lines)
+    )
     warnings += notes
     return RadiometricModel(
         **common,
@@ -136,9 +141,8 @@ class _Electrons(NamedTuple):
     notes: list[str]
 
 
-def _electrons(fit: Fit, full: Float) -> _Electrons:
+def _electrons(shot: Float, sigma: Float, full: Float) -> _Electrons:
     """Electrons of a relative exposure of 1 in each channel; ``full``: exposure at full scale."""
-    shot, sigma = fit.noise[:, 0], fit.noise_sigma[:, 0]
     measured = bool(np.all(shot > _MEASURED * sigma))
     if not measured:
         note = (
@@ -171,9 +175,7 @@ def _floors(fit: Fit, per_exposure: Float) -> tuple[float, float]:
     return float(np.sqrt(read)), float(np.sqrt(np.mean(fit.noise[:, 2])))
 
 
-def _curved(
-    fit: Fit, joint: Joint, exposures: Exposures, lines: list[Line]
-) -> tuple[dict[str, Any], list[str], bool]:
+def _curved(fit: Fit, joint: Joint, exposures: Exposures) -> tuple[dict[str, Any], list[str], bool]:
     codes = np.arange(2**exposures.bits, dtype=np.float64)
     curve = fit.curve.on(codes, int(np.rint(joint.codes.centre[0])))
     size = fit.parameters.shape[1]
@@ -190,7 +192,7 @@ def _curved(
             notes.append(f"{name}the scene does not constrain DN {listed}: there the curve is a smooth guess")
     exposure = np.stack(tables, axis=1)
     top = int(joint.saturation_dn)
-    electrons = _electrons(fit, exposure[top])
+    electrons = _electrons(fit.noise[:, 0], fit.noise_sigma[:, 0], exposure[top])
     response = exposure * electrons.per_exposure
     # Strictly increasing also where a step is lost in rounding.
     steps = np.maximum(np.diff(response, axis=0), 1e-9 * np.abs(response[top]))
@@ -208,34 +210,42 @@ def _curved(
     return fields, notes + electrons.notes, electrons.measured and not notes
 
 
-def _linear(
-    fit: Fit, joint: Joint, exposures: Exposures, lines: list[Line]
-) -> tuple[dict[str, Any], list[str], bool]:
-    slopes = np.array([line.slope for line in lines])
-    weight = np.array([1 / max(line.black_sigma_dn, 1e-3) ** 2 for line in lines])
-    black = float(np.average([line.black_dn for line in lines], weights=weight))
-    electrons = _electrons(fit, slopes * (joint.saturation_dn - black))
-    gains = 1 / (electrons.per_exposure * slopes)
+def _linear(straight: Straight, joint: Joint, lines: list[Line]) -> tuple[dict[str, Any], list[str], bool]:
+    weight = 1 / straight.black_sigma_dn**2
+    black = float(np.average(straight.black_dn, weights=weight))
+    shot, constant = straight.noise.T
+    sigma, constant_sigma = straight.noise_sigma.T
+    electrons = _electrons(shot, sigma, np.full(len(shot), joint.saturation_dn - black))
+    gains = 1 / electrons.per_exposure
     gain = float(np.exp(np.mean(np.log(gains))))
     notes = list(electrons.notes)
     if np.ptp(np.log(gains)) > _ALIKE:
         notes = [f"the channels differ in gain by {100 * np.ptp(np.log(gains)):.0f} %: their mean is used"]
-    before, after = _floors(fit, electrons.per_exposure)
-    read_dn = np.hypot(before * gain, after)
+    known = constant > _MEASURED * constant_sigma
+    nominal = not (known.any() or electrons.measured)
+    read = NOMINAL_NOISE_DN / gain if nominal else float(np.sqrt(np.mean(constant / gains**2)))
+    # Of the variance, and of the gain that makes electrons of it.
+    of_variance = np.sqrt(np.sum((constant_sigma / gains**2) ** 2)) / len(gains)
+    read_sigma = (
+        0.0
+        if nominal or not np.isfinite(of_variance)
+        else float(np.hypot(of_variance / (2 * max(read, 0.1)), read * electrons.relative_sigma))
+    )
     error = max(line.error_percent for line in lines)
-    gamma, sigma = (
+    gamma, gamma_sigma = (
         float(np.mean([getattr(line, name) for line in lines])) for name in ("gamma", "gamma_sigma")
     )
     notes.append(
-        f"the camera is linear (gamma {gamma:.3f} ± {sigma:.3f}, off a straight line by {error:.2g} %): "
-        "the model holds no curve"
+        f"the camera is linear (gamma {gamma:.3f} ± {gamma_sigma:.3f}, "
+        f"off a straight line by {error:.2g} %): the model holds no curve"
     )
     fields = {
         "black_dn": black,
-        "black_sigma_dn": float(1 / np.sqrt(weight.sum())),
+        "black_sigma_dn": float(np.hypot(1 / np.sqrt(weight.sum()), _ROUNDED)),
         "gain_dn_per_e": gain,
         "gain_sigma_dn_per_e": gain * electrons.relative_sigma,
-        "read_noise_e": float(read_dn / gain),
+        "read_noise_e": read,
+        "read_noise_sigma_e": read_sigma,
         "linearity_error_percent": error,
     }
     return fields, notes, electrons.measured

@@ -84,24 +84,27 @@ def residuals(
         Variance of a sample: ``noise[0] * exposure + noise[1] + noise[2] * slope**2``, without the
         quantisation, which is added.
     first, last : int
-        The dark and the bright bin that clip.
+        The dark and the bright bin that clip; a ``first`` of -1 says that no dark sample is cut off.
     reach : float
         Differences beyond so many sigma are not used.
 
     Returns
     -------
-    ndarray (pairs, bins, 7)
+    ndarray (pairs, bins, 8)
         By the bin of the merged signal in the longer frame: information, information * signal, gradient,
-        samples, samples far from clipping, their squared differences (as if none were cut off), outliers.
+        samples, samples far from clipping, their squared differences (as if none were cut off), outliers,
+        sum of the signal of the samples far from clipping.
     """
     pairs, bins = counts.shape[0], counts.shape[1]
-    lowest = exposure[first] + 0.5 * (exposure[first + 1] - exposure[first])
+    lowest = -np.inf
+    if first >= 0:
+        lowest = exposure[first] + 0.5 * (exposure[first + 1] - exposure[first])
     highest = exposure[last] - 0.5 * (exposure[last] - exposure[last - 1])
     floor = np.empty(bins)
     for k in range(bins):
         floor[k] = noise[1] + step[k] ** 2 * (noise[2] / width[k] ** 2 + 1 / 12)
     kept_at_reach = _kept(reach)
-    sums = np.zeros((pairs, bins, 7))
+    sums = np.zeros((pairs, bins, 8))
     for pair in numba.prange(pairs):
         out, r = sums[pair], ratio[pair]
         for i in range(first + 1, last):
@@ -133,6 +136,7 @@ def residuals(
                 if open_to * open_to >= reach * reach * variance:
                     out[kb, 4] += count
                     out[kb, 5] += count * size / kept
+                    out[kb, 7] += count * signal
                 else:
                     if abs(difference) >= open_to:
                         continue

@@ -9,6 +9,7 @@ from scipy.special import ndtr
 from calibration.provenance import FitError
 from calibration.radiometric.response.curve import Curve, hats, weights
 from calibration.radiometric.response.exposures import Exposures, Joint
+from calibration.radiometric.response.rows import REST_DN, Equations, Rows, add_to, calmed, noise_of, rows_of
 
 Float = NDArray[np.float64]
 
@@ -19,18 +20,11 @@ _ROUGH = 2  # rounds with the smoothness as it starts, while the noise is overra
 _CAREFUL = 5  # round from which steps that do not shrink are shortened
 _LAST_STEP, _FIRST_CODE = 0.5, 2.0  # sigma of the logarithm
 _HELD = 1e8
-_MEDIAN_CHI2 = 0.4549  # of one degree of freedom
-_ROWS_A_KNOT = 2
-_FAR, _CLEAN = 4.0, 1e-3  # the same where a smaller share lies farther off than that
-_REACH = 2.5  # sigma beyond which a difference is not used: edges out of place scatter more than noise
+ROWS_A_KNOT = 2
+FAR, CLEAN = 4.0, 1e-3  # the same where a smaller share lies farther off than that
+REACH = 2.5  # sigma beyond which a difference is not used: edges out of place scatter more than noise
 _AT_CEILING = 2.0  # sigma about saturation within which a code's partners tell where it lies
 _LONGEST_STEP = 1.0
-# What no noise explains, as one sigma of a row: rounding that noise does not dither, skew of the noise (half
-# an electron, where that is Poisson's), and the rest in DN and relative.
-_ROUNDING = 1.4
-_SKEW = 0.5
-_REST_DN = 0.05
-_REST = 2e-4
 _SMOOTHEST, _ROUGHEST = 1e6, 0.02
 _START_KNOTS, _MANY_PAIRS = 60, 6  # half of many pairs is plenty for a start
 _START_JITTER = 0.03
@@ -76,34 +70,6 @@ class Fit(NamedTuple):
     residual_dn: float
 
 
-class _Equations(NamedTuple):
-    """Weighted differences that should be zero, one a row."""
-
-    pair: NDArray[np.intp]
-    signal: Float  # derivative of the difference by the logarithm of the exposures' ratio
-    information: Float
-    gradient: Float  # information * difference
-
-
-class _Rows(NamedTuple):
-    """Mean differences along lines of equal signal, of all pairs of one channel."""
-
-    pair: NDArray[np.intp]
-    ratio: Float
-    signal: Float
-    at_short: Float
-    at_long: Float
-    equation: _Equations
-    spread: Float  # (rows, 3): design of the noise
-    squared: Float
-    quantised: Float
-    undithered: Float
-    unclipped: Float
-    samples: float
-    outliers: float
-    residual_dn: Float
-
-
 def fit(joint: Joint, exposures: Exposures, exposure_sigma: float | None = None) -> Fit:
     """Fit the response to joint histograms.
 
@@ -130,6 +96,7 @@ def fit(joint: Joint, exposures: Exposures, exposure_sigma: float | None = None)
     from calibration.radiometric.response.kernels import residuals
 
     codes, first, last = joint.codes, joint.first, joint.last
+    dark = first if codes.clips_dark else -1
     reported = np.log(exposures.exposure_s)
     pairs = np.array(joint.pairs)
     tables = [np.ascontiguousarray(joint.counts[:, c]) for c in range(joint.counts.shape[1])]
@@ -137,7 +104,7 @@ def fit(joint: Joint, exposures: Exposures, exposure_sigma: float | None = None)
     size, n = curve.roughness.shape[1], len(reported)
     offset = size * len(tables)
     # Lines of merged signal closer than the knots of the curve are taken together.
-    groups = np.unique(np.floor(curve.position(codes.centre) * _ROWS_A_KNOT), return_index=True)[1]
+    groups = np.unique(np.floor(curve.position(codes.centre) * ROWS_A_KNOT), return_index=True)[1]
     middle = int(np.searchsorted(codes.centre, 0.5 * (codes.centre[first] + codes.centre[last])))
     parameters = []
     for number, table in enumerate(tables):
@@ -162,17 +129,17 @@ def fit(joint: Joint, exposures: Exposures, exposure_sigma: float | None = None)
             parameters[c] = p
             exposure, jacobian = curve.exposure(p), curve.jacobian(p)
             step = np.gradient(exposure)
-            sums = residuals(table, exposure, step, codes.width, ratio, noise[c], first, last, _REACH)
-            rows = _rows(sums, groups, exposure, step, codes.width, ratio, noise[c])
+            sums = residuals(table, exposure, step, codes.width, ratio, noise[c], dark, last, REACH)
+            rows = rows_of(sums, groups, exposure, step, codes.width, ratio, noise[c])
             seen.append(rows)
             slopes.append(jacobian[first + 1 : last] / exposure[last])
             design = rows.ratio[:, None] * _between(jacobian, rows.at_short) - _between(
                 jacobian, rows.at_long
             )
-            _add(matrix, vector, rows.equation, design, pairs, part, offset)
+            add_to(matrix, vector, rows.equation, design, pairs, part, offset)
             if turn >= _ROUGH and joint.saturates:
                 ceiling = _ceiling(table, exposure, step, codes.width, jacobian, ratio, noise[c], first, last)
-                _add(matrix, vector, *ceiling, pairs, part, offset)
+                add_to(matrix, vector, *ceiling, pairs, part, offset)
             gauge = jacobian[middle]
             matrix[part, part] += 1e10 * np.outer(gauge, gauge)
             _tie(matrix[part, part], vector[part], p, curve.positive)
@@ -194,7 +161,7 @@ def fit(joint: Joint, exposures: Exposures, exposure_sigma: float | None = None)
             change = max(change, float(np.sqrt(np.mean((slopes[c] @ move[part]) ** 2))))
             if turn >= _ROUGH:
                 smoothness[c] = _smoothness(smoothness[c], curve, parameters[c], covariance[part, part])
-            measured, noise_sigma[c] = _noise(rows, noise[c])
+            measured, noise_sigma[c] = noise_of(rows, noise[c])
             noise[c] = measured if turn < _CAREFUL else 0.5 * (noise[c] + measured)
         if exposure_sigma is None:
             jitter = _jitter(shift, covariance[offset:, offset:], reported)
@@ -207,13 +174,13 @@ def fit(joint: Joint, exposures: Exposures, exposure_sigma: float | None = None)
     for c, table in enumerate(tables):
         exposure = curve.exposure(parameters[c])
         # Where nothing scatters more than noise, more of the noise may be measured.
-        clean = seen[c].outliers < _CLEAN * seen[c].samples
-        reach = _FAR if clean else _REACH
+        clean = seen[c].outliers < CLEAN * seen[c].samples
+        reach = FAR if clean else REACH
         for _ in range(_NOISE_ROUNDS):
             step = np.gradient(exposure)
-            sums = residuals(table, exposure, step, codes.width, ratio, noise[c], first, last, reach)
-            seen[c] = _rows(sums, groups, exposure, step, codes.width, ratio, noise[c])
-            noise[c], noise_sigma[c] = _noise(seen[c], noise[c])
+            sums = residuals(table, exposure, step, codes.width, ratio, noise[c], dark, last, reach)
+            seen[c] = rows_of(sums, groups, exposure, step, codes.width, ratio, noise[c])
+            noise[c], noise_sigma[c] = noise_of(seen[c], noise[c])
     power_sigma = jitter / steepness
     along = np.concatenate([*(_power(curve, p) for p in parameters), reported - reported.mean()])
     covariance = covariance + power_sigma**2 * np.outer(along, along)
@@ -292,61 +259,6 @@ def _medians(counts: NDArray[np.int64], first: int, last: int) -> tuple[NDArray[
     return np.flatnonzero(good), partner[good], total[good]
 
 
-def _rows(
-    sums: Float,
-    groups: NDArray[np.intp],
-    exposure: Float,
-    step: Float,
-    width: Float,
-    ratio: Float,
-    noise: Float,
-) -> _Rows:
-    wide = np.diff(np.append(groups, len(exposure)))
-    sums = np.add.reduceat(sums, groups, axis=1)
-    pair, bin_ = np.nonzero(sums[..., 0] > 0)
-    information, weighted, gradient, count, whole, squared, _ = sums[pair, bin_].T
-    signal, r = weighted / information, ratio[pair]
-    index = np.arange(len(exposure), dtype=np.float64)
-    at_long, at_short = np.interp(signal, exposure, index), np.interp(signal / r, exposure, index)
-    dn = step / width
-    of_long, of_short = np.interp(at_long, index, step), r * np.interp(at_short, index, step)
-    dn_long, dn_short = np.interp(at_long, index, dn), r * np.interp(at_short, index, dn)
-    quantised = (of_long**2 + of_short**2) / 12
-    dither = np.maximum(noise[0] * np.maximum(signal, 0) + noise[1], 0) / of_long**2
-    undithered = np.exp(-4 * np.pi**2 * dither) * quantised
-    spread = np.stack([(1 + r) * np.maximum(signal, 0), 1 + r * r, dn_long**2 + dn_short**2], axis=1)
-    variance = spread @ noise + quantised
-    # Noise added after the curve is bent with it: the mean of the exposure lies off the exposure of the mean.
-    bend = np.gradient(dn) / width
-    bias = 0.5 * noise[2] * (r * np.interp(at_short, index, bend) - np.interp(at_long, index, bend))
-    gradient = gradient - information * bias
-    systematic = (
-        (_SKEW * variance / np.maximum(np.abs(signal), np.sqrt(variance))) ** 2
-        + _ROUNDING**2 * undithered / wide[bin_]
-        + _REST_DN**2 * 12 * quantised
-        + (_REST * signal) ** 2
-    )
-    share = 1 / (1 + information * systematic)
-    mean = gradient / information
-    beyond = np.sign(mean) * np.sqrt(np.maximum(mean**2 - 1 / information, 0)) / of_long
-    return _Rows(
-        pair=pair,
-        ratio=r,
-        signal=signal,
-        at_short=at_short,
-        at_long=at_long,
-        equation=_calmed(_Equations(pair, signal, information * share, gradient * share)),
-        spread=spread,
-        squared=squared / np.maximum(whole, 1),
-        quantised=quantised,
-        undithered=undithered,
-        unclipped=whole,
-        samples=float(count.sum()),
-        outliers=float(sums[..., 6].sum()),
-        residual_dn=beyond,
-    )
-
-
 def _between(values: Float, at: Float) -> Float:
     """Rows of ``values`` at fractional places."""
     left = np.minimum(at.astype(np.intp), len(values) - 2)
@@ -357,7 +269,7 @@ def _between(values: Float, at: Float) -> Float:
 def _ceiling(
     table: NDArray[np.int64], exposure: Float, step: Float, width: Float, jacobian: Float, ratio: Float,
     noise: Float, first: int, last: int,
-) -> tuple[_Equations, Float]:  # fmt: skip
+) -> tuple[Equations, Float]:  # fmt: skip
     """Share of saturated partners of each code of the shorter frame: it tells where the ceiling lies.
 
     The partners are normal about the expected exposure. A code's own noise moves that expectation where the
@@ -378,7 +290,7 @@ def _ceiling(
     mean, sigma, z = expected[near], np.sqrt(variance[near]), away[near]
     cells = table[pair, code]
     full = cells[:, last:].sum(axis=1)
-    believed = np.abs(exposure[:last] - mean[:, None]) < (_REACH + _AT_CEILING) * sigma[:, None]
+    believed = np.abs(exposure[:last] - mean[:, None]) < (REACH + _AT_CEILING) * sigma[:, None]
     believed[:, : first + 1] = False
     count = full + (cells[:, :last] * believed).sum(axis=1)
     share = full / np.maximum(count, 1)
@@ -386,40 +298,10 @@ def _ceiling(
     density = np.exp(-0.5 * z * z) / np.sqrt(2 * np.pi)
     difference = (share - saturated) * sigma / density
     spread = saturated * (1 - saturated) * (sigma / density) ** 2
-    floor_of = own[pair, code] + (_REST_DN * step[last - 1]) ** 2
+    floor_of = own[pair, code] + (REST_DN * step[last - 1]) ** 2
     information = np.where(count > 0, 1 / (spread / np.maximum(count, 1) + floor_of), 0.0)
     design = of_edge - ratio[pair, None] * jacobian[code]
-    return _calmed(_Equations(pair, -mean, information, information * difference)), design
-
-
-def _calmed(rows: _Equations) -> _Equations:
-    """Believe the rows no more than they agree: soft saturation or misalignment scatter more than noise."""
-    squared = rows.gradient**2 / np.maximum(rows.information, 1e-300)
-    known = squared[rows.information > 0]
-    excess = max(float(np.median(known)) / _MEDIAN_CHI2, 1.0) if len(known) else 1.0
-    return rows._replace(information=rows.information / excess, gradient=rows.gradient / excess)
-
-
-def _add(
-    matrix: Float, vector: Float, rows: _Equations, design: Float, pairs: NDArray[np.intp], part: slice,
-    offset: int,
-) -> None:  # fmt: skip
-    """Add rows to the normal equations; by the exposures' logarithms they have plus and minus ``signal``."""
-    from calibration.radiometric.response.kernels import gram
-
-    exposures = np.zeros((len(design), len(matrix) - offset))
-    every = np.arange(len(design))
-    exposures[every, pairs[rows.pair, 1]] = rows.signal
-    exposures[every, pairs[rows.pair, 0]] = -rows.signal
-    both = np.concatenate([design, exposures], axis=1)
-    square, pull = gram(both, rows.information), rows.gradient @ both
-    size, tail = design.shape[1], slice(offset, None)
-    matrix[part, part] += square[:size, :size]
-    matrix[part, tail] += square[:size, size:]
-    matrix[tail, part] += square[size:, :size]
-    matrix[tail, tail] += square[size:, size:]
-    vector[part] -= pull[:size]
-    vector[tail] -= pull[size:]
+    return calmed(Equations(pair, -mean, information, information * difference)), design
 
 
 def _tie(matrix: Float, vector: Float, parameters: Float, positive: bool) -> None:
@@ -445,30 +327,6 @@ def _smoothness(before: Float, curve: Curve, parameters: Float, covariance: Floa
     return np.asarray(np.clip(np.clip(wanted, before / 4, before * 4), _ROUGHEST, _SMOOTHEST))
 
 
-def _noise(rows: _Rows, before: Float) -> tuple[Float, Float]:
-    """Non-negative parts of the variance, and their sigma, from the squared differences."""
-    from scipy.optimize import nnls  # slow to import
-
-    good = rows.unclipped > 0
-    spread, count = rows.spread[good], rows.unclipped[good]
-    expected = spread @ before + rows.quantised[good]
-    # A row of very many samples is as sure as the model of the noise and of the rounding, not as its count.
-    sure = 1 / np.sqrt((2 / count + 0.02**2) * expected**2 + rows.undithered[good] ** 2)
-    design = spread * sure[:, None]
-    scale = np.sqrt(np.sum(design**2, axis=0)) + 1e-300
-    found, _ = nnls(design / scale, (rows.squared[good] - rows.quantised[good]) * sure)
-    active = found > 0
-    sigma = np.full(3, np.inf)
-    if active.any():
-        sigma[active] = np.sqrt(
-            np.diag(np.linalg.pinv((design / scale)[:, active].T @ (design / scale)[:, active]))
-        )
-    noise = found / scale
-    # Never quite without noise, or no sample would be believed.
-    noise[0] = max(noise[0], 1e-7)
-    return noise, sigma / scale
-
-
 def _power(curve: Curve, parameters: Float) -> Float:
     """Change of the parameters when the curve is raised to a power, by the power."""
     exposure = curve.exposure(parameters)
@@ -489,7 +347,7 @@ def _jitter(shift: Float, covariance: Float, reported: Float) -> float:
     return max(float(np.sqrt(total / (n - 2 + 1))), _LEAST_JITTER)
 
 
-def _touched(rows: _Rows, codes: int) -> Float:
+def _touched(rows: Rows, codes: int) -> Float:
     """Information on the logarithm of the exposure of each code."""
     relative = rows.equation.information * rows.signal**2
     found = np.zeros(codes)

@@ -1,12 +1,13 @@
-"""Is a fitted response a straight line?"""
+"""Is a fitted response a straight line, and which?"""
 
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.radiometric.response.exposures import Joint
-from calibration.radiometric.response.likelihood import Fit
+from calibration.radiometric.response.exposures import Exposures, Joint
+from calibration.radiometric.response.likelihood import CLEAN, FAR, REACH, ROWS_A_KNOT, Fit
+from calibration.radiometric.response.rows import add_to, noise_of, rows_of
 
 Float = NDArray[np.float64]
 
@@ -17,6 +18,7 @@ _GAMMA = 0.02
 _GAMMA_LIMIT = 0.1
 _BENT_PERCENT = 0.5
 _FLOOR = 1e-4  # of full scale: no curve is known better
+_ROUNDS, _SETTLED = 12, 1e-5
 
 
 class Line(NamedTuple):
@@ -96,3 +98,67 @@ def line_through(fit: Fit, joint: Joint, channel: int) -> Line:
         bent_percent=float(100 * np.sqrt(np.mean(rest**2)) / scale),
         error_percent=float(100 * np.mean(np.abs(rest / (design @ found)))),
     )
+
+
+class Straight(NamedTuple):
+    """A linear camera, fitted as such.
+
+    Attributes
+    ----------
+    black_dn, black_sigma_dn : ndarray (channels,)
+    noise, noise_sigma : ndarray (channels, 2)
+        Variance of a sample in DN^2: DN an electron times the signal in DN, and a constant, without the
+        quantisation.
+    shift, shift_sigma : ndarray (n,)
+        Natural logarithm of fitted over reported exposure, in order of exposure.
+    """
+
+    black_dn: Float
+    black_sigma_dn: Float
+    noise: Float
+    noise_sigma: Float
+    shift: Float
+    shift_sigma: Float
+
+
+def refit(fit: Fit, joint: Joint, exposures: Exposures, lines: list[Line]) -> Straight:
+    """Fit black levels, exposures and noise of a straight response to the same sums as the curve.
+
+    Where two frames cross is where there is no light: without a curve to bend and a power to hold, black is
+    known to a fraction of an electron. Extrapolated from the fitted curve it is not.
+    """
+    from calibration.radiometric.response.kernels import residuals
+
+    codes, last = joint.codes, joint.last
+    dark = joint.first if codes.clips_dark else -1
+    reported, pairs = np.log(exposures.exposure_s), np.array(joint.pairs)
+    tables = [np.ascontiguousarray(joint.counts[:, c]) for c in range(len(lines))]
+    groups = np.unique(np.floor(fit.curve.position(codes.centre) * ROWS_A_KNOT), return_index=True)[1]
+    step = np.gradient(codes.centre)
+    slope = np.array([line.slope for line in lines])
+    black = np.array([line.black_dn for line in lines])
+    noise = np.stack([fit.noise[:, 0] / slope, fit.noise[:, 1] / slope**2 + fit.noise[:, 2]], axis=1)
+    sigma, shift = np.full_like(noise, np.inf), fit.shift.copy()
+    reach = FAR if fit.outliers < CLEAN * fit.samples else REACH
+    channels, n = len(lines), len(reported)
+    for _ in range(_ROUNDS):
+        matrix, vector = np.zeros((channels + n, channels + n)), np.zeros(channels + n)
+        ratio = np.exp((reported + shift)[pairs[:, 1]] - (reported + shift)[pairs[:, 0]])
+        for c, table in enumerate(tables):
+            signal = codes.centre - black[c]
+            three = np.append(noise[c], 0.0)
+            sums = residuals(table, signal, step, codes.width, ratio, three, dark, last, reach)
+            rows = rows_of(sums, groups, signal, step, codes.width, ratio, three)
+            design = (1 - rows.ratio)[:, None]
+            add_to(matrix, vector, rows.equation, design, pairs, slice(c, c + 1), channels)
+            noise[c], sigma[c] = noise_of(rows, noise[c])
+        every = range(channels, channels + n)
+        matrix[every, every] += 1 / fit.jitter**2
+        vector[channels:] -= shift / fit.jitter**2
+        covariance = np.linalg.inv(matrix)
+        move = covariance @ vector
+        black, shift = black + move[:channels], shift + move[channels:]
+        if np.abs(move).max() < _SETTLED:
+            break
+    spread = np.sqrt(np.diag(covariance))
+    return Straight(black, spread[:channels], noise, sigma, shift, spread[channels:])

@@ -11,12 +11,12 @@ def residuals_reference(
     counts: NDArray[np.int64], exposure: Float, step: Float, width: Float, ratio: float, noise: Float,
     first: int, last: int, reach: float,
 ) -> Float:  # fmt: skip
-    """Sums of one pair of frames as ``kernels.residuals`` gives them, (bins, 7), for increasing exposures."""
+    """Sums of one pair of frames as ``kernels.residuals`` gives them, (bins, 8), for increasing exposures."""
     i, j = np.nonzero(counts)
     inside = (i > first) & (i < last) & (j > first) & (j < last)
     i, j = i[inside], j[inside]
     count = counts[i, j].astype(np.float64)
-    low = 0.5 * (exposure[first] + exposure[first + 1])
+    low = 0.5 * (exposure[first] + exposure[first + 1]) if first >= 0 else -np.inf
     high = 0.5 * (exposure[last] + exposure[last - 1])
     floor = noise[1] + step**2 * (noise[2] / width**2 + 1 / 12)
     short, long = ratio * exposure[i], exposure[j]
@@ -49,6 +49,7 @@ def residuals_reference(
         whole,
         whole * (short - long) ** 2 / kept,
         (np.abs(z) >= 4) * count,
+        whole * signal,
     )
     at = _bin(exposure, signal, last)
     return np.stack([np.bincount(at, row, len(exposure)) for row in rows], axis=1)
