@@ -154,7 +154,7 @@ def _run(
         _merge_band(
             band, sorted_s, model, flat_value[part], None if flat_variance is None else flat_variance[part]
         )
-    if np.isnan(flat_value[:: max(1, flat_value.size // 1000)]).all() and np.isnan(flat_value).all():
+    if np.isnan(flat_value[:: max(1, flat_value.size // 64)]).all() and np.isnan(flat_value).all():
         raise FitError(
             f"merge: no pixel has a valid sample: even frame {order[0]} of {sorted_s[0]:g} s is saturated "
             "(or rejected, or defective) all over: expose shorter"
@@ -209,15 +209,13 @@ def _merge_band(
     noise_image = np.empty(kernels.CELL, np.float32) if variance is None else variance
     if is_linear(model) and FLOAT32 not in band.kinds:
         weights = weights_of(tuple(exposure.tolist()), noise_of(model))
-        addresses = np.zeros(-(-len(exposure) // 3) * 3, np.uint64)
-        addresses[: len(exposure)] = band.addresses
         step, dark, bright, lines, pooled, final = (
             np.ascontiguousarray(each, np.float32) for each in weights
         )
 
         def run(begin: int, end: int) -> None:
             kernels.merge_linear(
-                addresses, band.kinds, begin, end, places, single_cell, band.barred, step, dark, bright,
+                band.addresses, band.kinds, begin, end, places, single_cell, band.barred, step, dark, bright,
                 lines, pooled, final, maps, value, noise_image, spread,
             )  # fmt: skip
 
@@ -246,9 +244,21 @@ def _share(pixels: int, tile: int, run: Callable[[int, int], None]) -> None:
     # some runs a thread, so that one that is held up does not hold up all
     cuts = np.linspace(0, tiles, min(tiles, 8 * threads) + 1).astype(int) * tile
     cuts[-1] = pixels
-    with ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(run, cuts[:-1].tolist(), cuts[1:].tolist()):
-            pass
+    runs = list(zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True))[::-1]
+
+    def work() -> None:
+        while True:
+            try:
+                begin, end = runs.pop()
+            except IndexError:
+                return
+            run(begin, end)
+
+    with ThreadPoolExecutor(threads - 1) as pool:
+        others = [pool.submit(work) for _ in range(threads - 1)]
+        work()
+        for other in others:
+            other.result()
 
 
 def is_linear(model: RadiometricModel) -> bool:

@@ -28,6 +28,7 @@ def _pointer_to(kind: Any) -> Any:
 
 to_uint8 = _pointer_to(types.uint8)
 to_uint16 = _pointer_to(types.uint16)
+to_uint32 = _pointer_to(types.uint32)
 to_uint64 = _pointer_to(types.uint64)
 to_float32 = _pointer_to(types.float32)
 
