@@ -1,7 +1,8 @@
 """What one does at a rig: check, capture, calibrate, reconstruct. The only rooms that see both siblings.
 
 Each workflow takes a session and models and gives a model or a result; files are written by ``save``,
-``merge_session`` and ``write_reconstruction`` alone. ``track`` wraps a long loop to show its progress.
+``merge_session``, ``write_plan`` and ``write_reconstruction`` alone. ``track`` wraps a long loop to show its
+progress.
 """
 
 from rigs.workflows.bracketing import Bracketed, describe_bracket, plan_brackets, write_plan
