@@ -18,7 +18,7 @@ from calibration.radiometric.merge.weights import Floors, Weights, floors_of, we
 from calibration.radiometric.model import Radiance, RadiometricModel
 
 Numbers = NDArray[np.float64]
-_CELL = 1024
+_CELL = 512
 _SHIFT = 15
 
 
@@ -88,7 +88,7 @@ def _image(model: RadiometricModel, image: NDArray[np.generic] | None, constant:
 def _linear(
     stack: Numbers, offset: Numbers, out: NDArray[np.bool_], t: Numbers, model: RadiometricModel
 ) -> _Estimate:
-    """Cells of 1024 samples are classed by their extremes: see `kernels`."""
+    """Cells of 512 samples are classed by their extremes: see `kernels`."""
     weights = weights_of(tuple(t.tolist()), noise_of(model))
     pixels = stack.shape[1]
     rate, variance, inverse = np.empty(pixels), np.empty(pixels), np.empty(pixels)

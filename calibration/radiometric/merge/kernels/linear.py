@@ -8,10 +8,10 @@ from numba.np.numpy_support import carray
 
 from calibration.radiometric.merge.kernels.maps import CELL, FAST, correct, defects_of, image_of
 from calibration.radiometric.merge.kernels.packing import to_float32, to_uint16, to_uint32, to_uint64, unpack
-from calibration.radiometric.merge.kernels.streaming import write_out
+from calibration.radiometric.merge.kernels.streaming import fetch_ahead, write_out
 from calibration.radiometric.merge.packed import UINT16
 
-# Pixels that are unpacked at a time.
+# Pixels that are unpacked, and whose results are written, at a time.
 TILE = 8 * CELL
 
 
@@ -121,6 +121,8 @@ def _project(
     if both:
         rate[:] = zero
     for j in range(0, frames, 3):
+        if j == 3:
+            fetch_ahead(places, 1)
         k, m = min(j + 1, frames - 1), min(j + 2, frames - 1)
         x, y, z = _samples(places, j, size), _samples(places, k, size), _samples(places, m, size)
         b0, d0 = bright[j], dark[j]
@@ -239,10 +241,12 @@ def _cell(
         slope, constant, mean = pooled[valid - 1, 3], pooled[valid - 1, 4], pooled[valid - 1, 5]
         if valid * edge < np.float32(65536):
             _sum(places, valid, total)
+            fetch_ahead(places, 1)
             for p in range(size):
                 rate[p] = np.float32(total[p]) * scale - offset[p] * drop
         else:
             _sum(places, valid, total_wide)
+            fetch_ahead(places, 1)
             for p in range(size):
                 rate[p] = np.float32(total_wide[p]) * scale - offset[p] * drop
     else:
@@ -251,6 +255,7 @@ def _cell(
         _project(
             places, n if mixed else valid, offset, bright[max(valid, 1) - 1], dark, valid > 0, rate, shaded
         )
+    fetch_ahead(places, 2)
     least = final[16] / final[8] * constant
     for p in range(size if spread else 0):
         noise = constant + slope * rate[p]
@@ -323,10 +328,12 @@ def merge_linear(
     # What points into these does not keep them alive, their use at the end does. In the loop all arrays are
     # made of addresses: to count who holds them would take as long as the sums.
     scratch = np.empty((rows, TILE), np.uint16)
-    work = np.empty((6, CELL), np.float32)
+    work = np.empty(2 * TILE + 4 * CELL, np.float32)
     small = np.empty((3, max(n, 5)), np.uint64)
     row_bytes, small_bytes = np.uint64(4 * CELL), np.uint64(8 * max(n, 5))
     memory, small_memory = np.uint64(work.ctypes.data), np.uint64(small.ctypes.data)
+    results = np.uint64(4 * TILE)
+    cell_memory = memory + results + results
     places = carray(to_uint64(small_memory), (n,))
     here = carray(to_uint64(small_memory + small_bytes), (n,))
     limits = carray(to_uint16(small_memory + small_bytes + small_bytes), (max(n, 5), 2))
@@ -349,18 +356,19 @@ def merge_linear(
             for j in range(n):
                 here[j] = places[j] + np.uint64(2 * (start - first))
             _survey(here, length, limits)
+            fetch_ahead(here, 0)
             own = image_of(images, alike, 0, start, length)
             if every:
                 bar = carray(to_uint64(barred_at), (1,))
             else:
                 bar = carray(to_uint64(np.uint64(barred_at + 8 * start)), (length,))
-            rate = carray(to_float32(memory), (length,))
-            noise = carray(to_float32(memory + row_bytes), (length,))
-            shaded = carray(to_float32(memory + np.uint64(2) * row_bytes), (length,))
-            trust = carray(to_float32(memory + np.uint64(3) * row_bytes), (length,))
-            per = carray(to_float32(memory + np.uint64(4) * row_bytes), (length if maps[5] > 0 else 1,))
-            total = carray(to_uint16(memory + np.uint64(5) * row_bytes), (length,))
-            total_wide = carray(to_uint32(memory + np.uint64(5) * row_bytes), (length,))
+            rate = carray(to_float32(memory + np.uint64(4 * (start - first))), (length,))
+            noise = carray(to_float32(memory + results + np.uint64(4 * (start - first))), (length,))
+            shaded = carray(to_float32(cell_memory + np.uint64(0) * row_bytes), (length,))
+            trust = carray(to_float32(cell_memory + np.uint64(1) * row_bytes), (length,))
+            per = carray(to_float32(cell_memory + np.uint64(2) * row_bytes), (length if maps[5] > 0 else 1,))
+            total = carray(to_uint16(cell_memory + np.uint64(3) * row_bytes), (length,))
+            total_wide = carray(to_uint32(cell_memory + np.uint64(3) * row_bytes), (length,))
             _cell(
                 here, limits, total, total_wide, shaded, trust, own,
                 step, dark, bright, lines, pooled, final, bar, every, rate, noise, per, maps[5] > 0, spread,
@@ -372,7 +380,8 @@ def merge_linear(
                     defects_of(images, alike, start, length),
                     maps, spread,
                 )  # fmt: skip
-            write_out(rate, np.uint64(value_at + 4 * start))
-            if spread:
-                write_out(noise, np.uint64(variance_at + 4 * start))
-    scratch[0, 0], work[0, 0], small[0, 0] = 0, 0, 0
+            fetch_ahead(here, 3)
+        write_out(carray(to_float32(memory), (size,)), np.uint64(value_at + 4 * first))
+        if spread:
+            write_out(carray(to_float32(memory + results), (size,)), np.uint64(variance_at + 4 * first))
+    scratch[0, 0], work[0], small[0, 0] = 0, 0, 0

@@ -9,7 +9,7 @@ from numba.np.numpy_support import carray
 from calibration.radiometric.merge.kernels.packing import to_float32, to_uint8
 
 # Pixels that are classed together. What is one number for all pixels is kept as so many.
-CELL = 1024
+CELL = 512
 # Sums may be fused and divisions turned into products, but NaN means what it means.
 FAST = {"contract", "arcp", "nsz"}
 

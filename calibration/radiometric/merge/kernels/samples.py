@@ -10,7 +10,7 @@ from calibration.radiometric.merge.kernels.maps import CELL, FAST, correct, defe
 from calibration.radiometric.merge.kernels.packing import to_float32, to_uint16, unpack
 from calibration.radiometric.merge.packed import FLOAT32, UINT16
 
-# Steps of the table of noise: 256 an octave, the upper bits of a float32.
+# Steps of the table of noise, 256 an octave: the upper bits of a float32.
 SHIFT = np.int32(15)
 
 

@@ -1,17 +1,19 @@
-"""Results written past the caches."""
+"""Memory kept busy: samples asked for before they are wanted, results written past the caches."""
 
 from typing import Any
 
 import numba
 import numpy as np
 from llvmlite import ir
-from numba.core import types
+from numba.core import cgutils, types
 from numba.extending import intrinsic
 from numba.np.numpy_support import carray
 
+from calibration.radiometric.merge.kernels.maps import CELL
 from calibration.radiometric.merge.kernels.packing import to_float32
 
 _LANES = 16  # float32 of a line of the caches
+_LINES = 2 * CELL // 64 // 4  # of a quarter of a cell of uint16
 
 
 @intrinsic
@@ -28,6 +30,29 @@ def _stream_line(context: Any, target: Any, source: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(types.uint64, types.uint64), generate
+
+
+@intrinsic
+def _fetch(context: Any, address: Any) -> Any:
+    """Ask for the line of the caches that holds an address; any address will do."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [pointer, number, number, number])
+        call = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        # to read, for long, data
+        builder.call(call, [builder.inttoptr(args[0], pointer), number(0), number(3), number(1)])
+        return context.get_dummy_value()
+
+    return types.void(types.uint64), generate
+
+
+@numba.njit(cache=True)
+def fetch_ahead(places: Any, quarter: Any) -> None:
+    """Ask for a quarter of the next cell of each frame: memory is to work while sums are made."""
+    for line in range(_LINES * quarter, _LINES * (quarter + 1)):
+        for j in range(len(places)):
+            _fetch(places[j] + np.uint64(2 * CELL + 64 * line))
 
 
 @numba.njit(cache=True)
