@@ -27,7 +27,9 @@ Float = NDArray[np.float64]
 CLIPPED = 0.001
 """Share of a channel that may be saturated in every exposure before it is told."""
 _NAMED = 3
+# Frames read to judge linearity: enough for a chain of ratios, and a small part of what the merge reads.
 _LEAST_READ, _MOST_READ, _MOST_BYTES = 4, 12, 64 * 2**20
+# Told exposures of 1 EV are seldom quite 2; farther apart few blocks are well exposed in both.
 _STEP = 1.9
 # Samples this many times above the saturation of a model are not its camera's.
 _BEYOND = 1.5
@@ -35,6 +37,7 @@ _BEYOND = 1.5
 _USABLE = 0.95
 # A black level that was measured with the session still wanders by about this, DN.
 _BLACK_FLOOR_DN = 0.1
+# Exposures nearer to each other than this say nothing of a curve.
 _LEAST_RATIO = 1.05
 MOST_REJECTED = 0.5
 """Share of blocks that may not follow the others; with more, the frames do not show one view."""

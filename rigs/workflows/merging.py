@@ -25,8 +25,10 @@ ExposureChoice = Literal["auto", "refined", "told"]
 
 # Frames of one stack are kept in memory up to this size, and read again and again beyond it.
 _MOST_BYTES = 1 << 30
+_MOST_FRAMES = 64  # of which the merge can leave out single samples: it keeps a bit for each
 _ODD = 0.25  # a told exposure this far off, relatively, is no jitter
 _BLACK_SIGMAS = 5.0
+# Outside, the claimed sigma is off by more than a tenth.
 _CHI2 = (0.8, 1.25)
 # A response curve is good to percents, a linear sensor to parts of one.
 _TOLERANCE = {"linear": 0.03, "curve": 0.1}
@@ -93,9 +95,9 @@ def merge_session(
     Raises
     ------
     FitError
-        No frame but darks, frames of different gains, a picture that is saturated or black all over, a told
-        exposure that cannot be, a patch that cannot be measured. The message names the frame. Pictures
-        before the faulty one have been written, each whole.
+        No frame but darks, frames of different gains, too many of one view, a picture that is saturated or
+        black all over, a told exposure that cannot be, a patch that cannot be measured. The message names the
+        frame. Pictures before the faulty one have been written, each whole.
     """
     stack = _bright(session, stack_of(session, camera))
     model = sensor_for(session, stack, sensor)
@@ -194,6 +196,11 @@ def _merged(
 ) -> _Picture:
     stack = label.stack
     told, count = stack.exposure_s, len(stack)
+    if count > _MOST_FRAMES and (margin_px or motion):
+        raise FitError(
+            f"{label.session.path}: {count} frames of one view: motion and the margin about saturation "
+            f"can be judged for {_MOST_FRAMES} at most: merge fewer, or give --no-motion --margin 0"
+        )
     frames = _held(stack)
     cfa = format_cfa(stack.pixel_format)
     warnings = list(doubts_of(label.session, stack.records[0].shot.camera, model, linear="radiances"))

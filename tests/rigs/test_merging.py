@@ -305,3 +305,14 @@ def test_a_defect_of_a_mosaic_is_filled_and_saturation_is_not(tmp_path):
         missing = np.isnan(channels[letter][around])
         assert missing.sum() == (letter == "R"), letter
         assert np.isnan(channels[letter][60:64, 60:64]).all()
+
+
+def test_more_frames_than_can_be_judged_one_by_one_say_what_to_do(tmp_path):
+    rng = np.random.default_rng(4)
+    session = session_of(tmp_path, [(shoot(light(), 0.001, rng), "object", 0.001) for _ in range(65)])
+    with pytest.raises(FitError, match=r"65 frames of one view.*give --no-motion --margin 0"):
+        merged(session, tmp_path / "out", sensor=sensor())
+    path, _ = merged(session, tmp_path / "out", sensor=sensor(), motion=False, margin_px=0)
+    channels = files.read_exr(path)
+    z = (channels["Y"] - light()) / channels["sigma.Y"]
+    assert np.nanstd(z) == pytest.approx(1, abs=5 / np.sqrt(2 * z.size))
