@@ -16,7 +16,7 @@ from calibration.radiometric import RadiometricModel
 from calibration.radiometric.checks import SessionChecks
 from rigs.config import ConfigError
 from rigs.report.content import Metric, Report, Surface
-from rigs.report.merged import read_merged
+from rigs.report.merged import kind_of, read_merged
 from rigs.report.page import write_report
 from rigs.workflows.models import file_faults
 
@@ -63,7 +63,7 @@ def _read(directory: Path) -> Report:
     models: dict[str, Any] = {}
     for folder in folders:
         for path in sorted(folder.glob("*.json")) + sorted((folder / "models").glob("*.json")):
-            name, kind = _MODELS.get(_kind(path), ("", None))
+            name, kind = _MODELS.get(kind_of(path), ("", None))
             if kind is not None and name not in models:
                 models[name] = load_model(path, kind)
     # Without a lens model there was no scale: depth came in pixels.
@@ -74,14 +74,6 @@ def _read(directory: Path) -> Report:
     if not surfaces and not models and not metrics and not merged:
         raise ConfigError(f"{directory}: holds no normals.exr, merged radiance, models or metrics.json")
     return Report(title=directory.resolve().name, surfaces=surfaces, merged=merged, metrics=metrics, **models)
-
-
-def _kind(path: Path) -> str:
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return ""
-    return str(content.get("kind", "")) if isinstance(content, dict) else ""
 
 
 def _metrics(path: Path) -> tuple[Metric, ...]:

@@ -1,5 +1,6 @@
 """Merged radiance on the page: the picture, its SNR, what moved, and how the frames agree."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,11 +35,20 @@ class MergedPicture(Model):
     record: MergeRecord
 
 
+def kind_of(path: Path) -> str:
+    """Which model a JSON file holds, as its ``kind`` says; empty where it says none or is no such file."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return ""
+    return str(content.get("kind", "")) if isinstance(content, dict) else ""
+
+
 def read_merged(folder: Path) -> Iterator[MergedPicture]:
     """Pictures that ``gnomon merge`` wrote into a folder, in the order of their names."""
     for path in sorted(folder.glob("*.exr")):
         beside = path.with_suffix(".json")
-        if not beside.is_file() or b'"kind": "merge"' not in beside.read_bytes()[:200]:
+        if kind_of(beside) != "merge":
             continue
         channels = read_exr(path)
         letters = "Y" if "Y" in channels else "RGB"
