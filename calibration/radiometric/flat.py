@@ -254,7 +254,7 @@ def _stream(frames: Sequence[NDArray[Any]], exposure: Float, model: RadiometricM
             electrons, floor = bare.electrons(np.asarray(frames[index]))
         except ValueError as error:
             raise FitError(f"flat: frame {index}: {error}") from error
-        light = electrons - dark_electrons(bare, t)
+        light = electrons - _dark_electrons(bare, t)
         for plane, gathered in zip(planes, sums, strict=True):
             verdict = _gather(gathered, index, t, bare, light[plane], electrons[plane], floor[plane], plane)
             dim += verdict < 0
@@ -269,7 +269,7 @@ def _stream(frames: Sequence[NDArray[Any]], exposure: Float, model: RadiometricM
     return sums
 
 
-def dark_electrons(model: RadiometricModel, exposure_s: float) -> Image:
+def _dark_electrons(model: RadiometricModel, exposure_s: float) -> Image:
     """Electrons of the dark current of each pixel, or one for all."""
     rate = np.float32(model.dark_current_e_s)
     total = rate if model.dark_rate_map is None else rate + model.dark_rate_map

@@ -156,11 +156,11 @@ def _levels(
         if len(here) >= _FEWEST / 2:
             # Two pixels, each of two samples: ratio times the brighter signal twice, and the fixed noise.
             signal = 2 * level[index == k].mean() * ratio * (1 + ratio)
-            rows.append((signal, 2 * (1 + ratio**2), clipped_variance(here), float(len(here))))
+            rows.append((signal, 2 * (1 + ratio**2), _clipped_variance(here), float(len(here))))
     return rows
 
 
-def clipped_variance(values: NDArray[np.float64]) -> float:
+def _clipped_variance(values: NDArray[np.float64]) -> float:
     """Variance about the mean without what lies beyond 4.5 of its sigma."""
     kept = values
     for _ in range(10):
@@ -182,7 +182,7 @@ def _dark_variance(sample: Sample, darks: Sequence[NDArray[Any]], exposure_s: Ar
             first = waiting.pop(float(t))
             pair = sample.cut(np.asarray(frame))
             if np.mean(pair == 0) < 0.01:
-                found.append(clipped_variance(pair.astype(np.float64) - first) / 2)
+                found.append(_clipped_variance(pair.astype(np.float64) - first) / 2)
         else:
             waiting[float(t)] = sample.cut(np.asarray(frame))
     return float(np.median(found)) if found else None

@@ -96,7 +96,7 @@ def sample_stack(
         floors.append(floor.reshape(tiles.shape) if model.response is not None else floor.flat[:1])
     shape = (len(frames),) + (1,) * electrons[0].ndim
     stacked = np.stack(floors)
-    lowest, highest = clipping_levels(model)
+    lowest, highest = _clipping_levels(model)
     return Sample(
         electrons=np.stack(electrons),
         floor=stacked if model.response is not None else stacked.reshape(shape),
@@ -110,7 +110,7 @@ def sample_stack(
 
 def counted_by(sample: Sample, before: RadiometricModel, after: RadiometricModel) -> Sample:
     """The sample of a linear model as another one counts it that differs in gain and noise alone."""
-    lowest, highest = clipping_levels(after)
+    lowest, highest = _clipping_levels(after)
     return sample._replace(
         electrons=sample.electrons * np.float32(before.gain_dn_per_e / after.gain_dn_per_e),
         floor=np.full_like(sample.floor, after.noise_dn2 / after.gain_dn_per_e**2),
@@ -119,7 +119,7 @@ def counted_by(sample: Sample, before: RadiometricModel, after: RadiometricModel
     )
 
 
-def clipping_levels(model: RadiometricModel) -> tuple[float, float]:
+def _clipping_levels(model: RadiometricModel) -> tuple[float, float]:
     """Electrons at which a sample is cut off below (DN 0) and above (saturation)."""
     if not model.counts_electrons:
         return -np.inf, model.saturation_dn
