@@ -1,5 +1,9 @@
 """The data sheet of fit_sensor, the noise below the quantisation, and the compiled loops, on known truth."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from scipy.stats import norm
@@ -8,6 +12,7 @@ from calibration.provenance import FitError
 from calibration.radiometric import fit_sensor
 from calibration.radiometric.sensor import kernels, nonuniformity
 from calibration.radiometric.sensor.datasheet import Transfer, saturation_point
+from calibration.radiometric.sensor.pages import Rates
 from calibration.radiometric.sensor.quantised import rounded_moments
 
 EFFICIENCY = 0.6
@@ -187,7 +192,7 @@ def test_spectrogram_profiles_and_defects():
     chip.response[33, 44] = 0.7
     sheet = chip.fit(spatial=40).sheet
     frequency, dark_rows, _, bright_rows, bright_columns = sheet.spectrogram.T
-    assert 0 < frequency[0] < frequency[-1] < 0.5
+    assert 0 < frequency[0] < frequency[-1] <= 0.5
     # White: the same at every frequency, with what is left of the temporal noise within.
     assert np.median(bright_rows) == pytest.approx(np.median(bright_columns), rel=0.02)
     assert np.median(dark_rows) == pytest.approx(np.hypot(3, chip.read / np.sqrt(40)), rel=0.05)
@@ -197,6 +202,77 @@ def test_spectrogram_profiles_and_defects():
     assert tuple(sheet.bright_defects[0, :2]) == (33, 44)
     assert sheet.bright_defects[0, 2] == pytest.approx(-30, abs=3)
     assert sheet.histograms[:, 1].sum() == sheet.histograms[:, 3].sum() == 240 * 320
+
+
+@pytest.mark.parametrize("length", [20, 96, 97, 480, 600, 1023])
+def test_spectrum_of_white_noise_is_level_in_every_band(length):
+    """Frequencies that lie on the edge of a band once left others empty: notches."""
+    image = np.random.default_rng(length).normal(5.0, 2.0, (400, length)).astype(np.float32)
+    good = np.ones(image.shape, np.bool_)
+    for axis, view in ((1, image), (0, np.ascontiguousarray(image.T))):
+        frequency, value = nonuniformity.spectrum(view, good.reshape(view.shape), axis)
+        assert len(frequency) == min(length // 2, 256)
+        assert np.all(np.diff(frequency) > 0)
+        assert 0 < frequency[0] <= frequency[-1] <= 0.5
+        # Each is the root of a mean of at least 400 squares, of which Nyquist's are of real numbers.
+        np.testing.assert_allclose(value, 2.0, atol=6 * 2.0 / np.sqrt(2 * 400))
+
+
+_THREADS = """
+import hashlib, numpy as np
+from calibration.radiometric import fit_sensor
+from calibration.radiometric.sensor.fit import _shrunk
+rng = np.random.default_rng(4)
+shape, times = (300, 400), np.repeat(np.linspace(0.02, 1.2, 50), 2)
+hot = rng.exponential(4.0, shape)
+def frames(light):
+    for t in times:
+        e = rng.poisson((light + hot) * t) + rng.normal(0, NOISE, shape)
+        yield np.clip(np.rint(64 + 0.25 * e), 0, 4095).astype(np.uint16)
+model = fit_sensor(list(frames(16000.0)), times, list(frames(0.0)), times, pixel_format="Mono12")
+assert model.dark_rate_map is not None
+digest = hashlib.sha256()
+def add(value):
+    if isinstance(value, dict):
+        for one in value.values():
+            add(one)
+    else:
+        digest.update(value.tobytes() if isinstance(value, np.ndarray) else repr(value).encode())
+add(model.model_dump())
+# The last digit of a sum often drowns in what follows: many sums of long rows.
+for _ in range(20):
+    add(_shrunk(rng.standard_normal((512, 700)).astype(np.float32), np.ones((512, 700), bool), 0.5)[1])
+print(digest.hexdigest())
+"""
+
+
+@pytest.mark.parametrize("noise", ["8.0", "1.5"], ids=["plain", "hidden"])
+def test_the_same_bytes_whatever_the_number_of_threads(noise):
+    def run(threads):
+        names = ("NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")
+        code = _THREADS.replace("NOISE", noise)
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=os.environ | dict.fromkeys(names, threads),
+            capture_output=True, text=True, check=False, timeout=120,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert run("1") == run("4")
+
+
+def test_packed_rates_are_themselves_within_a_two_thousandth():
+    rng = np.random.default_rng(8)
+    image = (40 + 12 * rng.standard_normal((600, 900))).astype(np.float32)
+    image[5, 5] = 90_000
+    good = rng.random(image.shape) > 0.01
+    rates = Rates(image.copy())
+    mean = rates.mean(good)
+    assert mean == pytest.approx(float(image[good].mean(dtype=np.float64)), rel=1e-6)
+    rates.pack(good)
+    assert rates[10:12].dtype == np.float32
+    np.testing.assert_allclose(rates[100:300], image[100:300], atol=6 * 12 / 2000)
+    np.testing.assert_allclose(rates.image() - mean, image - mean, rtol=2**-11, atol=1e-3)
 
 
 def test_dark_current_and_its_doubling():

@@ -10,6 +10,7 @@ from scipy.special import chdtri
 
 from calibration.provenance import FitError
 from calibration.radiometric.model import QUANTISATION_DN2
+from calibration.radiometric.sensor.pages import Rates, zeros
 from calibration.radiometric.sensor.quantised import DarkMoments
 from calibration.radiometric.sensor.series import Level, Reader, stack_of
 
@@ -79,7 +80,7 @@ class DarkSeries:
     ----------
     mean_dn : ndarray, float32
         Of all frames.
-    rate_dn_s : ndarray, float32, or None
+    rate_dn_s : Rates or None
         Slope with exposure; None with a single exposure.
     good : ndarray of bool
         Neither hot nor noisy; the flats take their own defects out of it as well.
@@ -99,7 +100,7 @@ class DarkSeries:
     """
 
     mean_dn: Image
-    rate_dn_s: Image | None
+    rate_dn_s: Rates | None
     good: NDArray[np.bool_]
     noise_dn2: float
     noise_sigma_dn2: float
@@ -127,7 +128,7 @@ class DarkSeries:
         """Mean slope of the good pixels, DN/s."""
         if self.rate_dn_s is None:
             return 0.0
-        return float(np.mean(self.rate_dn_s, where=self.good, dtype=np.float64))
+        return self.rate_dn_s.mean(self.good)
 
     def moments(self) -> DarkMoments:
         """What the series shows, with sigmas, for the inversion of the quantisation."""
@@ -182,13 +183,16 @@ def fit_dark(reader: Reader, levels: list[Level], examine: Examine[T]) -> tuple[
         # The spatial series goes first, so that the same running sum serves it.
         sums.add([stack])
         n = len(stack.frames)
-        own = np.divide(sums.total, n, dtype=np.float32).reshape(reader.shape)
+        own = _mean_of(sums.total, n, reader.shape)
         temporal = sums.squares[stack] / (2 * (n - 1)) / n
-        found = [examine(own, steady & ~_outliers(own, _floor(temporal * n, n)), temporal)]
-        del own
+        usual = _outliers(own, _floor(temporal * n, n))
+        np.logical_not(usual, out=usual)
+        usual &= steady
+        found = [examine(own, usual, temporal)]
+        del own, usual
     sums.add([level for level in levels if level is not stack])
     total, moment, noise = sums.release()
-    image = np.divide(total, frames, dtype=np.float32).reshape(reader.shape)
+    image = _mean_of(total, frames, reader.shape)
     del total
     rate = None
     if spread > 0:
@@ -233,7 +237,7 @@ def fit_dark(reader: Reader, levels: list[Level], examine: Examine[T]) -> tuple[
     )
     series = DarkSeries(
         mean_dn=image,
-        rate_dn_s=rate,
+        rate_dn_s=None if rate is None else Rates(rate),
         good=np.logical_not(defects, out=defects),
         noise_dn2=noise_dn2,
         noise_sigma_dn2=noise_sigma,
@@ -274,8 +278,8 @@ class _Sums:
         self._reader, self._steady, self._mean_t = reader, steady.reshape(shape), mean_exposure_s
         self._count = np.count_nonzero(steady)
         self._steps = sum(len(level.frames) - 1 for level in levels)
-        self.total, self.noise = np.zeros(shape, np.uint32), np.zeros(shape, np.uint16)
-        self.moment = np.zeros(shape, np.float32)
+        self.total, self.noise = zeros(shape, np.uint32), zeros(shape, np.uint16)
+        self.moment = zeros(shape, np.float32)
         self.means = {level: np.zeros(len(level.frames)) for level in levels}
         self.squares = dict.fromkeys(levels, 0.0)
         self.zeros, self.unit = 0, 0.0
@@ -285,7 +289,7 @@ class _Sums:
         from calibration.radiometric.sensor import kernels
 
         sums = np.zeros((-(-len(self.total) // kernels.BLOCK), 4), np.int64)
-        empty = np.zeros((0, 0), np.uint16)
+        empty: NDArray[Any] = np.zeros((0, 0), np.uint16)
         before = empty
         for level, place, frame in self._reader.stream(levels):
             frame = frame.reshape(self.total.shape)
@@ -340,7 +344,14 @@ def _steady(reader: Reader, longest: Level) -> NDArray[np.bool_]:
     sample = _sample(frame)
     # Whole numbers have a coarse median deviation: the nine tenths tell their width, half a step added.
     width = float(np.quantile(np.abs(sample - np.median(sample)), 0.9)) + 0.5
-    return ~_outliers(frame, (width / 1.645) ** 2)
+    found = _outliers(frame, (width / 1.645) ** 2)
+    return np.logical_not(found, out=found)
+
+
+def _mean_of(total: NDArray[np.uint32], frames: int, shape: tuple[int, ...]) -> Image:
+    image = zeros(total.shape, np.float32)
+    np.divide(total, frames, out=image, dtype=np.float32)
+    return image.reshape(shape)
 
 
 def _outliers(image: NDArray[Any], least_variance: float) -> NDArray[np.bool_]:
@@ -349,12 +360,16 @@ def _outliers(image: NDArray[Any], least_variance: float) -> NDArray[np.bool_]:
     deviation = float(np.median(np.abs(sample - centre)))
     # Quantised data may have no width at all.
     reach = np.float32(_OUTLIER_SIGMAS * max(1.4826 * deviation, float(np.sqrt(least_variance))))
-    return np.asarray((image > centre + reach) | (image < centre - reach))
+    found = zeros(image.shape, np.bool_)
+    for top in range(0, len(image), _STRIP):
+        part = image[top : top + _STRIP]
+        np.logical_or(part > centre + reach, part < centre - reach, out=found[top : top + _STRIP])
+    return found
 
 
 def _sample(image: NDArray[Any]) -> Image:
     """Return some pixels: a million of a large sensor tell its median well enough."""
-    return np.asarray(image.ravel()[:: max(image.size // _SAMPLE, 1)], np.float32)
+    return np.asarray(image.reshape(-1)[:: max(image.size // _SAMPLE, 1)], np.float32)
 
 
 def _scatter(exposure: Float, means: Float, levels: int) -> float:

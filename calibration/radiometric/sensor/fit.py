@@ -258,8 +258,8 @@ def _maps(series: FlatSeries, total: Sum, line: Line) -> dict[str, Any]:
     dark_map = dark.mean_dn
     dark_map -= np.float32(centre)
     if dark.rate_dn_s is not None:
-        mean_rate = max(float(np.mean(dark.rate_dn_s, where=good, dtype=np.float64)) / gain, 0.0)
-        deviation = dark.rate_dn_s
+        mean_rate = max(dark.mean_rate() / gain, 0.0)
+        deviation = dark.rate_dn_s.image()
         deviation /= np.float32(gain)
         deviation -= np.float32(mean_rate)
         rate_map, rate_variance = _shrunk(deviation, good, noise_e2 / dark.spread_s2)
@@ -310,7 +310,8 @@ def _shrunk(deviation: Image, good: NDArray[np.bool_], noise: float) -> tuple[Im
     mean = float(np.mean(deviation, where=good, dtype=np.float64))
     for rows in strips:
         part = deviation[rows][good[rows]].astype(np.float64) - mean
-        total += float(part @ part) / count
+        # Not a product of vectors: a library cuts the long ones by the number of threads.
+        total += float(np.sum(part * part)) / count
         distinct |= bool(np.any(np.abs(deviation[rows]) > 5 * np.sqrt(noise)))
     true = max(total - noise, 0.0)
     share = true / (true + noise) if true > 0 else 0.0

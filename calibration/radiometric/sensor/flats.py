@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from calibration.provenance import FitError
 from calibration.radiometric.sensor.dark import DarkSeries
+from calibration.radiometric.sensor.pages import zeros
 from calibration.radiometric.sensor.series import Level, Reader, stack_of
 
 T = TypeVar("T")
@@ -123,7 +124,7 @@ class FlatSeries:
         if dark.rate_dn_s is None:
             self._rate = np.zeros_like(self._mean_dark)
         else:
-            self._rate = self._class_sums(dark.rate_dn_s) / self._sizes
+            self._rate = self._class_sums(dark.rate_dn_s.image()) / self._sizes
 
     @property
     def good(self) -> NDArray[np.bool_]:
@@ -147,7 +148,9 @@ class FlatSeries:
         FitError
             All levels are close to saturation.
         """
-        total = np.zeros(self.reader.shape, np.uint32)
+        total = zeros(self.reader.shape, np.uint32)
+        if self.dark.rate_dn_s is not None:
+            self.dark.rate_dn_s.pack(self.good)
         points: dict[Level, Points] = {}
         found: T | None = None
         frames, exposure = 0, 0.0
@@ -208,7 +211,8 @@ class FlatSeries:
         raise IndexError(member)
 
     def _light(self, total: NDArray[np.uint32], frames: int, exposure_s: float) -> Image:
-        image = np.divide(total, frames, dtype=np.float32)
+        image = zeros(total.shape, np.float32)
+        np.divide(total, frames, out=image, dtype=np.float32)
         for top in range(0, len(image), _STRIP):
             image[top : top + _STRIP] -= self.dark.at(exposure_s, slice(top, top + _STRIP))
         return image

@@ -202,12 +202,12 @@ def spectrum(image: Image, good: NDArray[np.bool_], axis: int) -> tuple[Float, F
         line = np.where(kept, part - np.float32(mean), 0)
         power += np.sum(np.abs(scipy.fft.rfft(line, axis=axis, workers=-1)) ** 2, axis=1 - axis)
     power /= lines * length
-    frequency = np.arange(1, len(power)) / length
-    edges = np.linspace(0, 0.5, min(_BANDS, length // 2) + 1)
-    band = np.clip(np.searchsorted(edges, frequency, side="left") - 1, 0, len(edges) - 2)
-    count = np.bincount(band, minlength=len(edges) - 1)
-    means = np.bincount(band, power[1:], len(edges) - 1) / np.maximum(count, 1)
-    return 0.5 * (edges[1:] + edges[:-1]), np.sqrt(means)
+    # By number, not by edge: frequencies lie on edges, and rounding would leave bands without any.
+    n = len(power) - 1
+    band = np.arange(n) * min(_BANDS, n) // max(n, 1)
+    count = np.bincount(band)
+    frequency = np.bincount(band, np.arange(1, n + 1)) / (count * length)
+    return frequency, np.sqrt(np.bincount(band, power[1:]) / count)
 
 
 def profiles(image: Image, good: NDArray[np.bool_], axis: int) -> Float:
@@ -225,10 +225,15 @@ def histogram(filtered: Image) -> Float:
 
 def outstanding(filtered: Image, scale: float) -> Float:
     """Row, column and deviation (n, 3) of the pixels beyond six robust sigmas, the worst first."""
-    sample = filtered.ravel()[:: max(filtered.size // 1_000_000, 1)]
+    sample = filtered.flat[:: max(filtered.size // 1_000_000, 1)]
     sigma = 1.4826 * float(np.median(np.abs(sample - np.median(sample))))
     reach = np.float32(max(_LIST_SIGMAS * sigma, 1e-6))
-    rows, columns = np.nonzero(np.logical_or(filtered > reach, filtered < -reach))
+    places = []
+    for top in range(0, len(filtered), _STRIP):
+        part = filtered[top : top + _STRIP]
+        places.append(np.argwhere(np.logical_or(part > reach, part < -reach)))
+        places[-1][:, 0] += top
+    rows, columns = np.concatenate(places).T
     values = np.asarray(filtered)[rows, columns].astype(np.float64)
     worst = np.argsort(-np.abs(values), kind="stable")[:_LISTED]
     return np.stack([rows[worst], columns[worst], scale * values[worst]], 1).astype(np.float64)

@@ -91,6 +91,11 @@ def rounded_moments(mean: Float, sigma: Float, top: float) -> tuple[Float, Float
     return value, np.sum(chance * deviation**2, -1), np.sum(chance * deviation**4, -1)
 
 
+def _over_pixels(values: Float) -> Float:
+    """Mean over the Gaussian spread of the pixels; no matrix product, whose order goes by the threads."""
+    return np.asarray(np.sum(values * _WEIGHTS, -1))
+
+
 def true_dark(
     seen: DarkMoments,
     *,
@@ -128,9 +133,9 @@ def true_dark(
         sigma2 = p[2] ** 2 + gain * max(p[1], 0.0) * t
         nodes = (p[0] + p[1] * t)[:, None] + abs(p[3]) * _NODES
         value, variance, fourth = rounded_moments(nodes, np.sqrt(sigma2)[:, None] + 0 * nodes, top)
-        of_pixel = seen.frames @ value / seen.frames.sum()
-        spatial = float(_WEIGHTS @ (of_pixel - _WEIGHTS @ of_pixel) ** 2)
-        return value @ _WEIGHTS, variance @ _WEIGHTS, spatial, fourth @ _WEIGHTS
+        of_pixel = np.sum(seen.frames[:, None] * value, 0) / seen.frames.sum()
+        spatial = float(np.sum(_WEIGHTS * (of_pixel - np.sum(_WEIGHTS * of_pixel)) ** 2))
+        return _over_pixels(value), _over_pixels(variance), spatial, _over_pixels(fourth)
 
     def residuals(p: Float) -> Float:
         value, variance, spatial, fourth = moments(p)
