@@ -4,6 +4,7 @@ import contextlib
 import errno
 import io
 import json
+import mmap
 import os
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,10 @@ from numpy.typing import NDArray
 
 from capture.frame import Frame
 from capture.session.records import SessionError
+
+_LARGE = 1 << 20
+_HEADER = 4096
+_NATIVE = "<" if sys.byteorder == "little" else ">"
 
 PART = ".part"
 """Ending of the name a file has until it is whole."""
@@ -146,8 +151,43 @@ def encode(frame: Frame) -> memoryview:
     return buffer.getbuffer()
 
 
-def decode(data: bytes) -> NDArray[np.generic]:
-    """Return the locked array of a TIFF's bytes; ValueError where they are not one."""
+def read_file(path: Path) -> bytes | mmap.mmap:
+    """Bytes of a file; those of a large one in pages of their own, which go back to the system when let go.
+
+    Frames come and go, and between them the allocator's heap would grow to several times what is in use.
+
+    Raises
+    ------
+    OSError
+        The system could not read it.
+    """
+    with open(path, "rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size < _LARGE:
+            return file.read()
+        data = mmap.mmap(-1, size) if sys.platform == "win32" else mmap.mmap(-1, size, mmap.MAP_PRIVATE)
+        if hasattr(mmap, "MADV_HUGEPAGE"):
+            with contextlib.suppress(OSError):  # a kernel without them
+                data.madvise(mmap.MADV_HUGEPAGE)
+        view = memoryview(data)
+        done = 0
+        while done < size:
+            count = file.readinto(view[done:])
+            if not count:
+                return bytes(view[:done])
+            done += count
+        return data
+
+
+def decode(data: bytes | mmap.mmap) -> NDArray[np.generic]:
+    """Return the locked array of a TIFF's bytes; ValueError where they are not one.
+
+    That of an uncompressed one, as `encode` writes it, is a view of the bytes.
+    """
+    found = _view(data)
+    if found is not None:
+        return found
+    data = bytes(data)
     try:
         # tifffile's objects hold one another until they are collected, and the bytes with them if not closed.
         with io.BytesIO(data) as file:
@@ -155,5 +195,24 @@ def decode(data: bytes) -> NDArray[np.generic]:
     except Exception as error:  # tifffile lets struct, zlib and index errors through on damaged files
         raise ValueError(f"not a readable TIFF ({error})") from None
     image = image.astype(image.dtype.newbyteorder("="), copy=False)
+    image.flags.writeable = False
+    return image
+
+
+def _view(data: bytes | mmap.mmap) -> NDArray[np.generic] | None:
+    """Samples within the bytes of a TIFF of one page, whose last bytes they are; None for any other."""
+    try:
+        with io.BytesIO(data[:_HEADER]) as file, tifffile.TiffFile(file) as tiff:
+            page = tiff.pages[0]
+            assert isinstance(page, tifffile.TiffPage)
+            plain = page.is_contiguous and page.dtype is not None and tiff.byteorder == _NATIVE
+            offset, size, shape, dtype = page.dataoffsets[0], sum(page.databytecounts), page.shape, page.dtype
+    except Exception:  # the whole file says what is wrong with it
+        return None
+    if not plain or dtype is None or offset % dtype.itemsize or offset + size != len(data):
+        return None
+    if size != dtype.itemsize * int(np.prod(shape)):
+        return None
+    image = np.frombuffer(data, dtype, offset=offset).reshape(shape)
     image.flags.writeable = False
     return image

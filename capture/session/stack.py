@@ -9,7 +9,7 @@ from typing import TypeVar, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from capture.session.disk import decode
+from capture.session.disk import decode, read_file
 from capture.session.records import FrameRecord, SessionError
 
 _T = TypeVar("_T")
@@ -145,7 +145,7 @@ class Stack(Sequence[NDArray[np.generic]]):
     def _read(self, record: FrameRecord) -> NDArray[np.generic]:
         path = self._folder / record.file
         try:
-            data = path.read_bytes()
+            data = read_file(path)
         except OSError as error:
             raise SessionError(f"{path} cannot be read: {error.strerror or error}") from None
         if record.file not in self._checked:

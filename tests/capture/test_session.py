@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from capture_fakes import RIG, FakeScene, capture, small_plan
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from capture.frame import Frame
 from capture.plan import Block, CapturePlan, ExposureBracket
 from capture.session import FrameRecord, Session, SessionError, Stack
-from capture.session.disk import decode, encode
+from capture.session.disk import decode, encode, read_file
 
 
 @pytest.fixture(scope="module")
@@ -632,6 +633,24 @@ def test_tiff_keeps_every_sample_and_is_the_same_bytes_each_time(pixel_format, h
     back = decode(data)
     assert back.dtype == dn.dtype
     np.testing.assert_array_equal(back, dn)
+
+
+def test_a_large_file_is_its_bytes_and_its_picture_a_view(tmp_path):
+    """Beyond a megabyte the bytes lie in pages of their own; what is no plain TIFF goes the long way."""
+    dn = np.random.default_rng(3).integers(0, 4096, (800, 900), dtype=np.uint16)
+    picture = Frame(dn, "Mono12", 0.01, 0.0, 1, 1)
+    path = tmp_path / "frame.tif"
+    path.write_bytes(encode(picture))
+    data = read_file(path)
+    assert bytes(data) == path.read_bytes()
+    back = decode(data)
+    assert back.base is not None
+    assert not back.flags.writeable
+    np.testing.assert_array_equal(back, dn)
+    tifffile.imwrite(path, dn, compression="zlib")
+    np.testing.assert_array_equal(decode(read_file(path)), dn)
+    tifffile.imwrite(path, dn, byteorder=">")
+    np.testing.assert_array_equal(decode(read_file(path)), dn)
 
 
 @settings(max_examples=60, deadline=None)
