@@ -1,7 +1,9 @@
 """Exposure stacks to one linear radiance of least variance."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import cv2
@@ -254,11 +256,21 @@ def _share(pixels: int, tile: int, run: Callable[[int, int], None]) -> None:
                 return
             run(begin, end)
 
-    with ThreadPoolExecutor(threads - 1) as pool:
-        others = [pool.submit(work) for _ in range(threads - 1)]
-        work()
-        for other in others:
-            other.result()
+    others = [_helpers(threads - 1).submit(work) for _ in range(threads - 1)]
+    work()
+    for other in others:
+        other.result()
+
+
+@lru_cache(maxsize=1)
+def _helpers(count: int) -> ThreadPoolExecutor:
+    """Threads that are kept: to start one takes as long as a twentieth of a merge."""
+    return ThreadPoolExecutor(count, thread_name_prefix="merge")
+
+
+# a forked process has the pool but not its threads
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_helpers.cache_clear)
 
 
 def is_linear(model: RadiometricModel) -> bool:

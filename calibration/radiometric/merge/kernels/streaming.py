@@ -4,19 +4,19 @@ from typing import Any
 
 import numba
 import numpy as np
-from llvmlite import ir
-from numba.core import cgutils, types
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba.core import types
 from numba.extending import intrinsic
 from numba.np.numpy_support import carray
 
 from calibration.radiometric.merge.kernels.maps import CELL
 from calibration.radiometric.merge.kernels.packing import to_float32
 
+_PREFETCH = "llvm.prefetch.p0"
 _LANES = 16  # float32 of a line of the caches
 _LINES = 2 * CELL // 64 // 4  # of a quarter of a cell of uint16
 
 
-@intrinsic
 def _stream_line(context: Any, target: Any, source: Any) -> Any:
     """Copy 64 bytes to an address that is a multiple of 64, without reading what was there."""
 
@@ -32,14 +32,13 @@ def _stream_line(context: Any, target: Any, source: Any) -> Any:
     return types.void(types.uint64, types.uint64), generate
 
 
-@intrinsic
 def _fetch(context: Any, address: Any) -> Any:
     """Ask for the line of the caches that holds an address; any address will do."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         pointer, number = ir.IntType(8).as_pointer(), ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [pointer, number, number, number])
-        call = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        call = builder.module.globals.get(_PREFETCH) or ir.Function(builder.module, kind, _PREFETCH)
         # to read, for long, data
         builder.call(call, [builder.inttoptr(args[0], pointer), number(0), number(3), number(1)])
         return context.get_dummy_value()
@@ -47,12 +46,16 @@ def _fetch(context: Any, address: Any) -> Any:
     return types.void(types.uint64), generate
 
 
+stream_line: Any = intrinsic(_stream_line)
+fetch: Any = intrinsic(_fetch)
+
+
 @numba.njit(cache=True)
 def fetch_ahead(places: Any, quarter: Any) -> None:
     """Ask for a quarter of the next cell of each frame: memory is to work while sums are made."""
     for line in range(_LINES * quarter, _LINES * (quarter + 1)):
         for j in range(len(places)):
-            _fetch(places[j] + np.uint64(2 * CELL + 64 * line))
+            fetch(places[j] + np.uint64(2 * CELL + 64 * line))
 
 
 @numba.njit(cache=True)
@@ -65,12 +68,12 @@ def write_out(numbers: Any, target: Any) -> None:
     count = len(numbers)
     out = carray(to_float32(target), (count,))
     # all but an end that is not a whole line
-    head = min(np.int64((np.uint64(0) - target) & np.uint64(63)) // 4, count)
+    head: Any = min(np.int64((np.uint64(0) - target) & np.uint64(63)) // 4, count)
     for p in range(head):
         out[p] = numbers[p]
     whole = (count - head) // _LANES
     for line in range(whole):
         at = np.uint64(4 * (head + _LANES * line))
-        _stream_line(target + at, source + at)
+        stream_line(target + at, source + at)
     for p in range(head + _LANES * whole, count):
         out[p] = numbers[p]
