@@ -38,7 +38,8 @@ from rigs.workflows.frames import provenance_of, sensor_for, stack_of
 from rigs.workflows.progress import Track, silent
 
 Float = NDArray[np.float64]
-Patch = tuple[int, int, int, int]
+Box = tuple[int, int, int, int]
+"""Column and row of the top left pixel, width and height."""
 
 _LAMP_DRIFT = 0.01
 _BLACK_DRIFT = 0.001
@@ -67,7 +68,7 @@ def check_session(
     *,
     sensor: RadiometricModel | None = None,
     camera: str | None = None,
-    patch: Patch | None = None,
+    patch: Box | None = None,
     track: Track = silent,
 ) -> SessionChecks:
     """Put every question to the frames of one camera; each is read once.
@@ -103,7 +104,7 @@ def check_session(
     return SessionChecks(results=tuple(results), provenance=provenance_of(session, **options))
 
 
-def parse_patch(text: str) -> Patch:
+def parse_patch(text: str) -> Box:
     """``x,y,width,height`` in pixels; ConfigError where it is not four whole numbers of a real patch."""
     try:
         x, y, width, height = (int(word) for word in text.split(","))
@@ -114,7 +115,7 @@ def parse_patch(text: str) -> Patch:
     return x, y, width, height
 
 
-def _window(patch: Patch | None, shape: tuple[int, ...]) -> tuple[slice, slice] | None:
+def _window(patch: Box | None, shape: tuple[int, ...]) -> tuple[slice, slice] | None:
     if patch is None:
         return None
     x, y, width, height = patch
