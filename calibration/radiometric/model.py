@@ -95,9 +95,11 @@ class RadiometricModel(Model):
     linearity_error_percent : float or None
         Mean absolute relative deviation from the line through 5..95 % of saturation (EMVA 1288 Release 4.0,
         6.7).
-    dsnu_e, prnu_percent : float or None
-        Spatial standard deviations with the temporal noise of the maps removed; PRNU from the flat map less
-        its local median, hence without vignetting.
+    dsnu_e : float or None
+        Spatial standard deviation of the dark, of models older than ``sheet``, which holds it now.
+    prnu_percent : float or None
+        Scatter of the good pixels of a flat that ``fit_flat`` measured about its smooth part, temporal noise
+        removed; that of the sensor's own calibration is in ``sheet``.
 
     Notes
     -----
