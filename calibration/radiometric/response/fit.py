@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import ndtr
 
 from calibration.provenance import FitError, Provenance, Quality
 from calibration.radiometric.model import RadiometricModel
@@ -199,6 +200,11 @@ def _curved(fit: Fit, joint: Joint, exposures: Exposures) -> tuple[dict[str, Any
     response = np.concatenate([response[:1], response[:1] + np.cumsum(steps, axis=0)])
     gain = float(top / np.mean(response[top]))
     read, after = _floors(fit, electrons.per_exposure)
+    if joint.codes.clips_dark and read > 0:
+        clipped = int(np.rint(joint.codes.centre[joint.first]))
+        response[clipped] = np.minimum(
+            response[clipped], _below(0.5 * (response[clipped] + response[clipped + 1]), read)
+        )
     fields = {
         "response": response,
         "response_sigma": np.stack(sigmas, axis=1),
@@ -208,6 +214,18 @@ def _curved(fit: Fit, joint: Joint, exposures: Exposures) -> tuple[dict[str, Any
         "curve_noise_dn": after,
     }
     return fields, notes + electrons.notes, electrons.measured and not notes
+
+
+def _below(edge: Float, read_e: float) -> Float:
+    """Mean of the electrons, read noise among them, that are clipped to black.
+
+    Dark samples scatter to both sides of their mean. Those below, cut off at black, must count with what was
+    cut off, or the mean of dark pixels is too bright. For light that fills a range from zero evenly: half of
+    ``edge`` where the noise is small, -0.63 times the noise where it is large.
+    """
+    z = edge / read_e
+    density, share = np.exp(-0.5 * z * z) / np.sqrt(2 * np.pi), ndtr(z)
+    return np.asarray(0.5 * read_e * ((z * z - 1) * share + z * density) / (z * share + density))
 
 
 def _linear(straight: Straight, joint: Joint, lines: list[Line]) -> tuple[dict[str, Any], list[str], bool]:

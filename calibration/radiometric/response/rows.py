@@ -11,6 +11,7 @@ _MEDIAN_CHI2 = 0.4549  # of one degree of freedom
 _POOL = 8.0  # sigma of merged signal over which squared differences are taken together
 # What no noise explains, as one sigma of a row: rounding that noise does not dither, skew of the noise (half
 # an electron, where that is Poisson's), and the rest in DN and relative.
+_BENT = 0.5  # of a first-order correction for noise after the curve
 _ROUNDING = 1.4
 _SKEW = 0.5
 REST_DN = 0.05
@@ -78,6 +79,7 @@ def rows_of(
     gradient = gradient - information * bias
     systematic = (
         (_SKEW * variance / np.maximum(np.abs(signal), np.sqrt(variance))) ** 2
+        + (_BENT * bias) ** 2
         + _ROUNDING**2 * undithered / wide[bin_]
         + REST_DN**2 * 12 * quantised
         + (_REST * signal) ** 2
