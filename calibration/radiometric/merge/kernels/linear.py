@@ -111,15 +111,12 @@ def _reweighted(places: Any, p: Any, barred: Any, offset: Any, saturation: Any, 
 
 
 @numba.njit(cache=True, error_model="numpy", fastmath=FAST)
-def _project(
-    places: Any, frames: Any, offset: Any, bright: Any, dark: Any, both: Any, rate: Any, shaded: Any
-) -> None:
-    """Sum weighted frames to two sums (``both``) or the second alone, three frames a turn."""
+def _project(places: Any, frames: Any, offset: Any, bright: Any, dark: Any, rate: Any, shaded: Any) -> None:
+    """Sum frames with two sets of weights, three frames a turn."""
     size = len(rate)
     zero = np.float32(0)
+    rate[:] = zero
     shaded[:] = zero
-    if both:
-        rate[:] = zero
     for j in range(0, frames, 3):
         if j == 3:
             fetch_ahead(places, 1)
@@ -128,17 +125,11 @@ def _project(
         b0, d0 = bright[j], dark[j]
         b1, d1 = (bright[k], dark[k]) if k > j else (zero, zero)
         b2, d2 = (bright[m], dark[m]) if m > k else (zero, zero)
-        if both:
-            for p in range(size):
-                o = offset[p]
-                first, second, third = np.float32(x[p]) - o, np.float32(y[p]) - o, np.float32(z[p]) - o
-                rate[p] += b0 * first + b1 * second + b2 * third
-                shaded[p] += d0 * first + d1 * second + d2 * third
-        else:
-            for p in range(size):
-                o = offset[p]
-                first, second, third = np.float32(x[p]) - o, np.float32(y[p]) - o, np.float32(z[p]) - o
-                shaded[p] += d0 * first + d1 * second + d2 * third
+        for p in range(size):
+            o = offset[p]
+            first, second, third = np.float32(x[p]) - o, np.float32(y[p]) - o, np.float32(z[p]) - o
+            rate[p] += b0 * first + b1 * second + b2 * third
+            shaded[p] += d0 * first + d1 * second + d2 * third
 
 
 @numba.njit(cache=True, error_model="numpy", fastmath=FAST)
@@ -241,20 +232,21 @@ def _cell(
         slope, constant, mean = pooled[valid - 1, 3], pooled[valid - 1, 4], pooled[valid - 1, 5]
         if valid * edge < np.float32(65536):
             _sum(places, valid, total)
-            fetch_ahead(places, 1)
             for p in range(size):
                 rate[p] = np.float32(total[p]) * scale - offset[p] * drop
         else:
             _sum(places, valid, total_wide)
-            fetch_ahead(places, 1)
             for p in range(size):
                 rate[p] = np.float32(total_wide[p]) * scale - offset[p] * drop
+        fetch_ahead(places, 1)
     else:
         slope, constant, mean = lines[valid - 1, 0], lines[valid - 1, 1], lines[valid - 1, 2]
     if not light and (valid > 0 or mixed):
+        # without a valid frame the first sum is of no use: it goes where it is overwritten
         _project(
-            places, n if mixed else valid, offset, bright[max(valid, 1) - 1], dark, valid > 0, rate, shaded
-        )
+            places, n if mixed else valid, offset, bright[max(valid, 1) - 1], dark,
+            rate if valid > 0 else trust, shaded,
+        )  # fmt: skip
     fetch_ahead(places, 2)
     least = final[16] / final[8] * constant
     for p in range(size if spread else 0):
