@@ -59,7 +59,7 @@ def inverse(irradiance: Float, brightness: Float) -> Float:
     """Exposure of each DN; the middle of those where the curve is level."""
     level, index = np.unique(brightness, return_inverse=True)
     exposure = np.bincount(index, irradiance) / np.bincount(index)
-    return np.interp(np.arange(256) / 255, level, exposure)
+    return np.asarray(np.interp(np.arange(256) / 255, level, exposure), np.float64)
 
 
 def error_percent(table: Float, truth: Float) -> tuple[float, float]:
@@ -77,7 +77,7 @@ def _mine(fit: Callable[..., RadiometricModel]) -> Callable[[list[NDArray[np.uin
         model = fit(frames, EXPOSURES)
         if model.response is not None:
             return np.asarray(model.response[:, 0])
-        return np.arange(256) - model.black_dn
+        return np.arange(256.0) - np.float64(model.black_dn)
 
     return run
 
