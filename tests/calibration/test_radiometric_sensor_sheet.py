@@ -13,7 +13,7 @@ from calibration.radiometric import fit_sensor
 from calibration.radiometric.sensor import kernels, nonuniformity
 from calibration.radiometric.sensor.datasheet import Transfer, saturation_point
 from calibration.radiometric.sensor.pages import Rates
-from calibration.radiometric.sensor.quantised import rounded_moments
+from calibration.radiometric.sensor.quantised import counted_moments, rounded_moments
 
 EFFICIENCY = 0.6
 
@@ -223,7 +223,7 @@ import hashlib, numpy as np
 from calibration.radiometric import fit_sensor
 from calibration.radiometric.sensor.fit import _shrunk
 rng = np.random.default_rng(4)
-shape, times = (300, 400), np.repeat(np.linspace(0.02, 1.2, 50), 2)
+shape, times = (300, 400), np.repeat(np.linspace(0.02, 1.2, 12), 2)
 hot = rng.exponential(4.0, shape)
 def frames(light):
     for t in times:
@@ -259,6 +259,30 @@ def test_the_same_bytes_whatever_the_number_of_threads(noise):
         return done.stdout
 
     assert run("1") == run("4")
+
+
+def test_moments_of_counted_electrons_are_those_of_drawn_ones():
+    rng, n = np.random.default_rng(31), 400_000
+    level, electrons = np.array([20.0, 20.3]), np.array([0.2, 1.5])
+    value, variance, fourth = counted_moments(level, electrons, 1.0, 0.2, 255.0)
+    for i, mean in enumerate(electrons):
+        for j, of in enumerate(level):
+            dn = np.rint(of + rng.poisson(mean, n) + rng.normal(0, 0.2, n))
+            assert value[i, j] == pytest.approx(dn.mean(), abs=5 * np.sqrt(dn.var() / n))
+            spread = np.sqrt((np.mean((dn - dn.mean()) ** 4) - dn.var() ** 2) / n)
+            assert variance[i, j] == pytest.approx(dn.var(), abs=5 * spread)
+            assert fourth[i, j] == pytest.approx(np.mean((dn - dn.mean()) ** 4), rel=0.15)
+
+
+def test_read_noise_below_the_step_of_an_electron():
+    """Dark electrons are steps of a DN here: taken as Gaussian noise they cost 8 % of the read noise."""
+    model = Chip(7, 1.0, 8, black=20, read=0.2, dsnu=1.5, dark=20.0).fit(
+        spatial=60, dark_s=(0.0005, 0.006, 0.011, 0.016, 0.022)
+    )
+    assert model.read_noise_sigma_e < 0.01 * 0.2
+    assert model.read_noise_e == pytest.approx(0.2, abs=4 * model.read_noise_sigma_e)
+    assert model.quality.verdict == "doubtful"
+    assert "below the quantisation" in model.quality.warnings[0]
 
 
 def test_packed_rates_are_themselves_within_a_two_thousandth():

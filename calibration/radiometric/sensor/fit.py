@@ -229,7 +229,7 @@ def _warnings(
     read_dn2 = line.noise_dn2 - QUANTISATION_DN2
     if read_dn2 < 2 * line.noise_sigma_dn2:
         warnings.append("the read noise is lost in the quantisation: only its upper limit is known")
-    elif dark.noise_dn2 < 0.24:
+    elif line.hidden is not None and min(dark.noise_dn2, line.noise_dn2) < 0.24:
         warnings.append(
             "dark noise is below the quantisation: the read noise is inferred from how the numbers round"
         )

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
-from scipy.special import ndtr
+from scipy.special import gammaln, ndtr, xlogy
 
 Float = NDArray[np.float64]
 
@@ -21,6 +21,8 @@ SMOOTH_DN2 = 1.0
 _NODES = np.linspace(-5, 5, 201)
 _WEIGHTS = np.exp(-0.5 * _NODES**2) / np.exp(-0.5 * _NODES**2).sum()
 _WIDE = 2.0
+_STEP = 0.5  # of the Gaussian noise: from here an electron is a step
+_MANY = 60.0  # electrons whose number is Gaussian enough
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +93,44 @@ def rounded_moments(mean: Float, sigma: Float, top: float) -> tuple[Float, Float
     return value, np.sum(chance * deviation**2, -1), np.sum(chance * deviation**4, -1)
 
 
+def counted_moments(
+    level: Float, electrons: Float, gain: float, sigma: float, top: float
+) -> tuple[Float, Float, Float]:
+    """Moments (n, m) as ``rounded_moments`` gives them, with dark electrons that come one by one.
+
+    Parameters
+    ----------
+    level : ndarray (m,), DN
+        Of each pixel without dark current.
+    electrons : ndarray (n,)
+        Mean number of them in each exposure; Poisson.
+    gain : float, DN/e-
+    sigma : float, DN
+        Gaussian noise.
+    top : float
+        Greatest number.
+
+    Notes
+    -----
+    The fourth moment leaves out the skewness within a count: it serves for weights.
+    """
+    most = float(np.max(electrons))
+    number = np.arange(int(np.ceil(most + 6 * np.sqrt(most) + 4)) + 1)
+    chance = np.exp(xlogy(number, electrons[:, None]) - electrons[:, None] - gammaln(number + 1))
+    chance /= chance.sum(1, keepdims=True)
+    nodes = level + gain * number[:, None]
+    value, variance, fourth = rounded_moments(nodes, np.full(nodes.shape, sigma), top)
+    v = value - level
+    about = v, variance + v**2, 3 * variance * v + v**3, fourth + 6 * variance * v**2 + v**4
+    # A plain sum of products: the order of a library's goes by its threads.
+    one, two, three, four = (np.einsum("nk,km->nm", chance, moment) for moment in about)
+    return (
+        level + one,
+        two - one**2,
+        four - 4 * three * one + 6 * two * one**2 - 3 * one**4,
+    )
+
+
 def _over_pixels(values: Float) -> Float:
     """Mean over the Gaussian spread of the pixels; no matrix product, whose order goes by the threads."""
     return np.asarray(np.sum(values * _WEIGHTS, -1))
@@ -129,10 +169,18 @@ def true_dark(
     fit_rate = len(t) > 1
     rate0 = float(np.polyfit(t, seen.mean, 1, w=1 / seen.mean_sigma)[0]) if fit_rate else 0.0
 
+    single = False
+
     def moments(p: Float) -> tuple[Float, Float, float, Float]:
-        sigma2 = p[2] ** 2 + gain * max(p[1], 0.0) * t
-        nodes = (p[0] + p[1] * t)[:, None] + abs(p[3]) * _NODES
-        value, variance, fourth = rounded_moments(nodes, np.sqrt(sigma2)[:, None] + 0 * nodes, top)
+        spread = abs(p[3]) * _NODES
+        if single:
+            value, variance, fourth = counted_moments(
+                p[0] + spread, np.maximum(p[1], 0.0) * t / gain, gain, p[2], top
+            )
+        else:
+            sigma2 = p[2] ** 2 + gain * max(p[1], 0.0) * t
+            nodes = (p[0] + p[1] * t)[:, None] + spread
+            value, variance, fourth = rounded_moments(nodes, np.sqrt(sigma2)[:, None] + 0 * nodes, top)
         of_pixel = np.sum(seen.frames[:, None] * value, 0) / seen.frames.sum()
         spatial = float(np.sum(_WEIGHTS * (of_pixel - np.sum(_WEIGHTS * of_pixel)) ** 2))
         return _over_pixels(value), _over_pixels(variance), spatial, _over_pixels(fourth)
@@ -152,6 +200,12 @@ def true_dark(
             parts.append([(p[2] ** 2 - noise_dn2[0]) / noise_dn2[1]])
         return np.concatenate(parts)
 
+    def search(start: Float, scale: Float, lower: Float, upper: Float) -> Any:
+        try:
+            return least_squares(residuals, start, x_scale=scale, bounds=(lower, upper), max_nfev=60)
+        except ValueError:
+            return None
+
     best = None
     spread0 = np.sqrt(max(seen.spatial, 1e-4))
     for sigma0 in (np.sqrt(max(typical - 1 / 12, 0.02)), 0.15, 0.3):
@@ -162,15 +216,17 @@ def true_dark(
             upper = np.array([level + 1.5 + abs(rate0) * t.max(), np.inf, np.inf, np.inf])
             if not fit_rate:
                 scale[1], lower[1], upper[1] = 1.0, -1e-12, 1e-12
-            try:
-                found = least_squares(residuals, start, x_scale=scale, bounds=(lower, upper), max_nfev=60)
-            except ValueError:
-                continue
-            if best is None or found.cost < best.cost:
+            found = search(start, scale, lower, upper)
+            if found is not None and (best is None or found.cost < best.cost):
                 best = found
         if best is not None and 2 * best.cost < 3 * len(best.fun):
             break
     assert best is not None
+    electrons = max(best.x[1], 0.0) * float(t.max()) / gain
+    if gain > _STEP * best.x[2] and 0.01 < electrons < _MANY:
+        # Few dark electrons that are steps, not a Gaussian, to noise and rounding as fine as this.
+        single = True
+        best = search(best.x, scale, lower, upper) or best
     free = [0, 1, 2, 3] if fit_rate else [0, 2, 3]
     information = best.jac[:, free].T @ best.jac[:, free]
     excess = max(1.0, 2 * best.cost / max(len(best.fun) - len(free), 1))
