@@ -97,7 +97,7 @@ def test_shipped_bounds_are_known():
     assert set(conftest.shipped("truths/dome.yaml")["bounds"]) <= set(verify.BOUNDS)
 
 
-def test_bounds_of_the_issue_are_shipped():
+def test_bounds_are_shipped():
     """Loosening one is a decision, never an edit in passing."""
     assert conftest.shipped("truths/dome.yaml")["bounds"] == {
         "gain_percent": 1, "read_noise_percent": 3, "dark_current_percent": 2, "saturation_percent": 0.5,
