@@ -221,6 +221,22 @@ def test_results_go_where_they_are_wanted():
         merge_value(frames, exposure, model_of(), out=np.empty(SHAPE))
 
 
+@pytest.mark.parametrize("first", [0, 1, 7, 15])
+def test_results_go_to_any_place_and_nowhere_else(first):
+    """Whole lines of the caches are written at once, what is beside them one by one."""
+    shape = (70, 131)
+    frames, exposure = scene(3, shape)
+    plain = merge(frames, exposure, model_of())
+    room = np.full((2, frames[0].size + 40), -7.0, np.float32)
+    part = slice(first, first + frames[0].size)
+    out = Radiance(room[0, part].reshape(shape), room[1, part].reshape(shape))
+    merge(frames, exposure, model_of(), out=out)
+    for row, image in zip(room, plain, strict=True):
+        np.testing.assert_array_equal(row[part].reshape(shape), image)
+        assert np.all(row[:first] == -7)
+        assert np.all(row[part.stop :] == -7)
+
+
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
