@@ -59,6 +59,8 @@ def calibrate_sensor(
         pixel_pitch_um=pitch,
     )
     workflows.save(out, model, say)
+    for line in workflows.describe_sensor(model):
+        say(line)
 
 
 @calibrate_app.command(

@@ -33,7 +33,7 @@ from rigs.workflows.models import (
 )
 from rigs.workflows.progress import Track, silent
 from rigs.workflows.reconstructing import Result, read_mask, reconstruct, solve_again, write_reconstruction
-from rigs.workflows.sensing import calibrate_sensor, photons_per_s
+from rigs.workflows.sensing import calibrate_sensor, describe_sensor, photons_per_s
 
 __all__ = [
     "Bracketed",
@@ -59,6 +59,7 @@ __all__ = [
     "describe",
     "describe_bracket",
     "describe_merge",
+    "describe_sensor",
     "light_images",
     "list_devices",
     "merge_session",

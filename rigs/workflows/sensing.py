@@ -132,3 +132,31 @@ def _temperatures(stack: Stack) -> Float | None:
     """Temperature of each frame, degrees Celsius, None unless the camera tells them all."""
     values = [record.temperature_c for record in stack.records]
     return None if any(value is None for value in values) else np.array(values, np.float64)
+
+
+def describe_sensor(model: RadiometricModel) -> list[str]:
+    """Lines that say what was measured: the model's own numbers, then those of the data sheet."""
+    k, k_sigma = model.gain_dn_per_e, model.gain_sigma_dn_per_e
+    lines = [
+        f"gain {k:.5g} ± {k_sigma:.2g} DN/e-, "
+        f"read noise {model.read_noise_e:.4g} ± {model.read_noise_sigma_e:.2g} e-, "
+        f"black {model.black_dn:.5g} DN, saturated from {model.saturation_dn:.6g} DN, "
+        f"dark current {model.dark_current_e_s:.3g} ± {model.dark_current_sigma_e_s:.2g} e-/s"
+    ]
+    sheet = model.sheet
+    if sheet is None:
+        return lines
+    parts = [
+        f"saturation capacity {sheet.saturation_e:.5g} e-",
+        f"SNRmax {sheet.snr_max:.4g}",
+        f"dynamic range {sheet.dynamic_range:.4g}",
+    ]
+    if sheet.quantum_efficiency_percent is not None:
+        parts.insert(0, f"quantum efficiency {sheet.quantum_efficiency_percent:.4g} %")
+    if sheet.linearity_error_percent is not None:
+        parts.append(f"linearity error {sheet.linearity_error_percent:.2g} %")
+    if sheet.dsnu_e is not None:
+        parts.append(f"DSNU {sheet.dsnu_e.total:.3g} e-")
+    if sheet.prnu_percent is not None:
+        parts.append(f"PRNU {sheet.prnu_percent.total:.3g} %")
+    return [*lines, "EMVA 1288: " + ", ".join(parts)]

@@ -209,5 +209,6 @@ def floors_of(model: RadiometricModel) -> Floors:
     rows = []
     for table in tables:
         at = np.minimum(np.interp(electrons, table, dn), model.saturation_dn)
-        rows.append(look_up(table, at)[1].astype(np.float64) ** 2 * model.noise_dn2)
+        after = look_up(table, at)[1].astype(np.float64) ** 2 * model.noise_dn2
+        rows.append(after + model.read_noise_e**2)
     return Floors(tables, np.array(rows), np.array([codes[0], electrons[0], *ends]))
