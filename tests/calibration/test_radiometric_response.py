@@ -12,8 +12,15 @@ from hypothesis import strategies as st
 from calibration.provenance import FitError
 from calibration.radiometric import fit_debevec, fit_response, merge
 from calibration.radiometric.response import exposures as stacks
-from calibration.radiometric.response.kernels import count_pairs, gram, quantiles, residuals
-from calibration.radiometric.response.reference import residuals_reference
+from calibration.radiometric.response.kernels import (
+    count_pairs,
+    differences,
+    extents,
+    gram,
+    quantiles,
+    residuals,
+)
+from calibration.radiometric.response.reference import differences_reference, residuals_reference
 
 DATA = Path(os.environ.get("GNOMON_DATA", Path(__file__).parents[3] / "shared" / "data"))
 EXPOSURE = 2.0 ** np.arange(9)
@@ -251,10 +258,18 @@ def test_kernels_against_numpy():
     rng = np.random.default_rng(1)
     a, b = rng.integers(0, 256, (2, 1001, 3), dtype=np.uint8)
     assert np.array_equal(count_pairs(a, b, 256, 3), stacks.count_reference(a, b, 256))
-    rows, weight = rng.standard_normal((50, 7)), rng.random(50)
-    assert gram(rows, weight) == pytest.approx(rows.T @ (weight[:, None] * rows))
+    for count in (50, 3):
+        rows, weight = rng.standard_normal((count, 7)), rng.random(count)
+        assert gram(rows, weight) == pytest.approx(rows.T @ (weight[:, None] * rows))
+    ratio, short, long = 1 + rng.random(30), rng.uniform(0, 49, 30), np.append(rng.uniform(0, 49, 29), 49.0)
+    rows = rng.standard_normal((50, 7))
+    assert differences(rows, ratio, short, long) == pytest.approx(
+        differences_reference(rows, ratio, short, long)
+    )
     table = np.zeros((20, 20), np.int64)
     table[3, 5:16] = 10
+    table[4, 19] = 1
+    assert extents(table[None])[0, 2:6].tolist() == [[0, 0], [5, 16], [19, 20], [0, 0]]
     total, low, middle, high = quantiles(table)
     assert (total[3], low[3], middle[3], high[3]) == (110, 6, 10, 14)
 
@@ -271,12 +286,13 @@ def test_sums_along_equal_signal_have_no_bias_and_are_those_of_numpy():
     counts = count_pairs(*frames, 256, 2)[0]
     exposure, step, width = np.arange(256) / 255, np.full(256, 1 / 255), np.ones(256)
     noise, limits = np.array([1 / full, 0.0, 0.0]), (0, 255, 2.5)
-    sums = residuals(counts[None], exposure, step, width, np.array([2.0]), noise, *limits)[0]
+    told = (counts[None], extents(counts[None]), exposure, step, width, np.array([2.0]), noise)
+    sums = residuals(*told, *limits)[0]
     plain = residuals_reference(counts, exposure, step, width, 2.0, noise, *limits)
     assert sums.sum(axis=0) == pytest.approx(plain.sum(axis=0), rel=1e-9)
     assert np.abs(sums - plain).max() < 1e-6 * np.abs(plain).max()
     # Without a dark end that clips, the darkest samples count too.
-    whole = residuals(counts[None], exposure, step, width, np.array([2.0]), noise, -1, *limits[1:])[0]
+    whole = residuals(*told, -1, *limits[1:])[0]
     plain = residuals_reference(counts, exposure, step, width, 2.0, noise, -1, *limits[1:])
     assert whole.sum(axis=0) == pytest.approx(plain.sum(axis=0), rel=1e-9)
     assert whole[:, 3].sum() > sums[:, 3].sum()

@@ -58,9 +58,37 @@ def count_pairs(a: Any, b: Any, bins: int, threads: int) -> Any:
     return total.reshape(channels, bins, bins)
 
 
+@numba.njit(cache=True)
+def extents(counts: Any) -> Any:
+    """First bin of each row of tables that holds samples, and the one after the last.
+
+    Parameters
+    ----------
+    counts : ndarray (pairs, bins, bins)
+
+    Returns
+    -------
+    ndarray (pairs, bins, 2), int64
+        Zeros where the row is empty.
+    """
+    pairs, bins = counts.shape[0], counts.shape[1]
+    found = np.zeros((pairs, bins, 2), np.int64)
+    for pair in range(pairs):
+        for i in range(bins):
+            low, high = 0, bins
+            while high > 0 and counts[pair, i, high - 1] == 0:
+                high -= 1
+            while low < high and counts[pair, i, low] == 0:
+                low += 1
+            if high > 0:
+                found[pair, i, 0], found[pair, i, 1] = low, high
+    return found
+
+
 @numba.njit(cache=True, parallel=True, error_model="numpy")
 def residuals(
     counts: Any,
+    extent: Any,
     exposure: Any,
     step: Any,
     width: Any,
@@ -76,6 +104,8 @@ def residuals(
     ----------
     counts : ndarray (pairs, bins, bins)
         Samples with bin i in the shorter and j in the longer exposure.
+    extent : ndarray (pairs, bins, 2)
+        Of ``extents(counts)``.
     exposure, step, width : ndarray (bins,)
         Relative exposure of each bin, how much of it the bin spans, its width in DN.
     ratio : ndarray (pairs,)
@@ -108,7 +138,7 @@ def residuals(
     for pair in numba.prange(pairs):
         out, r = sums[pair], ratio[pair]
         for i in range(first + 1, last):
-            for j in range(first + 1, last):
+            for j in range(max(first + 1, extent[pair, i, 0]), min(last, extent[pair, i, 1])):
                 count = counts[pair, i, j]
                 if count == 0:
                     continue
@@ -161,18 +191,56 @@ def _kept(bound: float) -> float:
 @numba.njit(cache=True, fastmath=True)
 def gram(rows: Any, weight: Any) -> Any:
     """``rows.T @ diag(weight) @ rows`` on one thread: too small to wake a library's threads for."""
-    size = rows.shape[1]
+    count, size = rows.shape
     total = np.zeros((size, size))
-    for r in range(rows.shape[0]):
+    # Four rows at a time: the table is read and written a quarter as often.
+    for r in range(0, count - count % 4, 4):
+        a, b, c, d = rows[r], rows[r + 1], rows[r + 2], rows[r + 3]
+        for i in range(size):
+            wa, wb, wc, wd = (
+                weight[r] * a[i],
+                weight[r + 1] * b[i],
+                weight[r + 2] * c[i],
+                weight[r + 3] * d[i],
+            )
+            if wa != 0 or wb != 0 or wc != 0 or wd != 0:
+                line = total[i]
+                for j in range(i, size):
+                    line[j] += wa * a[j] + wb * b[j] + wc * c[j] + wd * d[j]
+    for r in range(count - count % 4, count):
         for i in range(size):
             scaled = weight[r] * rows[r, i]
-            if scaled != 0:
-                for j in range(i, size):
-                    total[i, j] += scaled * rows[r, j]
+            for j in range(i, size):
+                total[i, j] += scaled * rows[r, j]
     for i in range(size):
         for j in range(i):
             total[i, j] = total[j, i]
     return total
+
+
+@numba.njit(cache=True)
+def differences(values: Any, ratio: Any, at_short: Any, at_long: Any) -> Any:
+    """``ratio`` times the rows of ``values`` at ``at_short``, less those at ``at_long``.
+
+    Parameters
+    ----------
+    values : ndarray (codes, size)
+        Between whose rows is interpolated.
+    ratio, at_short, at_long : ndarray (rows,)
+
+    Returns
+    -------
+    ndarray (rows, size)
+    """
+    size, end = values.shape[1], values.shape[0] - 2
+    out = np.empty((len(ratio), size))
+    for r in range(len(ratio)):
+        i, j = min(int(at_short[r]), end), min(int(at_long[r]), end)
+        p, q = at_short[r] - i, at_long[r] - j
+        a, b, c, d = ratio[r] * (1 - p), ratio[r] * p, 1 - q, q
+        for k in range(size):
+            out[r, k] = (a * values[i, k] + b * values[i + 1, k]) - (c * values[j, k] + d * values[j + 1, k])
+    return out
 
 
 @numba.njit(cache=True)

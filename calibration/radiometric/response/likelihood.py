@@ -93,13 +93,14 @@ def fit(joint: Joint, exposures: Exposures, exposure_sigma: float | None = None)
     FitError
         A channel without mid-tones in any two frames.
     """
-    from calibration.radiometric.response.kernels import residuals
+    from calibration.radiometric.response.kernels import differences, extents, residuals
 
     codes, first, last = joint.codes, joint.first, joint.last
     dark = first if codes.clips_dark else -1
     reported = np.log(exposures.exposure_s)
     pairs = np.array(joint.pairs)
     tables = [np.ascontiguousarray(joint.counts[:, c]) for c in range(joint.counts.shape[1])]
+    reaches = [extents(table) for table in tables]
     curve = Curve.over(codes.centre, first, last, codes.clips_dark)
     size, n = curve.roughness.shape[1], len(reported)
     offset = size * len(tables)
@@ -129,13 +130,13 @@ def fit(joint: Joint, exposures: Exposures, exposure_sigma: float | None = None)
             parameters[c] = p
             exposure, jacobian = curve.exposure(p), curve.jacobian(p)
             step = np.gradient(exposure)
-            sums = residuals(table, exposure, step, codes.width, ratio, noise[c], dark, last, REACH)
+            sums = residuals(
+                table, reaches[c], exposure, step, codes.width, ratio, noise[c], dark, last, REACH
+            )
             rows = rows_of(sums, groups, exposure, step, codes.width, ratio, noise[c])
             seen.append(rows)
             slopes.append(jacobian[first + 1 : last] / exposure[last])
-            design = rows.ratio[:, None] * _between(jacobian, rows.at_short) - _between(
-                jacobian, rows.at_long
-            )
+            design = differences(jacobian, rows.ratio, rows.at_short, rows.at_long)
             add_to(matrix, vector, rows.equation, design, pairs, part, offset)
             if turn >= _ROUGH and joint.saturates:
                 ceiling = _ceiling(table, exposure, step, codes.width, jacobian, ratio, noise[c], first, last)
@@ -178,7 +179,9 @@ def fit(joint: Joint, exposures: Exposures, exposure_sigma: float | None = None)
         reach = FAR if clean else REACH
         for _ in range(_NOISE_ROUNDS):
             step = np.gradient(exposure)
-            sums = residuals(table, exposure, step, codes.width, ratio, noise[c], dark, last, reach)
+            sums = residuals(
+                table, reaches[c], exposure, step, codes.width, ratio, noise[c], dark, last, reach
+            )
             seen[c] = rows_of(sums, groups, exposure, step, codes.width, ratio, noise[c])
             noise[c], noise_sigma[c] = noise_of(seen[c], noise[c])
     power_sigma = jitter / steepness
@@ -257,13 +260,6 @@ def _medians(counts: NDArray[np.int64], first: int, last: int) -> tuple[NDArray[
     good[: first + 1] = False
     good[last:] = False
     return np.flatnonzero(good), partner[good], total[good]
-
-
-def _between(values: Float, at: Float) -> Float:
-    """Rows of ``values`` at fractional places."""
-    left = np.minimum(at.astype(np.intp), len(values) - 2)
-    share = (at - left)[:, None]
-    return np.asarray((1 - share) * values[left] + share * values[left + 1])
 
 
 def _ceiling(

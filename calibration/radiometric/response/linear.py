@@ -127,12 +127,13 @@ def refit(fit: Fit, joint: Joint, exposures: Exposures, lines: list[Line]) -> St
     Where two frames cross is where there is no light: without a curve to bend and a power to hold, black is
     known to a fraction of an electron. Extrapolated from the fitted curve it is not.
     """
-    from calibration.radiometric.response.kernels import residuals
+    from calibration.radiometric.response.kernels import extents, residuals
 
     codes, last = joint.codes, joint.last
     dark = joint.first if codes.clips_dark else -1
     reported, pairs = np.log(exposures.exposure_s), np.array(joint.pairs)
     tables = [np.ascontiguousarray(joint.counts[:, c]) for c in range(len(lines))]
+    reaches = [extents(table) for table in tables]
     groups = np.unique(np.floor(fit.curve.position(codes.centre) * ROWS_A_KNOT), return_index=True)[1]
     step = np.gradient(codes.centre)
     slope = np.array([line.slope for line in lines])
@@ -147,7 +148,7 @@ def refit(fit: Fit, joint: Joint, exposures: Exposures, lines: list[Line]) -> St
         for c, table in enumerate(tables):
             signal = codes.centre - black[c]
             three = np.append(noise[c], 0.0)
-            sums = residuals(table, signal, step, codes.width, ratio, three, dark, last, reach)
+            sums = residuals(table, reaches[c], signal, step, codes.width, ratio, three, dark, last, reach)
             rows = rows_of(sums, groups, signal, step, codes.width, ratio, three)
             design = (1 - rows.ratio)[:, None]
             add_to(matrix, vector, rows.equation, design, pairs, slice(c, c + 1), channels)

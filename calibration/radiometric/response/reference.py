@@ -55,5 +55,15 @@ def residuals_reference(
     return np.stack([np.bincount(at, row, len(exposure)) for row in rows], axis=1)
 
 
+def differences_reference(values: Float, ratio: Float, at_short: Float, at_long: Float) -> Float:
+    """As ``kernels.differences``."""
+    rows = []
+    for at in (at_short, at_long):
+        left = np.minimum(at.astype(np.intp), len(values) - 2)
+        share = (at - left)[:, None]
+        rows.append((1 - share) * values[left] + share * values[left + 1])
+    return np.asarray(ratio[:, None] * rows[0] - rows[1])
+
+
 def _bin(exposure: Float, value: Float, last: int) -> NDArray[np.intp]:
     return np.clip(np.searchsorted(exposure, value, side="right") - 1, 0, last - 1)

@@ -125,7 +125,7 @@ def add_to(
     exposures[every, pairs[rows.pair, 1]] = rows.signal
     exposures[every, pairs[rows.pair, 0]] = -rows.signal
     both = np.concatenate([design, exposures], axis=1)
-    square, pull = gram(both, rows.information), rows.gradient @ both
+    square, pull = gram(both, rows.information), np.einsum("i,ij->j", rows.gradient, both)
     size, tail = design.shape[1], slice(offset, None)
     matrix[part, part] += square[:size, :size]
     matrix[part, tail] += square[:size, size:]
