@@ -95,6 +95,8 @@ class RadiometricModel(Model):
     linearity_error_percent : float or None
         Mean absolute relative deviation from the line through 5..95 % of saturation (EMVA 1288 Release 4.0,
         6.7).
+    dsnu_e : float or None
+        Spatial standard deviation of the dark, of models older than ``sheet``, which holds it now.
     prnu_percent : float or None
         Scatter of the good pixels of a flat that ``fit_flat`` measured about its smooth part, temporal noise
         removed; that of the sensor's own calibration is in ``sheet``.
@@ -135,6 +137,7 @@ class RadiometricModel(Model):
     sheet: SensorSheet | None = None
     photon_transfer: Array | None = None
     linearity_error_percent: float | None = None
+    dsnu_e: float | None = None
     prnu_percent: float | None = None
     quality: Quality | None = None
     provenance: Provenance = Provenance()

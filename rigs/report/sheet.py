@@ -45,6 +45,7 @@ def sensor_section(model: RadiometricModel | None) -> Section:
         ]
     if model.sheet is None:
         for name, value, unit in (
+            ("DSNU", model.dsnu_e, "e⁻"),
             ("PRNU", model.prnu_percent, "%"),
             ("Linearity error", model.linearity_error_percent, "%"),
         ):
