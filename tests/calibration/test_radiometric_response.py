@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from calibration.provenance import FitError
 from calibration.radiometric import fit_debevec, fit_response, merge
 from calibration.radiometric.response import exposures as stacks
+from calibration.radiometric.response.fit import _departures
 from calibration.radiometric.response.kernels import (
     count_pairs,
     differences,
@@ -368,6 +369,42 @@ def test_wrong_exposure_is_named():
     told[3] *= 4
     with pytest.raises(FitError, match="frame 3 fits an exposure of"):
         fit_response(frames, told)
+
+
+@pytest.mark.parametrize("curve", [np.abs, power])
+@pytest.mark.parametrize(("frame", "factor"), [(0, 2.0), (1, 2.0), (1, 1.3), (4, 0.5)])
+def test_one_wrong_exposure_of_five_is_named(curve, frame, factor):
+    """The fit takes the power that meets the reports best; a wrong one must not put the blame on another."""
+    real = 4.0 ** np.arange(5)
+    _, frames = stack(curve, bits=12, shape=(120, 160), exposure=real, black=64.0)
+    told = real.copy()
+    told[frame] /= factor
+    with pytest.raises(FitError, match=f"frame {frame} fits an exposure of"):
+        fit_response(frames, told, pixel_format="Mono12")
+    warnings = fit_response(frames, real, pixel_format="Mono12").quality.warnings
+    assert not any("fits an exposure" in warning for warning in warnings)
+
+
+def test_black_clipped_above_zero_leaves_an_increasing_curve():
+    _, frames = stack(power, bits=12, shape=(120, 160), exposure=4.0 ** np.arange(5), black=64.0)
+    frames = [np.maximum(frame, 64) for frame in frames]
+    model = fit_response(frames, 4.0 ** np.arange(5), pixel_format="Mono12")
+    assert np.all(np.diff(model.response[:, 0]) > 0)
+
+
+def test_doubtful_where_an_exposure_is_off_but_not_surely_wrong():
+    _, frames = stack(power, exposure=np.array([1.0, 2.0, 4.0, 8.0]))
+    model = fit_response(frames, np.array([1.0, 2.0, 3.0, 8.0]))
+    assert any("frame 2 fits an exposure of" in warning for warning in model.quality.warnings)
+    assert model.quality.verdict == "doubtful"
+
+
+def test_scattered_exposures_are_not_taken_for_a_wrong_one():
+    """Independent errors of 5 % are as large as they come: of 400 stacks of five some two at most."""
+    rng = np.random.default_rng(5)
+    reported = np.log(2.0) * np.arange(5)
+    named = [_departures(0.05 * rng.standard_normal(5), reported)[1] for _ in range(400)]
+    assert named.count(None) >= 396
 
 
 def test_blind_frame_is_named():

@@ -294,9 +294,9 @@ def _trimmed(
     return Joint(pairs, table, codes, first, last, saturation, bool(saturates))
 
 
-def blind_frames(joint: Joint, exposures: Exposures) -> list[str]:
-    """One sentence for each frame that is black or saturated nearly everywhere."""
-    notes = []
+def blind_frames(joint: Joint, exposures: Exposures) -> dict[int, str]:
+    """Frames that are black or saturated nearly everywhere, by place in order, and one sentence for each."""
+    notes = {}
     for index in range(len(exposures.order)):
         for number, pair in enumerate(joint.pairs):
             if index not in pair:
@@ -305,7 +305,7 @@ def blind_frames(joint: Joint, exposures: Exposures) -> list[str]:
             share = seen[joint.first + 1 : joint.last].sum() / seen.sum()
             if share < 1e-3:
                 bright = seen[joint.last :].sum() > seen[: joint.first + 1].sum()
-                notes.append(
+                notes[index] = (
                     f"frame {exposures.order[index]} ({exposures.exposure_s[index]:g} s) is "
                     f"{'saturated' if bright else 'black'} and adds nothing"
                 )

@@ -1,6 +1,6 @@
 """Camera response by maximum likelihood, as a radiometric model."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -26,6 +26,10 @@ _ROUNDED = 0.01  # DN of the black level that rounding leaves where no noise dit
 _UNSEEN = 0.03  # of the range: a stretch of codes that a warning is worth
 _OUTLIERS = 0.02
 _OFF, _WRONG = 0.15, 0.69  # logarithm of fitted over reported exposure
+# One that stands off the others: logarithm, and sigma of their scatter, of which so much is expected. Three
+# exposures are met by some scale and power but for one number.
+_ALONE, _STANDS_OFF, _COMMON = 0.18, 4.0, 0.02
+_FEWEST = 3
 
 
 def fit_response(
@@ -73,7 +77,8 @@ def fit_response(
     ------
     FitError
         Fewer than 3 different exposures; a frame of another size or depth, or of floats; exposures missing
-        or not positive; every sample black or saturated; a frame whose exposure is off by a factor of two.
+        or not positive; every sample black or saturated; a frame whose exposure is off by a factor of two,
+        or, of four and more, by 20 % where the others agree.
 
     Notes
     -----
@@ -94,7 +99,9 @@ def fit_response(
     straight = refit(fit, joint, exposures, lines) if all(line.straight for line in lines) else None
     if straight is not None:
         fit = fit._replace(shift=straight.shift, shift_sigma=straight.shift_sigma)
-    warnings = blind_frames(joint, exposures) + _exposure_notes(fit, exposures)
+    blind = blind_frames(joint, exposures)
+    odd = _exposure_notes(fit, exposures, blind)
+    warnings = [*blind.values(), *odd]
     share = fit.outliers / max(fit.samples + fit.outliers, 1)
     if share > _OUTLIERS:
         warnings.append(
@@ -126,7 +133,7 @@ def fit_response(
             unit="DN",
             observations=int(fit.samples),
             rejected=int(fit.outliers),
-            verdict="good" if sure and share <= _OUTLIERS else "doubtful",
+            verdict="good" if sure and not odd and share <= _OUTLIERS else "doubtful",
             warnings=tuple(warnings),
         ),
         provenance=provenance,
@@ -202,9 +209,9 @@ def _curved(fit: Fit, joint: Joint, exposures: Exposures) -> tuple[dict[str, Any
     read, after = _floors(fit, electrons.per_exposure)
     if joint.codes.clips_dark and read > 0:
         clipped = int(np.rint(joint.codes.centre[joint.first]))
-        response[clipped] = np.minimum(
-            response[clipped], _below(0.5 * (response[clipped] + response[clipped + 1]), read)
-        )
+        held = _below(0.5 * (response[clipped] + response[clipped + 1]), read)
+        # With what lies below, where black is clipped at a number above zero.
+        response[: clipped + 1] -= np.maximum(response[clipped] - held, 0)
     fields = {
         "response": response,
         "response_sigma": np.stack(sigmas, axis=1),
@@ -317,17 +324,45 @@ def _evidence(fit: Fit, exposures: Exposures) -> Float:
     return table
 
 
-def _exposure_notes(fit: Fit, exposures: Exposures) -> list[str]:
+def _exposure_notes(fit: Fit, exposures: Exposures, blind: Container[int]) -> list[str]:
     """Warnings of exposures that do not fit the frames; FitError where one is plainly wrong."""
     notes = []
-    off = fit.shift - np.median(fit.shift)
+    # Of a frame that shows nothing the exposure is not known.
+    shown = np.array([index for index in range(len(fit.shift)) if index not in blind], np.intp)
+    off, alone = _departures(fit.shift[shown], np.log(exposures.exposure_s[shown]))
     worst = int(np.argmax(np.abs(off)))
-    for index in np.argsort(exposures.order):
-        told = exposures.exposure_s[index]
-        fitted = told * np.exp(off[index])
-        text = f"frame {exposures.order[index]} fits an exposure of {fitted:.3g} s, not {told:.3g} s"
-        if index == worst and abs(off[index]) > _WRONG:
+    for place in np.argsort(exposures.order[shown]):
+        told = exposures.exposure_s[shown[place]]
+        fitted, frame = told * np.exp(off[place]), exposures.order[shown[place]]
+        text = f"frame {frame} fits an exposure of {fitted:.3g} s, not {told:.3g} s"
+        if (place == worst and abs(off[place]) > _WRONG) or place == alone:
             raise FitError(f"response: {text}: correct it, or leave the frame out")
-        if abs(off[index]) > _OFF:
+        if abs(off[place]) > _OFF:
             notes.append(text)
     return notes
+
+
+def _departures(shift: Float, reported: Float) -> tuple[Float, int | None]:
+    """How far each exposure is off, in logarithm, and which one alone is wrong, if one surely is.
+
+    The frames tell the exposures up to a scale and a power; the fit takes those that meet the reports best,
+    and one wrong report draws both away from the right ones. Each is therefore held against the line of the
+    others: the wrong one stands off, and without it they agree.
+    """
+    n = len(shift)
+    if n > _FEWEST:
+        found = []
+        for k in range(n):
+            rest = np.arange(n) != k
+            mean, slant = reported[rest].mean(), reported[rest] - reported[rest].mean()
+            square = max(float(slant @ slant), 1e-12)
+            power = float(slant @ shift[rest]) / square
+            off = shift - shift[rest].mean() - power * (reported - mean)
+            scatter = (float(off[rest] @ off[rest]) + _COMMON**2) / (n - _FEWEST + 1)
+            own = scatter * (1 + 1 / (n - 1) + (reported[k] - mean) ** 2 / square)
+            found.append((abs(off[k]) / np.sqrt(own), k, off))
+        sigmas, k, off = max(found, key=lambda one: one[0])
+        if sigmas > _STANDS_OFF and abs(off[k]) > _ALONE:
+            # The scatter of a few says little.
+            return off, k if sigmas > _STANDS_OFF * (1 + 4 / (n - _FEWEST) ** 2) else None
+    return shift - np.median(shift), None
