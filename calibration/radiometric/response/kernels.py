@@ -85,7 +85,8 @@ def extents(counts: Any) -> Any:
     return found
 
 
-@numba.njit(cache=True, parallel=True, error_model="numpy")
+# On one thread: waking others between calls of linear algebra, whose threads wait busily, costs more.
+@numba.njit(cache=True, error_model="numpy")
 def residuals(
     counts: Any,
     extent: Any,
@@ -135,7 +136,7 @@ def residuals(
         floor[k] = noise[1] + step[k] ** 2 * (noise[2] / width[k] ** 2 + 1 / 12)
     kept_at_reach = _kept(reach)
     sums = np.zeros((pairs, bins, 8))
-    for pair in numba.prange(pairs):
+    for pair in range(pairs):
         out, r = sums[pair], ratio[pair]
         for i in range(first + 1, last):
             for j in range(max(first + 1, extent[pair, i, 0]), min(last, extent[pair, i, 1])):
