@@ -56,6 +56,9 @@ class MergeRecord(Model):
         Exposures as told, as the data have them, as the merge used them.
     sigma, systematic : tuple of float
         Relative one-sigma of ``found_s``, and what dim and bright samples disagree by; NaN: not found.
+    exposure_scale_sigma : float
+        Relative one-sigma of the scale common to all ``found_s``, from the scatter of the told times that
+        hold it; NaN: not known. Not part of the picture's sigma.
     refined : bool
         Whether ``used_s`` are those found.
     reference : int
@@ -90,6 +93,7 @@ class MergeRecord(Model):
     used_s: tuple[float, ...]
     sigma: tuple[float, ...]
     systematic: tuple[float, ...]
+    exposure_scale_sigma: float = float("nan")
     refined: bool
     reference: int
     chi2: float
@@ -120,13 +124,16 @@ def describe_merge(record: MergeRecord) -> str:
     if count == 1:
         parts = [f"one frame of {record.used_s[0]:.4g} s"]
     else:
-        parts = [f"{count} frames of {min(record.used_s):.4g} to {max(record.used_s):.4g} s"]
+        shortest, longest = f"{min(record.used_s):.4g}", f"{max(record.used_s):.4g}"
+        parts = [f"{count} frames of {shortest}{'' if shortest == longest else f' to {longest}'} s"]
         off = [100 * (f / t - 1) for f, t, s in zip(record.found_s, record.told_s, record.sigma, strict=True)
                if np.isfinite(s)]  # fmt: skip
-        if off:
+        if not record.refined and len(set(record.told_s)) == 1:
+            pass  # What they differ by is the light, not the time.
+        elif off:
             most = max(off, key=abs)
             what = "refined, by up to" if record.refined else "as told, the pictures say"
-            parts.append(f"exposures {what} {most:+.2g} %")
+            parts.append(f"exposures {what} {most:+.{2 if abs(most) < 10 else 3}g} %")
         else:
             parts.append("exposures as told, no overlap to check them by")
         if np.isfinite(record.chi2):

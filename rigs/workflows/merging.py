@@ -19,6 +19,7 @@ from rigs.workflows.encoding import doubts_of
 from rigs.workflows.evidence import refuse_nonlinear
 from rigs.workflows.frames import provenance_of, sensor_for, stack_of
 from rigs.workflows.merge_record import MergeRecord, Patch, scale_of
+from rigs.workflows.merge_times import gross, name_exposures
 from rigs.workflows.progress import Track, silent
 
 ExposureChoice = Literal["auto", "refined", "told"]
@@ -26,8 +27,8 @@ ExposureChoice = Literal["auto", "refined", "told"]
 # Frames of one stack are kept in memory up to this size, and read again and again beyond it.
 _MOST_BYTES = 1 << 30
 _MOST_FRAMES = 64  # of which the merge can leave out single samples: it keeps a bit for each
-_ODD = 0.25  # a told exposure this far off, relatively, is no jitter
 _BLACK_SIGMAS = 5.0
+_CHOOSE = "leave the frame out, correct its time, or choose --exposures refined or told"
 # Outside, the claimed sigma is off by more than a tenth.
 _CHI2 = (0.8, 1.25)
 # A response curve is good to percents, a linear sensor to parts of one.
@@ -76,8 +77,9 @@ def merge_session(
         Recorded.
     exposures : 'auto', 'refined' or 'told'
         'auto': those found in the data where a frame deviates from what was told by more than four sigma,
-        systematics included, none by more than 25 %, and the camera is linear; a response curve was fitted
-        with the told ones.
+        systematics included, and the camera is linear; a response curve was fitted with the told ones. A
+        frame that is off by more than 25 % is followed where the black level is known, most frames agree, and
+        the found times explain what the frames differ by.
     margin_px : int
         Samples so near a saturated one of the same frame are left out.
     motion : bool
@@ -96,8 +98,8 @@ def merge_session(
     ------
     FitError
         No frame but darks, frames of different gains, too many of one view, a picture that is saturated or
-        black all over, a told exposure that cannot be, a patch that cannot be measured. The message names the
-        frame. Pictures before the faulty one have been written, each whole.
+        black all over, a told exposure that cannot be and is not explained, a patch that cannot be
+        measured. The message names the frame. Pictures before the faulty one have been written, each whole.
     """
     stack = _bright(session, stack_of(session, camera))
     model = sensor_for(session, stack, sensor)
@@ -150,7 +152,9 @@ class _Label:
 
 
 def _bright(session: Session, stack: Stack) -> Stack:
-    kinds = tuple({kind for r in stack.records for kind in r.shot.kinds} - {"dark"})
+    every = {kind for r in stack.records for kind in r.shot.kinds} - {"dark"}
+    # Ambient light is there to be taken off the others, and a picture where there are no others.
+    kinds = tuple(sorted(every - {"ambient"} or every))
     if not kinds:
         raise FitError(f"{session.path}: has dark frames only: nothing to merge")
     stack = stack.select(kind=kinds)
@@ -225,20 +229,33 @@ def _merged(
             keep = stacks.one_half(sample, 1)
     if model.quality is not None:
         warnings += model.quality.warnings
-    odd = _check_exposures(label, found, warnings)
     linear = model.response is None and model.counts_electrons
-    refined = exposures == "refined" or (exposures == "auto" and linear and not odd and found.significant)
+    # With the black level known, times are what is left to explain frames that most others contradict.
+    known = linear and (measured or len(darks) > 0)
+    odd = gross(label, found)
+    refined = exposures == "refined" or (
+        exposures == "auto"
+        and linear
+        and found.significant
+        and (not odd or (known and bool(found.off.any())))
+    )
+    if odd and known and exposures == "auto" and not refined:
+        raise FitError(f"{odd}; no majority says which is right: {_CHOOSE}")
     used = found.found_s if refined else told
+    # Who insists on times that are off does not mean that the scene moved.
+    judged = found.found_s if known and found.off.any() else used
+    name_exposures(label, found, odd, warnings, exposures=exposures, refined=refined, known=known)
     residuals = stacks.residuals_of(sample, used, keep, cfa=cfa)
     masks: tuple[NDArray[np.bool_] | None, ...] = (None,) * count
     moved, reference = np.zeros(count), stacks.reference_of(sample, used)
     moved_count: NDArray[np.float32] | None = None
     if motion and count > 1:
-        scatter = np.sqrt(np.nan_to_num(residuals.robust_by_frame, nan=1.0))
+        agreeing = residuals if judged is used else stacks.residuals_of(sample, judged, keep, cfa=cfa)
+        scatter = np.sqrt(np.nan_to_num(agreeing.robust_by_frame, nan=1.0))
         tolerance = _TOLERANCE["linear" if linear else "curve"]
         result = stacks.find_motion(
             frames,
-            used,
+            judged,
             model,
             margin=margin_px,
             noise_scale=scatter,
@@ -255,6 +272,10 @@ def _merged(
             )
             used = found.found_s if refined else told
             residuals = stacks.residuals_of(sample, used, keep, cfa=cfa)
+    if odd and refined and exposures == "auto" and residuals.robust > _CHI2[1]:
+        raise FitError(
+            f"{odd}, which does not explain the frames (reduced chi^2 {residuals.robust:.3g}): {_CHOOSE}"
+        )
     bend = None
     if count > 1:
         still_told = sample if keep is None else sample._replace(
@@ -276,7 +297,8 @@ def _merged(
         and not _CHI2[0] <= residuals.total <= _CHI2[1]
     ):
         worst = "".join(f", {name} {value:.3g}" for name, value in residuals.by_colour.items())
-        if bend is not None and bend.chi2 < 0.9 * residuals.total:
+        by_times = residuals if refined else stacks.residuals_of(sample, found.found_s, keep, cfa=cfa)
+        if bend is not None and bend.chi2 < 0.9 * residuals.total and by_times.total > _CHI2[1]:
             warnings.append(
                 f"under the told exposures, a response that bends by {bend.full_scale_percent:.2g} % at full "
                 f"scale and a black level off by {bend.black_dn:.2g} DN bring the chi^2 to {bend.chi2:.2f}"
@@ -314,6 +336,7 @@ def _merged(
         used_s=tuple(used.tolist()),
         sigma=tuple(found.sigma.tolist()),
         systematic=tuple(found.systematic.tolist()),
+        exposure_scale_sigma=found.scale_sigma,
         refined=refined,
         reference=reference,
         chi2=residuals.total,
@@ -392,25 +415,6 @@ def _check_light(
             warnings.append(f"{label.say(i)}: saturated, or next to it, all over; it adds nothing")
         elif i in dark:
             warnings.append(f"{label.say(i)}: black all over; it adds next to nothing")
-
-
-def _check_exposures(label: _Label, found: stacks.Exposures, warnings: list[str]) -> bool:
-    """Whether the pictures contradict the told times grossly: then neither is to be trusted."""
-    off = np.abs(np.log(found.found_s / found.told_s))
-    if not np.nanmax(off) > np.log1p(_ODD):
-        return False
-    # Seen from the median of the others, not from a mean that the odd one has moved.
-    ratio = found.found_s / found.told_s
-    ratio /= np.median(ratio[np.isfinite(found.sigma)])
-    worst = int(np.argmax(np.where(np.isfinite(found.sigma), np.abs(np.log(ratio)), 0)))
-    says = f"{label.say(worst)}: exposed {ratio[worst]:.3g} times as long as told, by the pictures"
-    if len(set(found.told_s.tolist())) == 1:
-        raise FitError(f"{says}; all frames have the same exposure: is it missing in the manifest?")
-    warnings.append(
-        f"{says}: wrong time, another lamp level, a black level that is not known, or a response that is not "
-        "linear"
-    )
-    return True
 
 
 def _write(

@@ -70,6 +70,7 @@ def test_jittered_exposures_are_found_to_their_sigma():
         found = find_exposures(sample_stack(shoot(model, scene(), true, rng), model), TOLD)
         assert found.significant
         assert np.all(found.sigma < 1e-3)
+        assert not found.off.any()
         assert np.mean(np.log(found.found_s / TOLD)) == pytest.approx(0, abs=1e-9)
         pulls.append(np.log(found.found_s / true) / found.sigma)
     pulls = np.array(pulls)
@@ -77,6 +78,31 @@ def test_jittered_exposures_are_found_to_their_sigma():
     draws = pulls.size * 5 / 6
     assert pulls.std() == pytest.approx(1, abs=4 / np.sqrt(2 * draws))
     assert np.abs(pulls.mean(axis=0)).max() < 4.5 / np.sqrt(runs)
+
+
+@pytest.mark.parametrize(("factors", "jitter"), [({2: 1.12}, 0.0), ({1: 2.0}, 0.003), ({0: 1.05, 4: 0.5}, 0)])
+def test_frames_that_are_off_do_not_hold_the_scale(factors, jitter):
+    model, rng, runs = sensor(), np.random.default_rng(27), 15
+    wrong = np.array([factors.get(k, 1.0) for k in range(len(TOLD))])
+    right = wrong == 1
+    pulls, scales, claimed = [], [], []
+    for _ in range(runs):
+        true = TOLD * wrong * np.exp(rng.normal(0, jitter, len(TOLD)))
+        found = find_exposures(sample_stack(shoot(model, scene(), true, rng), model), TOLD)
+        assert found.off.tolist() == (~right).tolist()
+        # The scale apart, which the jitter of the others moves.
+        off = np.log(found.found_s / true)
+        scale = -np.mean(np.log(true / TOLD)[right])
+        pulls.append((off - scale) / found.sigma)
+        scales.append(scale if jitter else off[right].mean())
+        claimed.append(found.scale_sigma)
+    draws = runs * (len(TOLD) - 1)
+    assert np.std(pulls) == pytest.approx(1, abs=4.5 / np.sqrt(2 * draws))
+    assert np.all(np.abs(scales) < 5 * np.mean(claimed))
+    if jitter:
+        assert np.sqrt(np.mean(np.square(claimed))) == pytest.approx(
+            jitter / np.sqrt(right.sum()), abs=4 * jitter / np.sqrt(2 * runs * right.sum() * 4)
+        )
 
 
 def test_told_exposures_that_are_right_are_not_called_wrong():

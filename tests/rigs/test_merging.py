@@ -225,11 +225,47 @@ def test_frames_that_add_nothing_are_named(tmp_path):
     assert record.used_s[3] == 1.0
 
 
-def test_gross_contradiction_of_a_told_time_is_said_and_not_followed(tmp_path):
-    session = stack(tmp_path, TOLD * np.array([1, 2.5, 1]))
-    _, record = merged(session, tmp_path / "out", sensor=sensor())
-    assert not record.refined
-    assert any("p1.tif" in w and "exposed 2.5 times as long" in w for w in record.quality.warnings)
+def test_a_frame_of_grossly_wrong_time_is_named_and_the_others_hold_the_scale(tmp_path):
+    session = stack(tmp_path, TOLD * np.array([1, 2.0, 1]))
+    path, record = merged(session, tmp_path / "out", sensor=sensor())
+    assert record.refined
+    assert record.chi2 == pytest.approx(1, abs=0.06)
+    (warning,) = record.quality.warnings
+    assert "p1.tif" in warning
+    ratio = float(warning.split("exposed ")[1].split()[0])
+    assert ratio == pytest.approx(2, abs=2 * 5 * record.sigma[1] + 1e-3)
+    channels = files.read_exr(path)
+    # Scale as sure as the two told times that hold it; they are right but for the noise.
+    assert np.nanmedian(channels["Y"] / light()) == pytest.approx(1, abs=2e-3)
+    assert channels["motion"].max() == 0
+    # Who insists is told which frame, and that nothing moved.
+    _, told = merged(session, tmp_path / "told", sensor=sensor(), exposures="told")
+    assert told.used_s == tuple(TOLD)
+    assert "p1.tif" in told.quality.warnings[0]
+    assert "told time is used" in told.quality.warnings[0]
+    assert not any("moved" in w or "bends" in w for w in told.quality.warnings)
+
+
+def test_frames_of_which_no_majority_agrees_are_refused(tmp_path):
+    rng = np.random.default_rng(1)
+    times = 0.001 * 2.0 ** np.arange(4)
+    rows = [(shoot(light(), f * t, rng), "object", t) for f, t in zip((1, 1.9, 1.3, 0.7), times, strict=True)]
+    session = session_of(tmp_path, rows)
+    with pytest.raises(FitError, match=r"p\d.tif.*--exposures refined or told"):
+        merged(session, tmp_path / "out", sensor=sensor())
+    assert not (tmp_path / "out").exists()
+    _, record = merged(session, tmp_path / "refined", sensor=sensor(), exposures="refined")
+    assert record.chi2 == pytest.approx(1, abs=0.06)
+
+
+def test_frames_of_one_exposure_and_ambient_light_are_merged_quietly(tmp_path):
+    rng = np.random.default_rng(1)
+    rows = [(shoot(light(), 0.004, rng), "object", 0.004) for _ in range(2)]
+    rows.append((shoot(0.1 * light(), 0.004, rng), "ambient", 0.004))
+    _, record = merged(session_of(tmp_path, rows), tmp_path / "out", sensor=sensor())
+    line = workflows.describe_merge(record)
+    assert line.startswith("2 frames of 0.004 s;")
+    assert "pictures say" not in line
 
 
 def test_two_gains_are_refused(tmp_path):

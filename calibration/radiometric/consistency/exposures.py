@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import t as student
 
 from calibration.radiometric.consistency.sampling import Sample
 
@@ -16,6 +17,9 @@ _FULLY, _NEVER = 4.0, 8.0
 # A frame with fewer clear samples in common with the others is not judged.
 _FEWEST = 50
 _SIGNIFICANT = 4.0
+# Chance that a frame is called off: four sigma, of Student's t where few frames say how far times scatter. Of
+# three frames the two that agree can say it only roughly.
+_CHANCE, _CHANCE_OF_THREE = 6.3e-5, 0.006
 
 
 class Exposures(NamedTuple):
@@ -25,20 +29,28 @@ class Exposures(NamedTuple):
     ----------
     told_s : ndarray, s
     found_s : ndarray, s
-        On the scale of the told times: the mean of log(found / told) over the frames that overlap is 0. The
-        told time where a frame overlaps with no other.
+        On the scale of the told times: the mean of log(found / told) is 0 over the frames that overlap and
+        are not ``off``. The told time where a frame overlaps with no other.
     sigma : ndarray
         Relative one-sigma of ``found_s`` from the noise; NaN where nothing could be found.
     systematic : ndarray
         Relative: half of what dim and bright pixels, which say equally much, disagree by beyond their noise.
         Not zero where the response is not quite linear, the black level off, or stray light differs between
         the frames.
+    off : ndarray of bool
+        Frames, fewer than half, whose told time contradicts the others far beyond the scatter of those. They
+        have no say in the common scale.
+    scale_sigma : float
+        Relative one-sigma of the common scale, from the scatter of the told times that hold it; NaN where
+        fewer than two do. Not in ``sigma``.
     """
 
     told_s: Vector
     found_s: Vector
     sigma: Vector
     systematic: Vector
+    off: NDArray[np.bool_]
+    scale_sigma: float
 
     @property
     def deviation(self) -> Vector:
@@ -56,7 +68,8 @@ def find_exposures(sample: Sample, exposure_s: ArrayLike) -> Exposures:
     """Exposure ratios of all frames from the data, jointly.
 
     Every clear sample is a measurement of (radiance of its pixel) x (time of its frame). The radiances are
-    eliminated pixel by pixel, so that what remains are n log times, known but for their mean. The variances
+    eliminated pixel by pixel, so that what remains are n log times, known but for their mean, which is that
+    of the told times; a minority of frames that the others contradict has no say in it. The variances
     are the model's, at the joint estimate and not at each noisy sample, so that no ratio leans to the dark
     side; samples beyond four sigma lose weight, to none at eight.
 
@@ -92,13 +105,14 @@ def find_exposures(sample: Sample, exposure_s: ArrayLike) -> Exposures:
     log_time = np.log(told) + _start(flat, told)
     agreeing = _agreeing(flat, np.exp(log_time))
     everything = np.ones(flat.electrons.shape[1], bool)
-    found, sigma = _solve(flat, log_time, np.log(told), agreeing, everything)
+    nobody = np.zeros(count, bool)
+    found, sigma = _solve(flat, log_time, np.log(told), agreeing, everything, nobody)
     if not np.isfinite(sigma).any():
-        return Exposures(told, told.copy(), sigma, np.full(count, np.nan))
+        return Exposures(told, told.copy(), sigma, np.full(count, np.nan), nobody, np.nan)
     found[~np.isfinite(sigma)] = np.log(told[~np.isfinite(sigma)])
     rate, split = _half_way(flat, np.exp(found))
     dim, bright = (
-        _solve(flat, found, np.log(told), agreeing, part) for part in (rate < split, rate >= split)
+        _solve(flat, found, np.log(told), agreeing, part, nobody) for part in (rate < split, rate >= split)
     )
     apart, noise = dim[0] - bright[0], np.hypot(dim[1], bright[1])
     both = np.isfinite(noise)
@@ -109,7 +123,35 @@ def find_exposures(sample: Sample, exposure_s: ArrayLike) -> Exposures:
     # A frame that only one half sees cannot be compared; it is as bad as the worst that can.
     systematic[~both] = systematic[both].max() if both.any() else np.nan
     systematic[~np.isfinite(sigma)] = np.nan
-    return Exposures(told, np.exp(found), sigma, systematic)
+    off = _off(found - np.log(told), np.hypot(sigma, systematic))
+    if off.any():
+        found, sigma = _solve(flat, found, np.log(told), agreeing, everything, off)
+        found[~np.isfinite(sigma)] = np.log(told[~np.isfinite(sigma)])
+    holding = (found - np.log(told))[np.isfinite(sigma) & ~off]
+    scale_sigma = float(holding.std(ddof=1) / np.sqrt(len(holding))) if len(holding) > 1 else np.nan
+    return Exposures(told, np.exp(found), sigma, systematic, off, scale_sigma)
+
+
+def _off(deviation: Vector, sigma: Vector) -> NDArray[np.bool_]:
+    """Frames, a minority, that lie far beyond the scatter of all the others: the most that do."""
+    off = np.zeros(len(deviation), bool)
+    known = np.flatnonzero(np.isfinite(sigma))
+    if len(known) < 3:
+        return off
+    values, noise = deviation[known], sigma[known]
+    order = np.argsort(np.abs(values - np.median(values)), kind="stable")
+    for fewest in range(len(known) // 2 + 1, len(known)):
+        rest, others = order[:fewest], order[fewest:]
+        # No smaller than the noise: two may agree by luck.
+        scatter = max(float(values[rest].var(ddof=1)), float(np.mean(noise[rest] ** 2)))
+        limit = student.isf((_CHANCE if fewest > 2 else _CHANCE_OF_THREE) / 2, fewest - 1)
+        distance = np.abs(values[others] - values[rest].mean())
+        if np.all(distance > limit * np.sqrt(scatter * (1 + 1 / fewest))) and np.all(
+            distance > _SIGNIFICANT * noise[others]
+        ):
+            off[known[others]] = True
+            break
+    return off
 
 
 def _half_way(sample: Sample, time: Vector) -> tuple[NDArray[np.float32], float]:
@@ -165,9 +207,17 @@ def _rates(
 
 
 def _solve(
-    sample: Sample, log_time: Vector, log_told: Vector, robust: NDArray[np.float32], part: NDArray[np.bool_]
+    sample: Sample,
+    log_time: Vector,
+    log_told: Vector,
+    robust: NDArray[np.float32],
+    part: NDArray[np.bool_],
+    aside: NDArray[np.bool_],
 ) -> tuple[Vector, Vector]:
-    """Log times and their sigma, from the pixels of ``part``; ``robust`` are the samples' first weights."""
+    """Log times and their sigma, from the pixels of ``part``; ``robust`` are the samples' first weights.
+
+    All frames but those ``aside`` hold the common scale.
+    """
     if not part.all():
         floor = sample.floor if sample.floor.shape[1] == 1 else sample.floor[:, part]
         sample = sample._replace(electrons=sample.electrons[:, part], floor=floor)
@@ -201,9 +251,12 @@ def _solve(
         for group in _connected(matrix, enough):
             inverse = _without_scale(matrix[np.ix_(group, group)])
             step[group] = inverse @ gradient[group]
-            sigma[group] = np.sqrt(np.maximum(np.diag(inverse), 0))
+            holds = ~aside[group] if not aside[group].all() else np.ones(len(group), bool)
+            # Covariance on the scale of those that hold it, in place of the mean of all.
+            centre = np.eye(len(group)) - holds / holds.sum()
+            sigma[group] = np.sqrt(np.maximum(np.diag(centre @ inverse @ centre.T), 0))
             moved = found[group] + step[group]
-            step[group] -= np.mean(moved - log_told[group])
+            step[group] -= np.mean((moved - log_told[group])[holds])
         used = weight > 0
         for i in range(count):
             if used[i].sum() >= _FEWEST:
