@@ -153,8 +153,10 @@ class _Label:
 
 def _bright(session: Session, stack: Stack) -> Stack:
     every = {kind for r in stack.records for kind in r.shot.kinds} - {"dark"}
-    # Ambient light is there to be taken off the others, and a picture where there are no others.
-    kinds = tuple(sorted(every - {"ambient"} or every))
+    if not any(stack.lights):
+        # Without lights' names nothing would keep the ambient light apart from the pictures.
+        every = every - {"ambient"} or every
+    kinds = tuple(sorted(every))
     if not kinds:
         raise FitError(f"{session.path}: has dark frames only: nothing to merge")
     stack = stack.select(kind=kinds)
@@ -232,7 +234,8 @@ def _merged(
     linear = model.response is None and model.counts_electrons
     # With the black level known, times are what is left to explain frames that most others contradict.
     known = linear and (measured or len(darks) > 0)
-    odd = gross(label, found)
+    # Of room light, dim and flickering, the times are not judged.
+    odd = "" if may_be_black else gross(label, found)
     refined = exposures == "refined" or (
         exposures == "auto"
         and linear
@@ -244,7 +247,8 @@ def _merged(
     used = found.found_s if refined else told
     # Who insists on times that are off does not mean that the scene moved.
     judged = found.found_s if known and found.off.any() else used
-    name_exposures(label, found, odd, warnings, exposures=exposures, refined=refined, known=known)
+    if not may_be_black:
+        name_exposures(label, found, odd, warnings, exposures=exposures, refined=refined, known=known)
     residuals = stacks.residuals_of(sample, used, keep, cfa=cfa)
     masks: tuple[NDArray[np.bool_] | None, ...] = (None,) * count
     moved, reference = np.zeros(count), stacks.reference_of(sample, used)
