@@ -20,6 +20,8 @@ lint: $(VENV)/lint.stamp
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# As `gnomon` itself sets it.
+bench: export OMP_WAIT_POLICY = PASSIVE
 bench: $(VENV)/test.stamp
 	$(BIN)/python tests/benchmarks/run.py
 
