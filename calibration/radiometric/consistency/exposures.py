@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from calibration.radiometric.consistency.sampling import Sample
 
@@ -144,7 +144,7 @@ def _off(deviation: Vector, sigma: Vector) -> NDArray[np.bool_]:
         rest, others = order[:fewest], order[fewest:]
         # No smaller than the noise: two may agree by luck.
         scatter = max(float(values[rest].var(ddof=1)), float(np.mean(noise[rest] ** 2)))
-        limit = student.isf((_CHANCE if fewest > 2 else _CHANCE_OF_THREE) / 2, fewest - 1)
+        limit = -stdtrit(fewest - 1, (_CHANCE if fewest > 2 else _CHANCE_OF_THREE) / 2)
         distance = np.abs(values[others] - values[rest].mean())
         if np.all(distance > limit * np.sqrt(scatter * (1 + 1 / fewest))) and np.all(
             distance > _SIGNIFICANT * noise[others]
@@ -197,8 +197,7 @@ def _rates(
         rate = value.sum(axis=0) / (valid * t).sum(axis=0)
         for turn in range(2):
             expected = rate * t
-            variance = sample.variance(expected)
-            weight = np.where(valid & sample.clear(expected, variance), 1 / variance, np.float32(0))
+            weight = sample.weight(expected)
             if robust is not None:
                 weight *= robust
             if turn == 0:

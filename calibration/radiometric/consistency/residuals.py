@@ -135,8 +135,7 @@ def fitted(
         rate = value.sum(axis=0) / (valid * t).sum(axis=0)
         for _ in range(2):
             expected = rate * t
-            variance = sample.variance(expected)
-            weight = np.where(valid & sample.clear(expected, variance), 1 / variance, np.float32(0))
+            weight = sample.weight(expected)
             total = (weight * t * t).sum(axis=0)
             rate = (weight * value * t).sum(axis=0) / total
         share = np.nan_to_num(weight * t * t / total)

@@ -55,6 +55,12 @@ class Sample(NamedTuple):
         reach = CLEAR_OF_CLIPPING * np.sqrt(variance)
         return np.asarray((expected + reach < self.highest) & (expected - reach > self.lowest))
 
+    def weight(self, expected: NDArray[Any]) -> NDArray[np.float32]:
+        """Inverse variance of each sample by its expectation; 0 where it is not valid or not clear."""
+        variance = self.variance(expected)
+        good = np.isfinite(self.electrons) & self.clear(expected, variance)
+        return np.where(good, 1 / variance, np.float32(0))
+
 
 def sample_stack(
     frames: Sequence[NDArray[Any]], model: RadiometricModel, *, margin: int = 0, most: int = 262_144
