@@ -1,13 +1,12 @@
 """Lists of lights as other programs write them, into the camera frame."""
 
-import csv
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path, PureWindowsPath
 
 import numpy as np
 
-from calibration.files.models import read_bytes
+from calibration.files.tables import csv_rows, number, read_text
 from calibration.geometry import Float, normalize
 from calibration.lights.model import DistantLight, LightModel, LightSet, NearLight
 from calibration.provenance import Provenance
@@ -36,10 +35,7 @@ def read_lights(path: Path) -> LightSet:
         One line that names file, row and column.
     """
     path = Path(path)
-    try:
-        text = read_bytes(path, "no such light list").decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise ValueError(f"{path}: no text file in UTF-8") from None
+    text = read_text(path, "no such light list")
     readers: dict[str, Callable[[Path, str], dict[str, LightModel]]] = {
         ".lp": _lp_lights,
         ".csv": _csv_lights,
@@ -62,7 +58,7 @@ def _lp_lights(path: Path, text: str) -> dict[str, LightModel]:
         if len(words) < 4:
             raise ValueError(f"{where}: want an image's name and x y z")
         name = PureWindowsPath(" ".join(words[:-3])).stem
-        vector = [_number(word, f"{where}: {axis}") for axis, word in zip("xyz", words[-3:], strict=True)]
+        vector = [number(word, f"{where}: {axis}") for axis, word in zip("xyz", words[-3:], strict=True)]
         _add(lights, name, DistantLight(direction=_direction(vector, _Y_UP, where)), where)
     if len(lights) != int(lines[0][1][0]):
         raise ValueError(f"{path}: row 1 promises {lines[0][1][0]} lights, the file has {len(lights)}")
@@ -74,9 +70,7 @@ _RGB = ("intensity_r", "intensity_g", "intensity_b")
 
 
 def _csv_lights(path: Path, text: str) -> dict[str, LightModel]:
-    numbered = enumerate(text.splitlines(), 1)
-    lines = [(row, line) for row, line in numbered if line.strip() and not line.lstrip().startswith("#")]
-    table = [(row, [cell.strip() for cell in next(csv.reader([line]))]) for row, line in lines]
+    table = csv_rows(text)
     if not table:
         return {}
     columns = table[0][1]
@@ -104,7 +98,7 @@ def _csv_lights(path: Path, text: str) -> dict[str, LightModel]:
         if frame not in ("camera", "yup"):
             raise ValueError(f"{where}: column frame: {frame!r}, want camera or yup")
         axes = _Y_UP if frame == "yup" else np.ones(3)
-        place = [_number(value[column], f"{where}: column {column}") for column in places[0]]
+        place = [number(value[column], f"{where}: column {column}") for column in places[0]]
         intensity = tuple(
             _intensity(value[c], f"{where}: column {c}") for c in (strengths[0] if strengths else ())
         )
@@ -118,18 +112,8 @@ def _csv_lights(path: Path, text: str) -> dict[str, LightModel]:
     return lights
 
 
-def _number(word: str, where: str) -> float:
-    try:
-        value = float(word)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise ValueError(f"{where}: {word!r} is no number")
-    return value
-
-
 def _intensity(word: str, where: str) -> float:
-    value = 1.0 if not word else _number(word, where)
+    value = 1.0 if not word else number(word, where)
     if value <= 0:
         raise ValueError(f"{where}: {word}: an intensity is above 0")
     return value

@@ -1,7 +1,5 @@
 """Reference values of a user's own colour chart, from a table."""
 
-import csv
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +7,7 @@ import numpy as np
 
 from calibration.colour import CLASSIC_2014, Reference
 from calibration.colour.spaces import xyz_to_lab
-from calibration.files.models import read_bytes
+from calibration.files.tables import csv_rows, number, read_text
 from calibration.targets.chart import PATCHES
 
 _LAB, _XYZ = ("l", "a", "b"), ("x", "y", "z")
@@ -40,16 +38,7 @@ def read_patches(path: Path, illuminant: Sequence[float] = CLASSIC_2014.illumina
         One line that names file, row and column.
     """
     path = Path(path)
-    try:
-        text = read_bytes(path, "no such table of patches").decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise ValueError(f"{path}: no text file in UTF-8") from None
-    lines = [(row, line) for row, line in enumerate(text.splitlines(), 1) if line.strip()]
-    table = [
-        (row, [cell.strip() for cell in next(csv.reader([line]))])
-        for row, line in lines
-        if not line.lstrip().startswith("#")
-    ]
+    table = csv_rows(read_text(path, "no such table of patches"))
     head = [cell.lower() for cell in table[0][1]] if table else []
     axes = next((axes for axes in (_LAB, _XYZ) if {"patch", *axes} <= set(head)), None)
     if axes is None:
@@ -60,10 +49,10 @@ def read_patches(path: Path, illuminant: Sequence[float] = CLASSIC_2014.illumina
         if len(cells) != len(head):
             raise ValueError(f"{where}: has {len(cells)} columns, the header {len(head)}")
         entry = dict(zip(head, cells, strict=True))
-        number = _number_of(entry["patch"], where)
-        if np.isfinite(values[number, 0]):
+        patch = _number_of(entry["patch"], where)
+        if np.isfinite(values[patch, 0]):
             raise ValueError(f"{where}: patch {entry['patch']} is given twice")
-        values[number] = [_value(entry[axis], f"{where}: {axis}") for axis in axes]
+        values[patch] = [number(entry[axis], f"{where}: {axis}") for axis in axes]
     if missing := [name for name, row_ in zip(PATCHES, values, strict=True) if np.isnan(row_[0])]:
         raise ValueError(f"{path}: has no patch {', '.join(missing[:3])}{' ...' if len(missing) > 3 else ''}")
     if axes == _XYZ:
@@ -80,13 +69,3 @@ def _number_of(text: str, where: str) -> int:
     if name.isdecimal() and 1 <= int(name) <= len(PATCHES):
         return int(name) - 1
     raise ValueError(f"{where}: patch {text!r}: want 1 to 24, or a name such as {PATCHES[0]!r}")
-
-
-def _value(text: str, where: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise ValueError(f"{where}: {text!r} is no number")
-    return value
