@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from calibration.provenance import Array, FitError, Model, Provenance, Quality
 from calibration.radiometric.flat_target import Target, separate
-from calibration.radiometric.model import Image, RadiometricModel
+from calibration.radiometric.model import Image, RadiometricModel, checked_exposures
 from calibration.radiometric.vignetting import (
     Falloff,
     Float,
@@ -125,11 +125,9 @@ def fit_flat(
     the axis stays in the flat whatever the turns. Fails where stray light or the reflection of the lens in
     the target moves with the camera.
     """
-    exposure = np.asarray(exposure_s, np.float64)
     if len(frames) == 0:
         raise FitError("flat: no frames")
-    if exposure.shape != (len(frames),):
-        raise FitError(f"flat: {len(frames)} frames but exposures of shape {exposure.shape}")
+    exposure = checked_exposures("flat", len(frames), exposure_s)
     names = tuple(poses) if poses is not None else ("",) * len(frames)
     if len(names) != len(frames):
         raise FitError(f"flat: {len(frames)} frames but {len(names)} poses")
@@ -248,8 +246,6 @@ def _stream(frames: Sequence[NDArray[Any]], exposure: Float, model: RadiometricM
     dim, full = 0, 0
     for index in range(len(frames)):
         t = float(exposure[index])
-        if not (np.isfinite(t) and t > 0):
-            raise FitError(f"flat: frame {index} has exposure {t} s: want a positive number")
         try:
             electrons, floor = bare.electrons(np.asarray(frames[index]))
         except ValueError as error:

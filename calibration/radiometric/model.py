@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, model_validator
 
-from calibration.provenance import Array, Model, Provenance, Quality
+from calibration.provenance import Array, FitError, Model, Provenance, Quality
 from calibration.radiometric.sheet import SensorSheet
 from calibration.radiometric.vignetting import Vignetting
 
@@ -427,3 +427,20 @@ def check_exposure(exposure_s: float) -> None:
     """Refuse an exposure that is not a positive number."""
     if not (np.isfinite(exposure_s) and exposure_s > 0):
         raise ValueError(f"exposure_s is {exposure_s}: want a positive number of seconds")
+
+
+def checked_exposures(what: str, count: int, exposure_s: ArrayLike) -> NDArray[np.float64]:
+    """Exposures of ``count`` frames as an array, each a positive number.
+
+    Raises
+    ------
+    FitError
+        Begins with ``what``: exposures missing or too many, or the frame whose own is not positive.
+    """
+    exposure = np.asarray(exposure_s, np.float64)
+    if exposure.shape != (count,):
+        raise FitError(f"{what}: {count} frames but exposures of shape {exposure.shape}")
+    bad = np.flatnonzero(~(np.isfinite(exposure) & (exposure > 0)))
+    if len(bad):
+        raise FitError(f"{what}: frame {bad[0]} has exposure {exposure[bad[0]]} s: want a positive number")
+    return exposure

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from calibration.radiometric.merge.stack import (
     Frames,
     Masks,
-    checked_exposures,
+    exposures_of,
     is_integer,
     is_linear,
     left_out,
@@ -50,7 +50,7 @@ def merge_reference(
     Radiance
         e-/s.
     """
-    exposure = checked_exposures(frames, exposure_s)
+    exposure = exposures_of(frames, exposure_s)
     order = np.argsort(exposure, kind="stable")
     stack = np.array([np.asarray(frames[int(index)], np.float64).ravel() for index in order])
     out = np.array(

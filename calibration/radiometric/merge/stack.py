@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from calibration.provenance import FitError
 from calibration.radiometric.merge.packed import FLOAT32, MONO8, UINT16, Packed
 from calibration.radiometric.merge.weights import Noise, floors_of, weights_of
-from calibration.radiometric.model import Image, Radiance, RadiometricModel
+from calibration.radiometric.model import Image, Radiance, RadiometricModel, checked_exposures
 
 Frames = Sequence[NDArray[Any] | Packed]
 Masks = Sequence[NDArray[np.bool_] | None]
@@ -145,7 +145,7 @@ def _run(
     value: Image,
     variance: Image | None,
 ) -> None:
-    exposure = checked_exposures(frames, exposure_s)
+    exposure = exposures_of(frames, exposure_s)
     _check_options(len(frames), reject, margin)
     order = np.argsort(exposure, kind="stable")
     sorted_s = exposure[order]
@@ -303,17 +303,11 @@ def left_out(
     return out
 
 
-def checked_exposures(frames: Frames, exposure_s: ArrayLike) -> NDArray[np.float64]:
+def exposures_of(frames: Frames, exposure_s: ArrayLike) -> NDArray[np.float64]:
     """Exposures as an array; FitError where they do not fit the frames or are not positive."""
-    exposure = np.asarray(exposure_s, np.float64)
     if len(frames) == 0:
         raise FitError("merge: no frames")
-    if exposure.shape != (len(frames),):
-        raise FitError(f"merge: {len(frames)} frames but exposures of shape {exposure.shape}")
-    bad = np.flatnonzero(~(np.isfinite(exposure) & (exposure > 0)))
-    if len(bad):
-        raise FitError(f"merge: frame {bad[0]} has exposure {exposure[bad[0]]} s: want a positive number")
-    return exposure
+    return checked_exposures("merge", len(frames), exposure_s)
 
 
 def _check_options(n: int, reject: Masks | None, margin: int) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from calibration.provenance import FitError
-from calibration.radiometric.model import sample_bits
+from calibration.radiometric.model import checked_exposures, sample_bits
 
 Float = NDArray[np.float64]
 
@@ -126,12 +126,7 @@ def check(
     FitError
         Fewer than 3 frames; exposures missing, not positive or all equal; frames of no known kind.
     """
-    exposure = np.asarray(exposure_s, np.float64)
-    if exposure.shape != (len(frames),):
-        raise FitError(f"response: {len(frames)} frames but exposures of shape {exposure.shape}")
-    bad = np.flatnonzero(~(np.isfinite(exposure) & (exposure > 0)))
-    if len(bad):
-        raise FitError(f"response: frame {bad[0]} has exposure {exposure[bad[0]]} s: want a positive number")
+    exposure = checked_exposures("response", len(frames), exposure_s)
     if len(frames) < _FEWEST:
         raise FitError(f"response: {len(frames)} frames: want three exposures or more")
     order = np.argsort(exposure, kind="stable")

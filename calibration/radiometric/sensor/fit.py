@@ -9,11 +9,12 @@ from numpy.typing import ArrayLike, NDArray
 from calibration.provenance import FitError, Provenance, Quality
 from calibration.radiometric.model import QUANTISATION_DN2, RadiometricModel, sample_bits
 from calibration.radiometric.sensor.dark import DarkSeries, fit_dark
-from calibration.radiometric.sensor.flats import FlatSeries, Points, Sum, colour_planes
+from calibration.radiometric.sensor.flats import FlatSeries, Points, Sum
 from calibration.radiometric.sensor.report import Measured, data_sheet, measured_bright
 from calibration.radiometric.sensor.series import Level, Reader, group
 from calibration.radiometric.sensor.spatial import dark_image
 from calibration.radiometric.sensor.transfer import Line, ceiling_of, knee, photon_transfer
+from calibration.radiometric.vignetting import colour_planes
 
 Float = NDArray[np.float64]
 Image = NDArray[np.float32]

@@ -24,15 +24,6 @@ _FLAT_RANGE = 0.8  # of saturation, so that no pixel of the flat map was clipped
 _STRIP = 256
 
 
-def colour_planes(pixel_format: str) -> list[tuple[Any, ...]]:
-    """Index of the samples of each colour of a frame."""
-    if pixel_format.startswith("Bayer"):
-        return [(slice(i, None, 2), slice(j, None, 2)) for i in range(2) for j in range(2)]
-    if pixel_format.startswith("RGB"):
-        return [(..., c) for c in range(3)]
-    return [(slice(None), slice(None))]
-
-
 @dataclass(frozen=True, eq=False)
 class Points:
     """Photon-transfer points, one a level and class; all arrays (n,).
