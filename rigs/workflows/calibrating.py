@@ -18,7 +18,7 @@ from calibration.targets.boards import Board, detect_board
 from calibration.targets.spheres import SphereView, detect_spheres, sphere_from_mask
 from capture.session import Session, Stack
 from rigs.config import SphereTarget
-from rigs.workflows.encoding import doubted, doubts_of
+from rigs.workflows.encoding import Doubt, doubted, doubts_of
 from rigs.workflows.frames import (
     Image,
     LightImages,
@@ -195,7 +195,7 @@ def calibrate_lights(
         else:
             lights = fit_intensities(lights, samples)
     name = stack_of(session, camera).records[0].shot.camera
-    doubts = (*doubts_of(session, name, sensor, linear="intensities"), *images.warnings)
+    doubts = (*doubts_of(session, name, sensor, linear="intensities"), *map(Doubt, images.warnings))
     return LightsResult(doubted(lights, doubts), views, highlights, picture)
 
 

@@ -1,6 +1,7 @@
 """What a session says against its own numbers, carried to the models that are made of them."""
 
-from typing import TypeVar
+from collections.abc import Sequence
+from typing import NamedTuple, TypeVar
 
 from calibration.colour import ColourModel
 from calibration.lens import LensModel
@@ -11,6 +12,13 @@ from calibration.radiometric import RadiometricModel
 from capture.session import Session
 
 M = TypeVar("M", RadiometricModel, LensModel, LightSet, NormalMap, ColourModel)
+
+
+class Doubt(NamedTuple):
+    """What speaks against a result: the warning, and whether something IS wrong, not only perhaps."""
+
+    text: str
+    wrong: bool = False
 
 
 def encoding_of(session: Session, camera: str) -> tuple[str, str]:
@@ -35,7 +43,7 @@ def refuse_encoded(session: Session, camera: str, sensor: RadiometricModel | Non
 
 def doubts_of(
     session: Session, camera: str, sensor: RadiometricModel | None = None, *, linear: str = ""
-) -> tuple[str, ...]:
+) -> tuple[Doubt, ...]:
     """Warnings of the import that hold for what is made of the session.
 
     Parameters
@@ -48,21 +56,23 @@ def doubts_of(
     kind, why = encoding_of(session, camera)
     answered = sensor is not None and sensor.response is not None
     doubts = [
-        f"import: {warning}"
+        Doubt(f"import: {warning}")
         for warning in session.facts.get("warnings", [])
         if not (answered and "gamma-encoded" in warning)
     ]
     if linear and not answered:
         if kind == "gamma":
-            doubts.append(f"the {linear} are wrong: they take gamma-encoded data ({why}) as linear")
+            text = f"the {linear} are wrong: they take gamma-encoded data ({why}) as linear"
+            doubts.append(Doubt(text, wrong=True))
         elif kind == "suspected":
-            doubts.append(f"the {linear} take the data as linear, which may be gamma-encoded ({why})")
+            doubts.append(Doubt(f"the {linear} take the data as linear, which may be gamma-encoded ({why})"))
         elif kind == "unknown" and _is_8_bit(session, camera) and not _has_bracket(session, camera):
-            doubts.append(f"the {linear} take 8-bit data as linear; no tag says so: check with a bracket")
+            text = f"the {linear} take 8-bit data as linear; no tag says so: check with a bracket"
+            doubts.append(Doubt(text))
     return tuple(doubts)
 
 
-def doubted(model: M, doubts: tuple[str, ...]) -> M:
+def doubted(model: M, doubts: Sequence[Doubt]) -> M:
     """``model`` with ``doubts`` among the warnings of its quality; the same where there are none.
 
     The verdict becomes doubtful where something is said to be wrong.
@@ -71,11 +81,12 @@ def doubted(model: M, doubts: tuple[str, ...]) -> M:
     if quality is None:
         return model
     known: tuple[str, ...] = quality.warnings
-    new: tuple[str, ...] = tuple(doubt for doubt in doubts if doubt not in known)
+    new: list[Doubt] = [doubt for doubt in doubts if doubt.text not in known]
     if not new:
         return model
-    verdict = "doubtful" if any(" are wrong" in doubt for doubt in new) else quality.verdict
-    return model.replace(quality=quality.replace(warnings=(*known, *new), verdict=verdict))
+    verdict = "doubtful" if any(doubt.wrong for doubt in new) else quality.verdict
+    warnings = (*known, *(doubt.text for doubt in new))
+    return model.replace(quality=quality.replace(warnings=warnings, verdict=verdict))
 
 
 def _has_bracket(session: Session, camera: str) -> bool:

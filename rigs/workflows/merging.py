@@ -209,7 +209,8 @@ def _merged(
         )
     frames = _held(stack)
     cfa = format_cfa(stack.pixel_format)
-    warnings = list(doubts_of(label.session, stack.records[0].shot.camera, model, linear="radiances"))
+    doubts = doubts_of(label.session, stack.records[0].shot.camera, model, linear="radiances")
+    warnings = [doubt.text for doubt in doubts]
     sample = stacks.sample_stack(frames, model, margin=margin_px)
     _check_light(label, sample, told, warnings, may_be_black)
     found = stacks.find_exposures(sample, told)

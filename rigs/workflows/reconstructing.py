@@ -17,7 +17,7 @@ from calibration.surface import Reconstruction, mesh, write_ply
 from calibration.surface import reconstruct as surface_of
 from capture.session import Session
 from rigs.config import ConfigError
-from rigs.workflows.encoding import doubted, doubts_of
+from rigs.workflows.encoding import Doubt, doubted, doubts_of
 from rigs.workflows.frames import (
     LightImages,
     check_lens,
@@ -128,7 +128,7 @@ def reconstruct(
         provenance=provenance,
     )
     name = stack_of(session, camera).records[0].shot.camera
-    doubts = (*doubts_of(session, name, sensor, linear="normals"), *images.warnings)
+    doubts = (*doubts_of(session, name, sensor, linear="normals"), *map(Doubt, images.warnings))
     reconstruction = reconstruction._replace(normals=doubted(reconstruction.normals, doubts))
     if reconstruction.normals.valid[mask].mean() < _LEAST_SOLVED:
         raise FitError(
