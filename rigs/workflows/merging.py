@@ -19,7 +19,15 @@ from rigs.workflows.encoding import doubts_of
 from rigs.workflows.evidence import refuse_nonlinear
 from rigs.workflows.frames import provenance_of, sensor_for, stack_of
 from rigs.workflows.merge_record import MergeRecord, Patch, scale_of
-from rigs.workflows.merge_times import gross, name_exposures
+from rigs.workflows.merge_remarks import (
+    MOST_CHI2,
+    check_light,
+    explained,
+    gross,
+    name_exposures,
+    name_movement,
+    name_residuals,
+)
 from rigs.workflows.progress import Track, silent
 
 ExposureChoice = Literal["auto", "refined", "told"]
@@ -27,10 +35,7 @@ ExposureChoice = Literal["auto", "refined", "told"]
 # Frames of one stack are kept in memory up to this size, and read again and again beyond it.
 _MOST_BYTES = 1 << 30
 _MOST_FRAMES = 64  # of which the merge can leave out single samples: it keeps a bit for each
-_BLACK_SIGMAS = 5.0
 _CHOOSE = "leave the frame out, correct its time, or choose --exposures refined or told"
-# Outside, the claimed sigma is off by more than a tenth.
-_CHI2 = (0.8, 1.25)
 # A response curve is good to percents, a linear sensor to parts of one.
 _TOLERANCE = {"linear": 0.03, "curve": 0.1}
 
@@ -212,7 +217,7 @@ def _merged(
     doubts = doubts_of(label.session, stack.records[0].shot.camera, model, linear="radiances")
     warnings = [doubt.text for doubt in doubts]
     sample = stacks.sample_stack(frames, model, margin=margin_px)
-    _check_light(label, sample, told, warnings, may_be_black)
+    check_light(label, sample, told, warnings, may_be_black)
     found = stacks.find_exposures(sample, told)
     keep: NDArray[np.bool_] | None = None
     if not measured:
@@ -277,7 +282,7 @@ def _merged(
             )
             used = found.found_s if refined else told
             residuals = stacks.residuals_of(sample, used, keep, cfa=cfa)
-    if odd and refined and exposures == "auto" and residuals.robust > _CHI2[1]:
+    if odd and refined and exposures == "auto" and residuals.robust > MOST_CHI2:
         raise FitError(
             f"{odd}, which does not explain the frames (reduced chi^2 {residuals.robust:.3g}): {_CHOOSE}"
         )
@@ -288,31 +293,10 @@ def _merged(
         )  # fmt: skip
         bend = stacks.find_bend(still_told, told, model)
     shifts = stacks.find_shifts(sample, used, mosaic=cfa is not None)
-    for index in np.flatnonzero(shifts.significant()):
-        x, y = shifts.shift_px[index]
-        warnings.append(
-            f"{label.say(int(index))} is shifted by {x:.2f}, {y:.2f} px against the others: its edges are "
-            "not merged rightly; leave it out or align the frames"
-        )
-    for index in np.flatnonzero(moved > 0):
-        warnings.append(f"{label.say(int(index))}: {100 * moved[index]:.2g} % moved and left out")
-    if (
-        model.counts_electrons
-        and not np.isnan(residuals.total)
-        and not _CHI2[0] <= residuals.total <= _CHI2[1]
-    ):
-        worst = "".join(f", {name} {value:.3g}" for name, value in residuals.by_colour.items())
+    name_movement(label, shifts, moved, warnings)
+    if model.counts_electrons and not explained(residuals):
         by_times = residuals if refined else stacks.residuals_of(sample, found.found_s, keep, cfa=cfa)
-        if bend is not None and bend.chi2 < 0.9 * residuals.total and by_times.total > _CHI2[1]:
-            warnings.append(
-                f"under the told exposures, a response that bends by {bend.full_scale_percent:.2g} % at full "
-                f"scale and a black level off by {bend.black_dn:.2g} DN bring the chi^2 to {bend.chi2:.2f}"
-            )
-        warnings.append(
-            f"reduced chi^2 of the residuals is {residuals.total:.3g}{worst}: "
-            + ("more" if residuals.total > 1 else "less")
-            + " than the noise explains; sigma is not to be trusted to better than its root"
-        )
+        name_residuals(residuals, by_times, bend, warnings)
     if not model.counts_electrons:
         # Of floats nobody knows the noise: there is nothing to judge the residuals by.
         residuals = residuals._replace(
@@ -391,35 +375,6 @@ def _stand_in(model: RadiometricModel) -> str:
     if not model.counts_electrons:
         return "none: float frames, noise of 1 % taken for granted"
     return f"none: gain {model.gain_dn_per_e:.4g} DN/e-, read noise {model.read_noise_e:.3g} e- stood in"
-
-
-def _check_light(
-    label: _Label, sample: stacks.Sample, told: NDArray[np.float64], warnings: list[str], may_be_black: bool
-) -> None:
-    """Refuse a stack without light or without anything below saturation; name frames that add nothing."""
-    count = len(told)
-    electrons = sample.electrons.reshape(count, -1)
-    valid = np.isfinite(electrons)
-    shortest, longest = int(np.argmin(told)), int(np.argmax(told))
-    if not valid.any():
-        raise FitError(
-            f"{label.say(shortest)}: saturated, or not finite, and it is the shortest: expose shorter"
-        )
-    floor = np.broadcast_to(sample.floor, sample.electrons.shape).reshape(count, -1)
-    with np.errstate(invalid="ignore"):
-        seen = electrons > _BLACK_SIGMAS * np.sqrt(floor)
-    dark = [i for i in range(count) if valid[i].any() and seen[i].mean() < 1e-4]
-    if not seen.any(axis=1).any() or len(dark) == count:
-        message = f"{label.say(longest)}: black all over, nothing beyond the noise, and it is the longest"
-        if may_be_black:
-            warnings.append(message)
-            return
-        raise FitError(f"{message}: expose longer")
-    for i in range(count):
-        if not valid[i].any():
-            warnings.append(f"{label.say(i)}: saturated, or next to it, all over; it adds nothing")
-        elif i in dark:
-            warnings.append(f"{label.say(i)}: black all over; it adds next to nothing")
 
 
 def _write(
