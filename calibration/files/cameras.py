@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from calibration.files.models import one_line, read_bytes, write_bytes
 from calibration.geometry import Float
-from calibration.lens import LensModel
+from calibration.lens import BrownConrady, LensModel
 from calibration.provenance import Provenance, Quality
 
 _MATRIX = ("camera_matrix", "cameraMatrix", "Camera_Matrix", "CameraMatrix", "intrinsic_matrix", "K")
@@ -89,7 +89,7 @@ def read_opencv_camera(path: Path, *, size: tuple[int, int] | None = None) -> Le
     if rms is not None:
         quality = Quality(residual_rms=rms.real() / math.sqrt(2), unit="px", observations=0)
     try:
-        return LensModel(
+        return BrownConrady(
             width=size[0], height=size[1], fx=matrix[0, 0], fy=matrix[1, 1], cx=matrix[0, 2], cy=matrix[1, 2],
             k1=k1, k2=k2, p1=p1, p2=p2, k3=k3,
             quality=quality, provenance=Provenance(note=f"read from {path.name}"),
@@ -109,7 +109,7 @@ def _numbers(node: Any) -> Float | None:
     return np.array([x for e in entries for x in (_numbers(e) if e.isSeq() else [e.real()])], np.float64)  # type: ignore[union-attr]
 
 
-def write_opencv_camera(path: Path, lens: LensModel) -> None:
+def write_opencv_camera(path: Path, lens: BrownConrady) -> None:
     """Write a lens as OpenCV's camera YAML (image size, camera_matrix, five distortion_coefficients)."""
     storage = cv2.FileStorage(".yml", cv2.FILE_STORAGE_WRITE | cv2.FILE_STORAGE_MEMORY)
     storage.write("image_width", lens.width)

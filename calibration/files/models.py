@@ -6,6 +6,7 @@ Nothing is read through pickle.
 """
 
 import hashlib
+import inspect
 import io
 import json
 import math
@@ -79,7 +80,7 @@ def load_model(path: Path, expect: type[M], digest: str | None = None) -> M:
     path : Path
         The ``.json`` file.
     expect : type
-        Class of the model, for example ``LensModel``.
+        Class of the model; of an abstract one, such as ``LensModel``, any of its kinds.
     digest : str, optional
         What ``save_model`` returned; anything else is refused.
 
@@ -110,17 +111,24 @@ def load_model(path: Path, expect: type[M], digest: str | None = None) -> M:
         raise ValueError(f"{path}: {unknown[0]}: unknown entry")
     if version != _FORMAT:
         raise ValueError(f"{path}: format {version}, this version of gnomon reads format {_FORMAT}")
-    if kind != _kind(expect):
-        raise ValueError(f"{path}: holds a {kind!r} model, want {_kind(expect)!r}")
+    classes = {_kind(model): model for model in _concrete(expect)}
+    if kind not in classes:
+        raise ValueError(f"{path}: holds a {kind!r} model, want {' or '.join(map(repr, classes))}")
     arrays = _load_arrays(path, sidecar) if sidecar is not None else {}
     try:
-        return expect.model_validate(_put_arrays(content, arrays))
+        return classes[kind].model_validate(_put_arrays(content, arrays))
     except KeyError as error:
         raise ValueError(f"{path}: its sidecar has no array {error}") from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise ValueError(f"{path}: {where}: {one_line(first['msg'])}") from None
+
+
+def _concrete(model: type[M]) -> list[type[M]]:
+    """The class itself, or those that make an abstract one whole."""
+    below = model.__subclasses__()
+    return [leaf for child in below for leaf in _concrete(child)] if inspect.isabstract(model) else [model]
 
 
 def _kind(model: type[Model]) -> str:

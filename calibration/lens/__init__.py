@@ -1,7 +1,36 @@
-"""Lens: projection with covariance, its fit from board corners, poses, undistortion of images."""
+"""Lens: models with covariance, their fit from board corners, poses, undistortion of images."""
 
+from typing import Annotated, Any
+
+from pydantic import Discriminator, Tag
+
+from calibration.lens.brown_conrady import BrownConrady
 from calibration.lens.fit import Pose, View, fit_lens, fit_pose
+from calibration.lens.kannala_brandt import KannalaBrandt
 from calibration.lens.model import LensModel
 from calibration.lens.undistortion import Undistorted, undistort_image
 
-__all__ = ["LensModel", "Pose", "Undistorted", "View", "fit_lens", "fit_pose", "undistort_image"]
+
+def _kind(value: Any) -> str:
+    """Brown-Conrady unless it says otherwise."""
+    return str(value.get("kind", "lens") if isinstance(value, dict) else getattr(value, "kind", "lens"))
+
+
+Lens = Annotated[
+    Annotated[BrownConrady, Tag("lens")] | Annotated[KannalaBrandt, Tag("kannala-brandt")],
+    Discriminator(_kind),
+]
+"""Any lens model, as a field of another model or a file's entry."""
+
+__all__ = [
+    "BrownConrady",
+    "KannalaBrandt",
+    "Lens",
+    "LensModel",
+    "Pose",
+    "Undistorted",
+    "View",
+    "fit_lens",
+    "fit_pose",
+    "undistort_image",
+]

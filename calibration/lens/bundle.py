@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from calibration.geometry import Float
-from calibration.lens.model import jacobians
+from calibration.lens.model import LensModel
 from calibration.provenance import FitError
 
 _OUTLIER_SIGMA = 4.5  # of the length of a residual: one good corner in 25 000 is lost
@@ -18,9 +18,9 @@ _NEVER_PX = 1e6
 
 
 class State(NamedTuple):
-    """What is fitted: parameters (9,), rotations (v, 3, 3) and translations (v, 3), camera_from_target."""
+    """What is fitted: the lens, rotations (v, 3, 3) and translations (v, 3), camera_from_target."""
 
-    parameters: Float
+    lens: LensModel
     rotations: Float
     translations: Float
 
@@ -45,7 +45,7 @@ class Solution(NamedTuple):
 
 
 class _Blocks(NamedTuple):
-    """Normal equations: parameters (9, 9), with poses (v, 9, 6), poses (v, 6, 6), right-hand sides."""
+    """Normal equations: parameters (p, p), with poses (v, p, 6), poses (v, 6, 6), right-hand sides."""
 
     a: Float
     b: Float
@@ -130,18 +130,18 @@ def _camera_points(state: State, corners: Corners) -> Float:
 def _residual(state: State, corners: Corners) -> Float:
     points = _camera_points(state, corners)
     behind = points[:, 2] <= 0
-    points[behind, 2] = 1.0
-    model, _, _ = jacobians(state.parameters, points)
-    residual = corners.pixels - model
-    residual[behind] = _NEVER_PX
+    residual = corners.pixels - state.lens.project(points)
+    residual[behind | ~np.isfinite(residual).all(axis=1)] = _NEVER_PX
     return residual
 
 
 def _blocks(state: State, corners: Corners, free: NDArray[np.bool_], weight: Float) -> _Blocks:
     points = _camera_points(state, corners)
     moved = points - state.translations[corners.view]
-    model, by_parameters, by_points = jacobians(state.parameters, points)
+    model, by_points, by_parameters, _ = state.lens.derivatives(points)
     residual = corners.pixels - model
+    lost = ~np.isfinite(residual).all(axis=1)
+    residual[lost], by_points[lost], by_parameters[lost] = 0, 0, 0
     # A turn about the camera's axes moves the point by turn x moved.
     zero = np.zeros(len(moved))
     x, y, z = moved.T
@@ -168,9 +168,13 @@ def _minimize(state: State, corners: Corners, free: NDArray[np.bool_], weight: F
     for _ in range(200):
         da, dc = _step(blocks, free, damping)
         turned = Rotation.from_rotvec(dc[:, :3]).as_matrix() @ state.rotations
-        trial = State(state.parameters + da, turned, state.translations + dc[:, 3:])
+        values = state.lens.parameters + da
+        if values[:2].min() <= 0:
+            damping *= 10
+            continue
+        trial = State(state.lens.with_parameters(values), turned, state.translations + dc[:, 3:])
         trial_cost = float(np.sum(weight[:, None] * _residual(trial, corners) ** 2))
-        if trial.parameters[:2].min() > 0 and trial_cost <= cost:
+        if trial_cost <= cost:
             gain = cost - trial_cost
             state, cost, damping = trial, trial_cost, max(damping / 10, 1e-12)
             if gain <= 1e-14 * cost or cost <= 1e-20 * len(weight):

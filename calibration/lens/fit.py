@@ -9,18 +9,18 @@ from numpy.typing import ArrayLike
 from scipy.spatial.transform import Rotation
 
 from calibration.geometry import Float, angle_deg
+from calibration.lens.brown_conrady import BrownConrady
 from calibration.lens.bundle import FEW, Corners, Solution, State, solve
-from calibration.lens.model import PARAMETERS, LensModel
+from calibration.lens.model import LensModel
 from calibration.provenance import FitError, Provenance, Quality
 
 _MIN_POINTS = 6
 _PARALLEL_DEG, _HARDLY_TILTED_DEG = 3.0, 15.0
 _GRID = (8, 6)
-_NO_DISTORTION = (0.0,) * 5
 
 
 class View(Protocol):
-    """One picture of a board: (n, 3) mm in the board frame and (n, 2) px. ``BoardView`` is one."""
+    """One picture of a board, n points. ``BoardView`` is one."""
 
     @property
     def points_mm(self) -> Float:
@@ -106,8 +106,9 @@ def fit_lens(
         )
     order = sorted(range(len(data)), key=lambda i: (data[i][1].tobytes(), data[i][0].tobytes()))
     corners = _corners([data[i] for i in order])
-    free = np.array([name != "k3" or not fix_k3 for name in PARAMETERS])
     start = _start(corners, width, height)
+    held = {"k4", "k5", "k6"} | ({"k3"} if fix_k3 else set())
+    free = np.array([name not in held for name in start.lens.names])
     try:
         solution = solve(start, corners, free, _MIN_POINTS)
     except FitError:
@@ -123,10 +124,7 @@ def fit_lens(
     poses[order] = np.where(
         alive[:, None], np.concatenate([rotvec, solution.state.translations], axis=1), np.nan
     )
-    return LensModel(
-        width=width,
-        height=height,
-        **dict(zip(PARAMETERS, solution.state.parameters.tolist(), strict=True)),
+    return solution.state.lens.replace(
         covariance=solution.covariance,
         views=poses,
         observations=_observations(solution, corners, np.asarray(order)),
@@ -173,10 +171,10 @@ def fit_pose(lens: LensModel, points_mm: ArrayLike, pixels: ArrayLike) -> Pose:
     if not np.isfinite(rays).all():
         raise FitError("some points are seen where the lens model is not valid")
     corners = Corners(points, seen, np.zeros(len(points), np.int64))
-    held = np.zeros(len(PARAMETERS), dtype=bool)
+    held = np.zeros(len(lens.parameters), dtype=bool)
     solutions: list[Solution] = []
     for rotation, translation in _poses(points, rays[:, :2] / rays[:, 2:]):
-        start = State(lens.parameters, rotation[None], translation[None])
+        start = State(lens, rotation[None], translation[None])
         solution = solve(start, corners, held, min_points=4)
         behind = (points @ solution.state.rotations[0].T + solution.state.translations[0])[:, 2] <= 0
         if not behind.any():
@@ -244,7 +242,8 @@ def _start(corners: Corners, width: int, height: int) -> State:
         guesses.append(width * focal)
     best: tuple[float, State] | None = None
     for focal in guesses:
-        parameters = np.array([focal, focal, *centre, *_NO_DISTORTION])
+        cx, cy = centre.tolist()
+        lens = BrownConrady(width=width, height=height, fx=focal, fy=focal, cx=cx, cy=cy)
         poses, misses = [], []
         for at in views:
             normalized = (corners.pixels[at] - centre) / focal
@@ -263,7 +262,7 @@ def _start(corners: Corners, width: int, height: int) -> State:
             misses.append(min(errors))
         miss = float(np.median(misses))
         if best is None or miss < best[0]:
-            best = miss, State(parameters, np.array([r for r, _ in poses]), np.array([t for _, t in poses]))
+            best = miss, State(lens, np.array([r for r, _ in poses]), np.array([t for _, t in poses]))
     assert best is not None
     return best[1]
 
@@ -294,7 +293,7 @@ def _refuse_degenerate(solution: Solution, corners: Corners, width: int, height:
         raise FitError(
             f"only {len(alive)} views agree with one lens: check the board's columns, rows and square size"
         )
-    fx, fy, cx, cy = solution.state.parameters[:4]
+    fx, fy, cx, cy = solution.state.lens.parameters[:4]
     known = np.all(np.sqrt(np.diag(solution.covariance)[:2]) / (fx, fy) < 0.1)
     tilt = _largest_tilt_deg(solution.state.rotations[alive])
     _refuse_parallel(tilt, _PARALLEL_DEG if known else np.inf)
@@ -335,7 +334,7 @@ def _warnings(
         serious.append(
             f"the boards differ in tilt by {tilt:.0f} deg at most: tilt them by 20 to 40 deg, to all sides"
         )
-    lens = solution.state.parameters
+    lens = solution.state.lens.parameters
     relative = float(np.max(np.sqrt(np.diag(solution.covariance)[:2]) / lens[:2]))
     if relative > 0.01:
         serious.append(f"the focal length is known to {100 * relative:.1f} % only")
@@ -374,5 +373,6 @@ def _warnings(
 def _observations(solution: Solution, corners: Corners, order: Float) -> Float:
     view = order[corners.view]
     number = np.where(solution.used, view, -1 - view)
-    rows = np.column_stack([number, corners.points, corners.pixels, solution.residual])
+    sigma = np.full(len(number), np.nan)
+    rows = np.column_stack([number, corners.points, corners.pixels, solution.residual, sigma])
     return np.asarray(rows[np.argsort(view, kind="stable")])

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.lens.brown_conrady import BrownConrady
 from calibration.lens.model import LensModel
 
 _ROUNDING_PX = 1e-3
@@ -59,7 +60,7 @@ def undistort_image(lens: LensModel, image: NDArray[Any]) -> Undistorted:
         borderMode=cv2.BORDER_REPLICATE,
     )
     seen[outside] = np.nan
-    straight = LensModel(
+    straight = BrownConrady(
         width=lens.width, height=lens.height, fx=lens.fx, fy=lens.fy, cx=lens.cx, cy=lens.cy,
         covariance=_pinhole_part(lens), provenance=lens.provenance,
     )  # fmt: skip
@@ -69,6 +70,6 @@ def undistort_image(lens: LensModel, image: NDArray[Any]) -> Undistorted:
 def _pinhole_part(lens: LensModel) -> NDArray[np.float64] | None:
     if lens.covariance is None:
         return None
-    covariance = np.zeros_like(lens.covariance)
+    covariance = np.zeros((12, 12))
     covariance[:4, :4] = lens.covariance[:4, :4]
     return covariance

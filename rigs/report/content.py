@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, model_validator
 
 from calibration.colour import ColourModel
-from calibration.lens import LensModel
+from calibration.lens import Lens
 from calibration.lights.model import LightSet
 from calibration.photometric import NormalMap
 from calibration.provenance import Array, Model
@@ -137,7 +137,7 @@ class Report(Model):
     checks: SessionChecks | None = None
     sensor: RadiometricModel | None = None
     colour: ColourModel | None = None
-    lens: LensModel | None = None
+    lens: Lens | None = None
     lights: LightSet | None = None
     true_lights: LightSet | None = None
     spheres: SphereSight | None = None

@@ -29,8 +29,6 @@ from rigs.report.layout import (
 from rigs.report.merged import merged_sections
 from rigs.report.sheet import sensor_section
 
-_LENS_PARAMETERS = ("fx", "fy", "cx", "cy", "k1", "k2", "p1", "p2", "k3")
-
 
 def sections(report: Report) -> Iterator[Section]:
     """Chapters in reading order: what came out first, then what it rests on.
@@ -222,10 +220,10 @@ def _lens(report: Report) -> Section:
 
 
 def _lens_rows(lens: LensModel) -> Iterator[tuple[str, str]]:
-    sigma = np.zeros(9) if lens.covariance is None else np.sqrt(np.diag(lens.covariance))
+    values = lens.parameters
+    sigma = np.zeros(len(values)) if lens.covariance is None else np.sqrt(np.diag(lens.covariance))
     yield "Picture", f"{lens.width} × {lens.height} px"
-    for index, name in enumerate(_LENS_PARAMETERS):
-        value = float(getattr(lens, name))
+    for index, (name, value) in enumerate(zip(lens.names, values.tolist(), strict=True)):
         if value != 0 or sigma[index] > 0:
             yield name, with_sigma(value, float(sigma[index]), "px" if index < 4 else "")
 

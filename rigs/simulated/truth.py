@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from calibration.lens import LensModel
+from calibration.lens import Lens
 from calibration.lights.model import DistantLight, LightModel, NearLight
 from calibration.targets.boards import Board
 from capture.plan import Record
@@ -115,7 +115,7 @@ class CameraTruth(Record):
     ``seed`` fixes the sensor's pattern; None derives it from the truth's seed and the camera's name.
     """
 
-    lens: LensModel
+    lens: Lens
     sensor: Sensor = Sensor()
     optics: Optics = Optics()
     rotvec_deg: Vector = (0.0, 0.0, 0.0)

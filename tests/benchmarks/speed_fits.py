@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 from speed import Candidate, Table, compare
 
 from calibration.geometry import angle_deg
-from calibration.lens import LensModel, fit_lens
+from calibration.lens import BrownConrady, fit_lens
 from calibration.lights.model import DistantLight
 from calibration.photometric import Gloss, NormalMap, solve
 from calibration.surface import integrate
@@ -154,7 +154,7 @@ def _direct(normals: NDArray[np.float32]) -> NDArray[np.float64]:
 
 def lens(count: int = 30) -> Table:
     """Lens fit to ``count`` views of 70 corners with 0.05 px of noise."""
-    true = LensModel(width=1920, height=1200, fx=3003.7, fy=3002.1, cx=967.3, cy=594.6, k1=-0.08, k2=0.1)
+    true = BrownConrady(width=1920, height=1200, fx=3003.7, fy=3002.1, cx=967.3, cy=594.6, k1=-0.08, k2=0.1)
     rng = np.random.default_rng(6)
     grid = np.stack(np.meshgrid(np.arange(10.0), np.arange(7.0)), axis=-1).reshape(-1, 2) * 10
     board = np.concatenate([grid, np.zeros((len(grid), 1))], axis=-1)

@@ -11,7 +11,7 @@ from numba import njit, prange
 from numpy.typing import NDArray
 from speed import Candidate, Row, Table, compare
 
-from calibration.lens import LensModel, undistort_image
+from calibration.lens import BrownConrady, undistort_image
 from calibration.radiometric import Radiance, RadiometricModel
 from calibration.radiometric.merge import merge, merge_value
 from capture.frame import Frame
@@ -150,7 +150,7 @@ def merging(count: int, bandwidth: float) -> Table:
 def undistorting() -> Table:
     """Undistortion of 12 MP uint16."""
     h, w = SHAPE
-    lens = LensModel(
+    lens = BrownConrady(
         width=w, height=h, fx=4000.0, fy=4000.0, cx=w / 2, cy=h / 2, k1=-0.1, k2=0.05, p1=3e-4, p2=-2e-4
     )
     image = np.random.default_rng(1).integers(0, 4096, SHAPE, dtype=np.uint16)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 
 from calibration.geometry import reflection
-from calibration.lens import LensModel
+from calibration.lens import BrownConrady, LensModel
 from calibration.lights.intensity import mirror_gain
 
 FINE = 3
@@ -105,7 +105,7 @@ def dome(seed: int, count: int, low_mm: float = 300, high_mm: float = 600, depth
 
 
 def small_lens(focal: float = 900.0, width: int = 560, height: int = 400, **distortion: float) -> LensModel:
-    return LensModel(
+    return BrownConrady(
         width=width,
         height=height,
         fx=focal,

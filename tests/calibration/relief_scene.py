@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.geometry import Float, normalize
-from calibration.lens import LensModel
+from calibration.lens import BrownConrady, LensModel
 from calibration.lights.model import DistantLight, NearLight
 
 DEPTH_MM = 450.0
@@ -42,7 +42,7 @@ class Scene(NamedTuple):
 def lens(width: int = 120, height: int = 104) -> LensModel:
     """A 16 degree view with distortion, whatever the size of the image."""
     focal = 3.65 * width
-    return LensModel(
+    return BrownConrady(
         width=width, height=height, fx=focal, fy=1.001 * focal, cx=0.49 * width, cy=0.51 * height,
         k1=-0.08, k2=0.02, p1=3e-4, p2=-2e-4,
     )  # fmt: skip

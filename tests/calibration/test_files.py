@@ -24,12 +24,12 @@ from calibration.files import (
     write_normals_png,
     write_opencv_camera,
 )
-from calibration.lens import LensModel
+from calibration.lens import BrownConrady, LensModel
 from calibration.lights.model import DistantLight, LightSet, NearLight
 from calibration.provenance import Array, Model, Provenance, Quality
 
 DATA = Path(os.environ.get("GNOMON_DATA", Path(__file__).parents[3] / "shared" / "data"))
-LENS = LensModel(
+LENS = BrownConrady(
     width=640,
     height=480,
     fx=500.1,

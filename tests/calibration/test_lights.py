@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose
 from scipy.special import ndtr
 
 from calibration.geometry import angle_deg, normalize, reflection, rotation, sphere_centre, tangent_basis
-from calibration.lens import LensModel
+from calibration.lens import BrownConrady
 from calibration.lights.fit import fit_lights
 from calibration.lights.highlights import Highlights, locate_highlights
 from calibration.lights.intensity import (
@@ -29,7 +29,7 @@ from calibration.targets.outline import SphereView, settled
 from calibration.targets.spheres import detect_spheres, sphere_from_circle, sphere_from_mask
 
 DATA = Path(os.environ.get("GNOMON_DATA", Path(__file__).parents[3] / "shared" / "data"))
-LENS = LensModel(width=1920, height=1200, fx=3000, fy=3000, cx=960, cy=600, k1=-0.08, k2=0.05, p1=1e-4)
+LENS = BrownConrady(width=1920, height=1200, fx=3000, fy=3000, cx=960, cy=600, k1=-0.08, k2=0.05, p1=1e-4)
 RADIUS = 12.0
 CENTRES = np.array([[sx * 72.0, sy * 62.0, 450.0] for sx in (-1, 1) for sy in (-1, 1)])
 
@@ -311,7 +311,7 @@ def test_orthographic_view_is_the_textbook_mirror():
 @settings(max_examples=4, deadline=None)
 @given(st.floats(-3.1, 3.1))
 def test_the_lights_turn_with_the_setup(angle):
-    lens = LensModel(width=1000, height=1000, fx=1500, fy=1500, cx=500, cy=500, k1=-0.1)
+    lens = BrownConrady(width=1000, height=1000, fx=1500, fy=1500, cx=500, cy=500, k1=-0.1)
     turn, rng = rotation([0, 0, angle]), np.random.default_rng(0)
     places, noise = dome(1, 5), rng.normal(size=(5, 4, 1, 2)) * 0.05
     straight = _highlights(_near(places), lens=lens)

@@ -12,7 +12,7 @@ from scipy import sparse
 from scipy.sparse.linalg import spsolve
 
 from calibration.geometry import normalize
-from calibration.lens import LensModel
+from calibration.lens import BrownConrady, LensModel
 from calibration.photometric import NormalMap
 from calibration.provenance import FitError
 from calibration.surface import integrate, mesh, write_ply
@@ -23,7 +23,7 @@ DATA = Path(os.environ.get("GNOMON_DATA", Path(__file__).parents[3] / "shared" /
 
 
 def _lens(width: int = 200, height: int = 160) -> LensModel:
-    return LensModel(
+    return BrownConrady(
         width=width, height=height, fx=400, fy=401, cx=97, cy=82.5, k1=-0.2, k2=0.05, p1=1e-3, p2=-5e-4
     )
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from calibration import files
-from calibration.lens import LensModel
+from calibration.lens import BrownConrady
 from calibration.lights.model import DistantLight, LightSet, NearLight
 from calibration.provenance import Model, Provenance, Quality
 from calibration.radiometric import RadiometricModel
@@ -50,7 +50,7 @@ def models() -> dict[str, Model]:
     grid = np.arange(24, dtype=np.float32).reshape(SHAPE)
     provenance = Provenance(session="5e5510", code_version="0.1.0", options={"method": "robust", "lights": 2})
     quality = Quality(residual_rms=0.25, unit="px", observations=10, verdict="good", warnings=("one",))
-    lens = LensModel(
+    lens = BrownConrady(
         width=6, height=4, fx=7.5, fy=7.25, cx=2.5, cy=1.5, k1=-0.1, p2=1e-4,
         covariance=np.diag(np.arange(1.0, 10.0)), quality=quality, provenance=provenance,
     )  # fmt: skip

@@ -13,7 +13,7 @@ import pytest
 import tifffile
 
 from calibration import files
-from calibration.lens import LensModel
+from calibration.lens import BrownConrady
 from calibration.radiometric import RadiometricModel
 from capture.frame import Frame
 from capture.plan import Block, CapturePlan, ExposureBracket, LightSequence
@@ -199,7 +199,7 @@ def nominal(pixel_format="Mono8", shape=SHAPE, **values):
 @pytest.mark.parametrize(
     ("model", "words"),
     [
-        (LensModel(width=64, height=48, fx=50, fy=50, cx=32, cy=24), ("holds a 'lens' model",)),
+        (BrownConrady(width=64, height=48, fx=50, fy=50, cx=32, cy=24), ("holds a 'lens' model",)),
         (nominal(shape=(24, 32)), ("(24, 32)", "(48, 64)")),
         (nominal("Mono12"), ("Mono12", "Mono8")),
         (None, ("no such model",)),

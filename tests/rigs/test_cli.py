@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from calibration import files
-from calibration.lens import LensModel
+from calibration.lens import BrownConrady, LensModel
 from calibration.radiometric import RadiometricModel
 from capture.session import Session
 from rigs import interchange
@@ -254,7 +254,7 @@ def place(mini, captured, models, tmp_path_factory: pytest.TempPathFactory) -> d
     (bad / "three.lp").write_text("3\na.png 0 0 1\n")
     (bad / "odd.csv").write_text("name,dx,dy,dz\nled01,0,0,1\n")
     files.save_model(bad / "sensor-small.json", RadiometricModel.nominal("Mono12", (30, 48)))
-    files.save_model(bad / "lens-small.json", LensModel(width=48, height=30, fx=70, fy=70, cx=24, cy=15))
+    files.save_model(bad / "lens-small.json", BrownConrady(width=48, height=30, fx=70, fy=70, cx=24, cy=15))
     text = models.path("lens").read_text()
     (bad / "lens-half.json").write_text(text[: len(text) // 2])
     shutil.copy(models.path("sensor"), bad / "sensor.json")

@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from calibration.files import save_model, write_exr
-from calibration.lens import LensModel
+from calibration.lens import BrownConrady
 from calibration.lights.model import DistantLight, LightSet, NearLight
 from calibration.photometric import NormalMap
 from calibration.provenance import Provenance, Quality
@@ -117,7 +117,7 @@ def whole_report() -> Report:
             ),
         ),
         sensor=sensor(),
-        lens=LensModel(
+        lens=BrownConrady(
             width=W,
             height=H,
             fx=90,

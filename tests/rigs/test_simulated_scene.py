@@ -5,7 +5,7 @@ import trimesh
 from scipy.spatial.transform import Rotation
 from simulated_small import camera, near, truth
 
-from calibration.lens import LensModel
+from calibration.lens import BrownConrady
 from calibration.targets.boards import Charuco, corners_mm, detect_board
 from rigs.simulated import Twin
 from rigs.simulated.lighting import Source, highlights, splat
@@ -262,7 +262,7 @@ def brute_force_highlight(lens, ball, light, normal, radius_mm):
 
 @pytest.mark.parametrize("place", [(-150.0, 80.0, 120.0), (260.0, -30.0, 300.0), (20.0, 10.0, -100.0)])
 def test_highlight_has_the_place_and_flux_of_a_ray_traced_lamp(place):
-    lens = LensModel(width=1920, height=1200, fx=3000, fy=3010, cx=960, cy=600, k1=-0.1, k2=0.1, p1=5e-4)
+    lens = BrownConrady(width=1920, height=1200, fx=3000, fy=3010, cx=960, cy=600, k1=-0.1, k2=0.1, p1=5e-4)
     thing = SphereThing(kind="sphere", centre_mm=(72.0, -62.0, 450.0), radius_mm=12, reflectance=0.6)
     stage = Stage([thing], Placement(np.eye(3), np.zeros(3)))
     axis = np.array([0, 0, 450.0]) - place

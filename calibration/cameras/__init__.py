@@ -1,0 +1,1 @@
+"""Several cameras in one metric frame: their poses, found from boards, with covariance."""

@@ -1,0 +1,1 @@
+"""When a camera really exposes: line time, start latency, rise of the lights."""
