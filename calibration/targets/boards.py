@@ -91,14 +91,23 @@ class BoardView(NamedTuple):
         Board frame.
     pixels : ndarray (n, 2), float64
         Where they are seen; pixel (0, 0) is the centre of the top-left pixel.
-    sigma_px : float
-        Standard deviation of a pixel coordinate, from the noise of the image.
+    sigma_px : ndarray (n,), float64
+        Standard deviation of a coordinate of each, px, from the scatter of the grey values round its fit.
+    disc_mm : float
+        Radius of the discs whose centroids ``pixels`` are; 0 for corners.
     """
 
     ids: NDArray[np.int64]
     points_mm: Float
     pixels: Float
-    sigma_px: float
+    sigma_px: Float
+    disc_mm: float = 0.0
+
+
+class NoBoard(NamedTuple):
+    """What ``detect_board`` says where there is no board to be believed."""
+
+    reason: str
 
 
 def size_mm(board: Checkerboard | Charuco) -> tuple[float, float]:
@@ -186,8 +195,8 @@ def _coverage(edges: Float, pixels: int) -> Float:
     return np.asarray(np.clip(overlap, 0, None))
 
 
-def detect_board(image: NDArray[Any], board: Checkerboard | Charuco) -> BoardView | None:
-    """Find the board's corners, or None where there is no plausible board.
+def detect_board(image: NDArray[Any], board: Checkerboard | Charuco) -> BoardView | NoBoard:
+    """Find the board's corners, or say why there is no plausible board.
 
     The grey values are stretched robustly to find the board (brightened where it is dim); the positions
     come from a fit to the grey values themselves (``refine_corners``). Corners that do not lie where
@@ -207,8 +216,8 @@ def detect_board(image: NDArray[Any], board: Checkerboard | Charuco) -> BoardVie
 
     Returns
     -------
-    BoardView or None
-        Corners in the order of their ids.
+    BoardView or NoBoard
+        Corners in the order of their ids; or the reason why there are none.
 
     Raises
     ------
@@ -228,7 +237,7 @@ def detect_board(image: NDArray[Any], board: Checkerboard | Charuco) -> BoardVie
             best = view
         if best is not None and 2 * len(best.ids) >= len(corners_mm(board)):
             break
-    return best
+    return NoBoard(f"no {board.kind} of {board.columns} x {board.rows} found") if best is None else best
 
 
 def _renditions(values: NDArray[np.float32]) -> Iterator[NDArray[np.uint8]]:
@@ -334,8 +343,7 @@ def _refined_view(
     if keep is None:
         return None
     order = np.flatnonzero(keep)[np.argsort(ids[keep])]
-    sigma_px = max(float(np.sqrt(np.mean(sigma[order] ** 2))), 1e-3)
-    return BoardView(ids[order], points[order], pixels[order], sigma_px)
+    return BoardView(ids[order], points[order], pixels[order], np.maximum(sigma[order], 1e-3))
 
 
 def _with_unread(ids: NDArray[np.int64], pixels: Float, board: Charuco) -> Found:

@@ -14,7 +14,7 @@ from calibration.lights.intensity import PlaneSamples, fit_intensities, sample_p
 from calibration.lights.model import LightSet
 from calibration.provenance import FitError, Quality
 from calibration.radiometric import RadiometricModel, fit_debevec, fit_response
-from calibration.targets.boards import Board, detect_board
+from calibration.targets.boards import Board, NoBoard, detect_board
 from calibration.targets.spheres import SphereView, detect_spheres, sphere_from_mask
 from capture.session import Session, Stack
 from rigs.config import SphereTarget
@@ -88,13 +88,13 @@ def calibrate_lens(
     for name, view in track(_board_views(stack), "finding boards"):
         radiance = merged_of(view, model)
         found = detect_board(gray(radiance.value), board)
-        if found is None:
-            missed.append(name)
+        if isinstance(found, NoBoard):
+            missed.append(f"{name} ({found.reason})")
         else:
             views.append(found)
             names.append(name)
     if not views:
-        raise FitError(f"{session.path}: the board was found in none of {len(missed)} views")
+        raise FitError(f"{session.path}: the board was found in none of {len(missed)} views: {missed[0]}")
     height, width = stack.shape[1:3]
     lens = fit_lens(views, width, height, names=names, provenance=provenance_of(session, board=board.kind))
     if missed:
@@ -203,8 +203,8 @@ def _white_samples(
     images: LightImages, picture: Image, board: Board, lens: LensModel, reflectance: float, margin_mm: float
 ) -> PlaneSamples:
     found = detect_board(picture, board)
-    if found is None:
-        raise FitError("the board is not found beside the spheres")
+    if isinstance(found, NoBoard):
+        raise FitError(f"the board is not found beside the spheres: {found.reason}")
     pose = fit_pose(lens, found.points_mm, found.pixels)
     spots = white_spots(board, margin_mm=margin_mm)
     return sample_plane(images.value, images.variance, lens, (pose.rotvec, pose.t_mm), spots, reflectance)
