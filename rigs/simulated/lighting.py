@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 
 from calibration.geometry import Float, normalize, tangent_basis
-from calibration.lens import LensModel
+from rigs.simulated.aperture import Sight
 from rigs.simulated.scene import Ball, Samples, Stage, View
 from rigs.simulated.surfaces import Float32
 
@@ -129,7 +129,7 @@ def reflection_normal(centre: Float, radius: float, light: Source) -> Float:
     return np.asarray(np.cos(low) * to_camera + np.sin(low) * side)
 
 
-def highlights(stage: Stage, lens: LensModel, light: Source) -> list[Highlight]:
+def highlights(stage: Stage, lens: Sight, light: Source) -> list[Highlight]:
     """Mirror images of a light in the shiny balls of a stage.
 
     The flux of a small source of radiant intensity J (pi times the model's, whose irradiance has the 1/pi
@@ -150,7 +150,7 @@ def highlights(stage: Stage, lens: LensModel, light: Source) -> list[Highlight]:
 
 
 def _reflected_share(
-    stage: Stage, lens: LensModel, light: Source, ball: Ball, at: Float, normal: Float, pixel: Float
+    stage: Stage, lens: Sight, light: Source, ball: Ball, at: Float, normal: Float, pixel: Float
 ) -> float:
     near, place = light.near, light.place
     away = light.towards(at)

@@ -11,6 +11,7 @@ import numpy as np
 from calibration.geometry import Float, normalize
 from calibration.lens import LensModel
 from rigs.simulated import lighting, sensor
+from rigs.simulated.aperture import Sight, sights
 from rigs.simulated.lighting import Bits, Source
 from rigs.simulated.scene import Stage, View, cast
 from rigs.simulated.surfaces import Float32, Placement
@@ -116,8 +117,7 @@ class Renderer:
         """Bits of the cast shadows of a light on the dense and the extra samples of a view."""
         view, kept = self._seen(pose, camera)
         if (name, at_s) not in kept:
-            place = self.source(name, camera, at_s).homogeneous
-            kept[name, at_s] = view.stage.hidden(view.dense, place), view.stage.hidden(view.extra, place)
+            kept[name, at_s] = _shadows(view, self.source(name, camera, at_s))
         return kept[name, at_s]
 
     def _seen(self, pose: str, camera: str) -> tuple[View, dict[Hashable, tuple[Bits, Bits]]]:
@@ -126,7 +126,7 @@ class Renderer:
 
         def make() -> tuple[View, dict[Hashable, tuple[Bits, Bits]]]:
             stage = Stage(self.truth.poses[pose], self.place(camera))
-            return cast(stage, self.eye(camera).lens, self.eye(camera).rays), {}
+            return cast(stage, self.eye(camera).rays), {}
 
         return self._views.get((pose, camera, self.knocks), make)
 
@@ -162,23 +162,44 @@ class Renderer:
             return planes
         if isinstance(light, PanelTruth):
             return planes
-        view = self.view(pose, camera)
-        if name is None:
-            for plane, channel in enumerate(eye.channels):
-                level = np.float32(self.truth.ambient * scale[plane])
-                value = lighting.surroundings(view, channel) * level
-                planes[..., plane] = _blur(value.reshape(shape), sigma)
+        if name is None and self.truth.ambient == 0:
             return planes
-        source = self.source(name, camera, at_s)
-        dark, dark_extra = self.shadow(pose, camera, name, at_s)
-        spots = lighting.highlights(view.stage, eye.lens, source)
-        for plane, channel in enumerate(eye.channels):
-            value = lighting.radiance(view, source, float(source.intensity[plane]), dark, dark_extra, channel)
-            image = _blur(value.reshape(shape), sigma)
+        spots: list[lighting.Highlight] = []
+        if truth.optics.pupil_mm == 0:
+            view = self.view(pose, camera)
+            if name is None:
+                self._add_surroundings(planes, view, eye, scale)
+            else:
+                source, shadows = self.source(name, camera, at_s), self.shadow(pose, camera, name, at_s)
+                spots = _add_lit(planes, view, eye, eye.lens, source, shadows)
+        else:
+            # One picture a point of the pupil: exact for every surface, and where one hides another.
+            points = sights(eye.lens, truth.optics)
+            place = self.place(camera)
+            for sight in points:
+                stage = Stage(things, Placement(place.matrix, place.offset - sight.offset))
+                view = cast(stage, sight.through(eye.rays))
+                if name is None:
+                    self._add_surroundings(planes, view, eye, scale)
+                    continue
+                source = self.source(name, camera, at_s)
+                if source.near:
+                    source = source._replace(place=source.place - sight.offset)
+                shadows = _shadows(view, source)
+                spots += _add_lit(planes, view, eye, sight, source, shadows)
+            planes /= len(points)
+            spots = [spot._replace(flux=spot.flux / len(points)) for spot in spots]
+        for plane in range(planes.shape[2]):
+            image = _blur(np.ascontiguousarray(planes[..., plane]), sigma)
             for spot in spots:
                 lighting.splat(image, spot.pixel, float(spot.flux[plane]), sigma)
             planes[..., plane] = image
         return planes
+
+    def _add_surroundings(self, planes: Float32, view: View, eye: Eye, scale: Float) -> None:
+        for plane, channel in enumerate(eye.channels):
+            level = np.float32(self.truth.ambient * scale[plane])
+            planes[..., plane] += (lighting.surroundings(view, channel) * level).reshape(view.shape)
 
     def rate(
         self, pose: str, lights: Mapping[str, float], camera: str, exposure_s: float, key: Hashable
@@ -204,6 +225,22 @@ class Renderer:
                 total += weight[:, None, None] * self.image(pose, camera, name, middle)
         total *= eye.vignetting[..., None]
         return total
+
+
+def _shadows(view: View, source: Source) -> tuple[Bits, Bits]:
+    """Bits of the cast shadows on the dense and the extra samples of a view."""
+    place = source.homogeneous
+    return view.stage.hidden(view.dense, place), view.stage.hidden(view.extra, place)
+
+
+def _add_lit(
+    planes: Float32, view: View, eye: Eye, sight: Sight, source: Source, shadows: tuple[Bits, Bits]
+) -> list[lighting.Highlight]:
+    """Add the radiance under a light, and give back its highlights."""
+    for plane, channel in enumerate(eye.channels):
+        value = lighting.radiance(view, source, float(source.intensity[plane]), *shadows, channel)
+        planes[..., plane] += value.reshape(view.shape)
+    return lighting.highlights(view.stage, sight, source)
 
 
 def _burnt(light: LightTruth, at_s: Float, phase: float) -> Float:

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.geometry import Float, normalize
-from calibration.lens import LensModel
 from rigs.simulated.chart import chart_parts
 from rigs.simulated.surfaces import (
     LIFT_MM,
@@ -297,8 +296,8 @@ class _Canvas:
         return View(stage, (self.rays.shape[0], self.rays.shape[1]), dense, extra, pixel[keep])
 
 
-def cast(stage: Stage, lens: LensModel, rays: Float) -> View:
-    """See a stage through ``rays`` (h, w, 3), float64, the unit rays of the lens's pixels (NaN: none)."""
+def cast(stage: Stage, rays: Float) -> View:
+    """See a stage from the origin through ``rays`` (h, w, 3), float64: unit, NaN where a pixel has none."""
     canvas = _Canvas(rays)
     flat = rays.reshape(-1, 3)
 
@@ -318,7 +317,7 @@ def cast(stage: Stage, lens: LensModel, rays: Float) -> View:
             painted.append((float(centre[2]), sheet))
     for _, thing in sorted(painted, key=lambda entry: -entry[0]):
         if isinstance(thing, Ball):
-            _paint_ball(canvas, stage, lens, thing)
+            _paint_ball(canvas, stage, thing)
         else:
             _paint_sheet(canvas, thing)
     return canvas.finish(stage)
@@ -390,7 +389,7 @@ def half_plane_cover(distance: Float, across: Float, along: Float) -> Float:
     return np.asarray(np.clip(total / (2 * a * b), 0.0, 1.0))
 
 
-def _paint_ball(canvas: _Canvas, stage: Stage, lens: LensModel, ball: Ball) -> None:
+def _paint_ball(canvas: _Canvas, stage: Stage, ball: Ball) -> None:
     shape = canvas.rays.shape[:2]
     distance = float(np.linalg.norm(ball.centre))
     if ball.centre[2] <= ball.radius or distance <= ball.radius:

@@ -21,6 +21,7 @@ Tint = Annotated[
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Tilt = Annotated[float, Field(gt=-90, lt=90)]
 _WHITE = (1.0, 1.0, 1.0)
 
 
@@ -102,11 +103,27 @@ class Optics(Record):
 
     Vignetting is cos(angle to the axis)^4 (if ``cos4``) times 1 - ``vignetting`` * (r / r_corner)^2.
     The point spread is a Gaussian of ``psf_sigma_px`` on top of the pixel's own square aperture.
+
+    With ``pupil_mm``, the diameter of the entrance pupil, the lens is sharp at the distance ``focus_mm`` (z)
+    only. The plane of focus comes nearer to the right and below by ``focus_tilt_deg`` (the angles of its
+    intersections with y = 0 and x = 0 against x and y); the sharp surface is bent by
+    ``focus_curvature_per_mm``, one over its radius, positive where it bends towards the camera. 0: sharp
+    everywhere.
     """
 
     cos4: bool = True
     vignetting: Share = 0.0
     psf_sigma_px: NonNegative = 0.7
+    focus_mm: Positive | None = None
+    pupil_mm: NonNegative = 0.0
+    focus_tilt_deg: tuple[Tilt, Tilt] = (0.0, 0.0)
+    focus_curvature_per_mm: float = 0.0
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.pupil_mm > 0 and self.focus_mm is None:
+            raise ValueError("pupil_mm wants focus_mm, the distance that is sharp")
+        return self
 
 
 class CameraTruth(Record):
