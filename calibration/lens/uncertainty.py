@@ -1,0 +1,448 @@
+"""How sure a lens is of where it images a point in space, and whether two agree; the camera's pose apart.
+
+Two calibrations that are equally good differ in their parameters and in where they put the camera. What a
+turn and a shift of the camera undo is no error of the lens: it is taken out before pixels are compared. That
+pose is the one under which both see the boards alike.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.spatial.transform import Rotation
+from scipy.special import gammaincinv
+
+from calibration.geometry import Float
+from calibration.lens.model import Derivatives, LensModel
+
+_COLUMNS = 36  # of the grid over the image that a mean or a map is taken on
+_MOST_POINTS = 4000  # what an implied pose rests on; more changes nothing
+
+
+class Evidence(NamedTuple):
+    """Corners that a fit kept.
+
+    Attributes
+    ----------
+    view : ndarray (n,), int64
+        Ascending.
+    points : ndarray (n, 3)
+        In the camera frame, mm.
+    board : ndarray (n, 3)
+        In the board frame, mm.
+    pixels, residual : ndarray (n, 2)
+        Where they are seen, and measured minus model, px.
+    sigma : ndarray (n,)
+        Of a pixel coordinate: as the detection told it where it did, on the scale of the residuals.
+    """
+
+    view: NDArray[np.int64]
+    points: Float
+    board: Float
+    pixels: Float
+    residual: Float
+    sigma: Float
+
+
+class Information(NamedTuple):
+    """What each view says of the free lens parameters, its own pose left open.
+
+    Attributes
+    ----------
+    views : ndarray (v,), int64
+        Their numbers.
+    matrix : ndarray (v, p, p)
+        Inverse covariance that a view alone would give.
+    gradient : ndarray (v, p)
+        Of the residuals: ``matrix`` times the step that a view alone would take.
+    """
+
+    views: NDArray[np.int64]
+    matrix: Float
+    gradient: Float
+
+
+class Halves(NamedTuple):
+    """The lens fitted to two halves of its views.
+
+    Attributes
+    ----------
+    first, second : LensModel
+        With their own covariance, views and observations.
+    pixels : ndarray (gy, gx, 2)
+        Grid over the image.
+    difference : ndarray (gy, gx, 2)
+        Where the second half images what the first one images at ``pixels``, minus ``pixels``.
+    rms, expected, limit : float
+        Root mean square length of the difference, px; what the covariance expects; and what one of a
+        thousand honest calibrations exceeds.
+    """
+
+    first: LensModel
+    second: LensModel
+    pixels: Float
+    difference: Float
+    rms: float
+    expected: float
+    limit: float
+
+
+def evidence(lens: LensModel) -> Evidence:
+    """Corners that the fit of ``lens`` kept; ValueError where it has none."""
+    if lens.observations is None or lens.views is None:
+        raise ValueError("the lens model comes without the corners of its fit")
+    rows = np.asarray(lens.observations, np.float64)
+    rows = rows[rows[:, 0] >= 0]
+    rows = rows[np.argsort(rows[:, 0], kind="stable")]
+    view = rows[:, 0].astype(np.int64)
+    poses = np.asarray(lens.views)[view]
+    points = Rotation.from_rotvec(poses[:, :3].copy()).apply(rows[:, 1:4]) + poses[:, 3:]
+    residual = rows[:, 6:8]
+    sigma = rows[:, 8] if rows.shape[1] > 8 else np.full(len(rows), np.nan)
+    if not (np.isfinite(sigma) & (sigma > 0)).all():
+        sigma = np.ones(len(rows))
+    freedom = max(residual.size - 6 * len(np.unique(view)) - int(free_parameters(lens).sum()), 1)
+    scale = np.sqrt(float(np.sum((residual / sigma[:, None]) ** 2)) / freedom)
+    return Evidence(view, points, rows[:, 1:4], rows[:, 4:6], residual, sigma * max(scale, 1e-9))
+
+
+def free_parameters(lens: LensModel) -> NDArray[np.bool_]:
+    """Which parameters (p,) the fit was free to change."""
+    if lens.covariance is None:
+        return np.zeros(len(lens.parameters), dtype=bool)
+    return np.asarray(np.diag(lens.covariance) > 0)
+
+
+def working_distance_mm(lens: LensModel) -> float:
+    """Median distance of the board's corners from the camera, mm."""
+    return float(np.median(np.linalg.norm(evidence(lens).points, axis=1)))
+
+
+def image_grid(lens: LensModel, columns: int = _COLUMNS) -> Float:
+    """Pixels evenly over the image, the outermost on its border: (gy, gx, 2)."""
+    rows = max(round(columns * lens.height / lens.width), 2)
+    return np.stack(
+        np.meshgrid(np.linspace(0, lens.width - 1, columns), np.linspace(0, lens.height - 1, rows)), axis=-1
+    )
+
+
+def projection_sigma(lens: LensModel, distance_mm: float, pixels: ArrayLike | None = None) -> Float:
+    """Standard deviation of where the lens images a point that is fixed in space.
+
+    Parameters
+    ----------
+    lens : LensModel
+        With covariance, views and observations.
+    distance_mm : float
+        Of the point from the camera; inf for the direction alone.
+    pixels : array_like (..., 2), optional
+        Where the point is imaged; ``image_grid(lens)`` if not given.
+
+    Returns
+    -------
+    ndarray (...)
+        In the direction in which it is largest, px; NaN where the model images nothing.
+
+    Notes
+    -----
+    First order in the covariance, so honest where that is, and where the model can fit the lens at all:
+    a stiff model is sure of itself where it saw nothing. Smallest at the distances of the boards, as
+    after mrcal (https://mrcal.secretsauce.net/uncertainty.html), with the implied pose taken from all
+    corners at once.
+    """
+    at = image_grid(lens) if pixels is None else np.asarray(pixels, np.float64)
+    free = free_parameters(lens)
+    covariance = np.asarray(lens.covariance)[np.ix_(free, free)]
+    moves = sensitivity(lens, distance_mm, at.reshape(-1, 2))
+    spread = np.einsum("nip,pq,njq->nij", moves, covariance, moves, optimize=True)
+    # Largest eigenvalue of 2 x 2.
+    mean = 0.5 * (spread[:, 0, 0] + spread[:, 1, 1])
+    away = np.hypot(0.5 * (spread[:, 0, 0] - spread[:, 1, 1]), spread[:, 0, 1])
+    return np.asarray(np.sqrt(np.maximum(mean + away, 0)).reshape(at.shape[:-1]))
+
+
+def sensitivity(lens: LensModel, distance_mm: float, pixels: Float) -> Float:
+    """Move of the images (n, 2, p) of points fixed in space by the p free parameters, pose taken out."""
+    free = free_parameters(lens)
+    rays = lens.unproject(pixels)
+    at = lens.derivatives(rays)
+    return np.asarray(
+        _by_parameters(at, len(free))[..., free]
+        + _by_pose(at, rays, 1 / distance_mm) @ _implied_pose(lens, free)
+    )
+
+
+def projection_difference(
+    first: LensModel, second: LensModel, distance_mm: float, pixels: ArrayLike | None = None
+) -> Float:
+    """Where ``second`` images what ``first`` images at ``pixels``, minus ``pixels``.
+
+    The second camera is turned and shifted so that both see the corners of their boards alike, by a fit
+    that large differences do not bend. Lenses without observations are compared by a turn alone.
+
+    Parameters
+    ----------
+    first, second : LensModel
+        Of one image size; of any kinds.
+    distance_mm : float
+        Of the points from the first camera; inf for directions alone.
+    pixels : array_like (..., 2), optional
+        In the image of ``first``; ``image_grid(first)`` if not given.
+
+    Returns
+    -------
+    ndarray (..., 2)
+        Px; NaN where one of the two images nothing.
+    """
+    if (first.width, first.height) != (second.width, second.height):
+        raise ValueError(
+            f"lenses of {first.width} x {first.height} and {second.width} x {second.height} px: want one size"
+        )
+    at = image_grid(first) if pixels is None else np.asarray(pixels, np.float64)
+    rays = first.unproject(at)
+    rotation, shift = _aligned(first, second)
+    return np.asarray(second.project(rays @ rotation.T + shift / distance_mm) - at)
+
+
+def information(lens: LensModel) -> Information:
+    """What each view says of the free parameters of its fit."""
+    corners, free = evidence(lens), free_parameters(lens)
+    numbers = np.unique(corners.view)
+    matrix, gradient = [], []
+    for number in numbers:
+        mine = corners.view == number
+        by_lens, by_pose, residual = _weighted(
+            lens, free, corners.points[mine], corners.residual[mine], corners.sigma[mine]
+        )
+        open_ = by_lens - by_pose @ np.linalg.lstsq(by_pose, by_lens, rcond=None)[0]
+        matrix.append(open_.T @ open_)
+        gradient.append(open_.T @ residual)
+    return Information(numbers, np.array(matrix), np.array(gradient))
+
+
+def split_views(lens: LensModel) -> NDArray[np.bool_]:
+    """Two halves of the views, alike in spread: (v,), true for the first.
+
+    Views that are most alike go to different halves. Nothing depends on the order of the views.
+    """
+    assert lens.views is not None
+    corners = evidence(lens)
+    first = np.zeros(len(lens.views), dtype=bool)
+    numbers = np.unique(corners.view)
+    trait = []
+    for number in numbers:
+        mine = corners.view == number
+        middle = corners.points[mine].mean(axis=0)
+        normal = Rotation.from_rotvec(lens.views[number, :3].copy()).as_matrix()[:, 2]
+        place = corners.pixels[mine].mean(axis=0) / lens.width
+        trait.append([*place, *normal, np.log(np.linalg.norm(middle))])
+    traits = np.array(trait)
+    order = np.lexsort(traits.T[::-1])
+    numbers, traits = numbers[order], traits[order]
+    apart = np.linalg.norm(traits[:, None] - traits, axis=-1)
+    apart[np.tril_indices(len(apart))] = np.inf
+    balance, left = np.zeros(traits.shape[1]), set(range(len(numbers)))
+    for flat in np.argsort(apart, axis=None, kind="stable"):
+        i, j = divmod(int(flat), len(numbers))
+        if i not in left or j not in left or not i < j:
+            continue
+        step = traits[i] - traits[j]
+        swap = np.linalg.norm(balance + step) > np.linalg.norm(balance - step)
+        balance += -step if swap else step
+        first[numbers[j if swap else i]] = True
+        left -= {i, j}
+    return first
+
+
+def compare_halves(lens: LensModel) -> Halves | None:
+    """Fit each half of the views for itself and compare; None where a half is too small for a fit.
+
+    The halves start at the common solution, with the corners that it kept and the shape of its board.
+    """
+    assert lens.views is not None
+    half, kept = split_views(lens), np.unique(evidence(lens).view)
+    own = [kept[half[kept]], kept[~half[kept]]]
+    if min(len(views) for views in own) < 3:
+        return None
+    first, second = (_refined(lens, views) for views in own)
+    if first is None or second is None:
+        return None
+    distance = working_distance_mm(lens)
+    pixels = image_grid(lens)
+    difference = projection_difference(first, second, distance, pixels)
+    free = free_parameters(lens)
+    covariance = (np.asarray(first.covariance) + np.asarray(second.covariance))[np.ix_(free, free)]
+    moves = sensitivity(lens, distance, pixels.reshape(-1, 2))
+    valid = np.isfinite(moves).all(axis=(1, 2)) & np.isfinite(difference).all(axis=-1).ravel()
+    if not valid.any():
+        return None
+    weight = np.einsum("nip,niq->pq", moves[valid], moves[valid]) / int(valid.sum())
+    # A sum of squares with these variances is close to a gamma variable of the same mean and variance.
+    product = covariance @ weight
+    mean, variance = float(np.trace(product)), 2 * float(np.sum(product * product.T))
+    shape = mean**2 / variance
+    return Halves(
+        first,
+        second,
+        pixels,
+        difference,
+        rms=float(np.sqrt(np.mean(np.sum(difference.reshape(-1, 2)[valid] ** 2, axis=1)))),
+        expected=float(np.sqrt(mean)),
+        limit=float(np.sqrt(mean * gammaincinv(shape, 0.999) / shape)),
+    )
+
+
+def scaled_inverse(matrix: Float) -> Float:
+    """Inverse of a symmetric matrix whose rows differ in scale; what is undetermined gets a huge variance."""
+    scale = 1 / np.sqrt(np.maximum(np.diag(matrix), 1e-300))
+    values, vectors = np.linalg.eigh(matrix * scale * scale[:, None])
+    inverse = (vectors / np.maximum(values, 1e-14)) @ vectors.T
+    return np.asarray(inverse * scale * scale[:, None])
+
+
+def pose_derivatives(by_points: Float, points: Float) -> Float:
+    """Derivatives (n, 2, 6) by a small turn about the camera's axes (rad), then by a shift."""
+    zero = np.zeros(len(points))
+    x, y, z = points.T
+    cross = np.stack([zero, z, -y, -z, zero, x, y, -x, zero], axis=-1).reshape(-1, 3, 3)
+    return np.concatenate([by_points @ cross, by_points], axis=2)
+
+
+def _weighted(
+    lens: LensModel, free: NDArray[np.bool_], points: Float, residual: Float, sigma: Float
+) -> tuple[Float, Float, Float]:
+    """Derivatives (2n, p) by the lens and (2n, 6) by the pose, residuals (2n,), over their sigma."""
+    at = lens.derivatives(points)
+    lost = ~(np.isfinite(at.pixels).all(axis=1) & np.isfinite(residual).all(axis=1))
+    by_lens = _by_parameters(at, len(free))[..., free] / sigma[:, None, None]
+    # Lengths in units of the distance: turns and shifts are alike then.
+    span = float(np.linalg.norm(points.mean(axis=0)))
+    by_pose = pose_derivatives(at.by_points * span, points / span) / sigma[:, None, None]
+    right = residual / sigma[:, None]
+    by_lens[lost], by_pose[lost], right[lost] = 0, 0, 0
+    return by_lens.reshape(-1, by_lens.shape[2]), by_pose.reshape(-1, 6), right.ravel()
+
+
+def _by_parameters(at: Derivatives, count: int) -> Float:
+    if at.columns is None:
+        return at.by_parameters
+    dense = np.zeros((len(at.pixels), 2, count))
+    rows = np.arange(len(at.pixels))[:, None]
+    for axis in range(2):
+        np.add.at(dense[:, axis], (rows, at.columns), at.by_parameters[:, axis])
+    return dense
+
+
+def _by_pose(at: Derivatives, rays: Float, nearness: float) -> Float:
+    by_pose = pose_derivatives(at.by_points, rays)
+    by_pose[..., 3:] *= nearness
+    return by_pose
+
+
+def _implied_pose(lens: LensModel, free: NDArray[np.bool_]) -> Float:
+    """Pose (6, p) of the camera that each free parameter implies: the corners stay where they are seen."""
+    points = _thinned(evidence(lens).points) if lens.observations is not None else _scene(lens)
+    at = lens.derivatives(points)
+    good = np.isfinite(at.pixels).all(axis=1)
+    span = float(np.median(np.linalg.norm(points, axis=1)))
+    by_pose = pose_derivatives(at.by_points * span, points / span)[good].reshape(-1, 6)
+    by_lens = _by_parameters(at, len(free))[good][..., free]
+    pose = -np.linalg.lstsq(by_pose, by_lens.reshape(len(by_pose), -1), rcond=1e-12)[0]
+    pose[3:] *= span
+    return np.asarray(pose)
+
+
+def _scene(lens: LensModel) -> Float:
+    """Points that fill the view between distances of 1 and 2, for a lens that saw none."""
+    rays = lens.unproject(image_grid(lens, 12)).reshape(-1, 3)
+    rays = rays[np.isfinite(rays).all(axis=1)]
+    return np.asarray(rays * (1 + np.arange(len(rays)) % 5 / 4)[:, None])
+
+
+def _thinned(points: Float) -> Float:
+    return points[:: max(len(points) // _MOST_POINTS, 1)]
+
+
+def _aligned(first: LensModel, second: LensModel) -> tuple[Float, Float]:
+    """Rotation and shift, second_from_first, under which both see their corners alike."""
+    here = _thinned(evidence(first).points) if first.observations is not None else np.zeros((0, 3))
+    there = _thinned(evidence(second).points) if second.observations is not None else np.zeros((0, 3))
+    turn_only = len(here) + len(there) == 0
+    if turn_only:
+        here = _scene(first)
+    span = float(np.median(np.linalg.norm(np.concatenate([here, there]), axis=1)))
+    here, there = here / span, there / span
+    rotation, shift = np.eye(3), np.zeros(3)
+    seen_here, seen_there = first.project(here), second.project(there)
+    for _ in range(30):
+        moved, back = here @ rotation.T + shift, (there - shift) @ rotation
+        forth, undone = second.derivatives(moved), first.derivatives(back)
+        error = np.concatenate([forth.pixels - seen_here, seen_there - undone.pixels])
+        by = np.concatenate(
+            [
+                pose_derivatives(forth.by_points, moved),
+                pose_derivatives(undone.by_points @ rotation.T, there),
+            ]
+        )
+        good = np.isfinite(error).all(axis=1)
+        length = np.linalg.norm(error[good], axis=1)
+        weight = np.sqrt(1 / (1 + (length / max(3 * float(np.median(length)), 1e-12)) ** 2))[:, None]
+        design = (by[good] * weight[..., None]).reshape(-1, 6)[:, : 3 if turn_only else 6]
+        step = np.zeros(6)
+        found = -np.linalg.lstsq(design, (error[good] * weight).ravel(), rcond=1e-12)[0]
+        step[: len(found)] = found
+        turn = Rotation.from_rotvec(step[:3]).as_matrix()
+        rotation, shift = turn @ rotation, turn @ shift + step[3:]
+        if float(np.abs(step).max()) < 1e-12:
+            break
+    return rotation, shift * span
+
+
+def _refined(lens: LensModel, views: NDArray[np.int64]) -> LensModel | None:
+    """``lens`` fitted again to some of its views, with the corners that it kept."""
+    corners, free = evidence(lens), free_parameters(lens)
+    mine = [np.flatnonzero(corners.view == view) for view in views]
+    poses = np.full_like(np.asarray(lens.views), np.nan)
+    poses[views] = np.asarray(lens.views)[views]
+    rotations = Rotation.from_rotvec(poses[views, :3]).as_matrix()
+    shifts = poses[views, 3:]
+    points = [corners.points[rows] for rows in mine]
+    residuals = [corners.residual[rows] for rows in mine]
+    now = lens
+    for _ in range(4):
+        matrix, gradient = np.zeros((free.sum(), free.sum())), np.zeros(int(free.sum()))
+        parts = []
+        for rows, p, r in zip(mine, points, residuals, strict=True):
+            by_lens, by_pose, right = _weighted(now, free, p, r, corners.sigma[rows])
+            solved = np.linalg.lstsq(by_pose, np.column_stack([by_lens, right]), rcond=None)[0]
+            open_ = by_lens - by_pose @ solved[:, :-1]
+            matrix += open_.T @ open_
+            gradient += open_.T @ right
+            parts.append(solved)
+        covariance = scaled_inverse(matrix)
+        step = np.zeros(len(free))
+        step[free] = covariance @ gradient
+        values = now.parameters + step
+        if not (np.isfinite(values).all() and values[:2].min() > 0):
+            return None
+        following = now.with_parameters(values)
+        for i, (p, solved) in enumerate(zip(points, parts, strict=True)):
+            move = solved[:, -1] - solved[:, :-1] @ step[free]
+            move[3:] *= np.linalg.norm(p.mean(axis=0))
+            turn = Rotation.from_rotvec(move[:3]).as_matrix()
+            # What is stored counts as measured, so the shape of the board need not be known.
+            moved = p @ turn.T + move[3:]
+            residuals[i] = residuals[i] + now.project(p) - following.project(moved)
+            points[i] = moved
+            rotations[i], shifts[i] = turn @ rotations[i], turn @ shifts[i] + move[3:]
+        now = following
+    if not all(np.isfinite(r).all() for r in residuals):
+        return None
+    full = np.zeros((len(free), len(free)))
+    full[np.ix_(free, free)] = covariance
+    poses[views] = np.concatenate([Rotation.from_matrix(rotations).as_rotvec(), shifts], axis=1)
+    rows = np.asarray(lens.observations)
+    rows = rows[rows[:, 0] >= 0]
+    rows = rows[np.argsort(rows[:, 0], kind="stable")][np.concatenate(mine)]
+    rows[:, 6:8] = np.concatenate(residuals)
+    return now.replace(covariance=full, views=poses, observations=rows)
