@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 
 from calibration.geometry import Float, angle_deg
 from calibration.lens.brown_conrady import BrownConrady
-from calibration.lens.bundle import FEW, Corners, Solution, State, solve
+from calibration.lens.bundle import FEW, Corners, Free, Solution, State, solve
 from calibration.lens.model import LensModel
 from calibration.provenance import FitError, Provenance, Quality
 
@@ -108,9 +108,9 @@ def fit_lens(
     corners = _corners([data[i] for i in order])
     start = _start(corners, width, height)
     held = {"k4", "k5", "k6"} | ({"k3"} if fix_k3 else set())
-    free = np.array([name not in held for name in start.lens.names])
+    free = np.array([name not in held for name in start.lenses[0].names])
     try:
-        solution = solve(start, corners, free, _MIN_POINTS)
+        solution = solve(start, corners, Free((free,), np.zeros(1, bool)), min_points=_MIN_POINTS)
     except FitError:
         # Without tilt the start values say nothing about the focal length, and the fit wanders.
         _refuse_parallel(_largest_tilt_deg(start.rotations), 3 * _PARALLEL_DEG)
@@ -124,8 +124,10 @@ def fit_lens(
     poses[order] = np.where(
         alive[:, None], np.concatenate([rotvec, solution.state.translations], axis=1), np.nan
     )
-    return solution.state.lens.replace(
-        covariance=solution.covariance,
+    lens = solution.state.lenses[0]
+    size = len(lens.parameters)
+    return lens.replace(
+        covariance=solution.covariance[:size, :size],
         views=poses,
         observations=_observations(solution, corners, np.asarray(order)),
         quality=Quality(
@@ -170,11 +172,12 @@ def fit_pose(lens: LensModel, points_mm: ArrayLike, pixels: ArrayLike) -> Pose:
     rays = lens.unproject(seen)
     if not np.isfinite(rays).all():
         raise FitError("some points are seen where the lens model is not valid")
-    corners = Corners(points, seen, np.zeros(len(points), np.int64))
-    held = np.zeros(len(lens.parameters), dtype=bool)
+    none = np.zeros(len(points), np.int64)
+    corners = Corners(points, seen, np.zeros(len(points)), none, none)
+    held = Free((np.zeros(len(lens.parameters), dtype=bool),), np.zeros(1, dtype=bool))
     solutions: list[Solution] = []
     for rotation, translation in _poses(points, rays[:, :2] / rays[:, 2:]):
-        start = State(lens, rotation[None], translation[None])
+        start = _alone(lens, rotation[None], translation[None])
         solution = solve(start, corners, held, min_points=4)
         behind = (points @ solution.state.rotations[0].T + solution.state.translations[0])[:, 2] <= 0
         if not behind.any():
@@ -215,8 +218,14 @@ def _corners(data: list[tuple[Float, Float]]) -> Corners:
     return Corners(
         np.concatenate([points for points, _ in data]),
         np.concatenate([pixels for _, pixels in data]),
+        np.zeros(sum(sizes)),
         np.repeat(np.arange(len(data)), sizes),
+        np.zeros(sum(sizes), np.int64),
     )
+
+
+def _alone(lens: LensModel, rotations: Float, translations: Float) -> State:
+    return State((lens,), np.eye(3)[None], np.zeros((1, 3)), rotations, translations)
 
 
 def _start(corners: Corners, width: int, height: int) -> State:
@@ -262,7 +271,7 @@ def _start(corners: Corners, width: int, height: int) -> State:
             misses.append(min(errors))
         miss = float(np.median(misses))
         if best is None or miss < best[0]:
-            best = miss, State(lens, np.array([r for r, _ in poses]), np.array([t for _, t in poses]))
+            best = miss, _alone(lens, np.array([r for r, _ in poses]), np.array([t for _, t in poses]))
     assert best is not None
     return best[1]
 
@@ -293,7 +302,7 @@ def _refuse_degenerate(solution: Solution, corners: Corners, width: int, height:
         raise FitError(
             f"only {len(alive)} views agree with one lens: check the board's columns, rows and square size"
         )
-    fx, fy, cx, cy = solution.state.lens.parameters[:4]
+    fx, fy, cx, cy = solution.state.lenses[0].parameters[:4]
     known = np.all(np.sqrt(np.diag(solution.covariance)[:2]) / (fx, fy) < 0.1)
     tilt = _largest_tilt_deg(solution.state.rotations[alive])
     _refuse_parallel(tilt, _PARALLEL_DEG if known else np.inf)
@@ -334,7 +343,7 @@ def _warnings(
         serious.append(
             f"the boards differ in tilt by {tilt:.0f} deg at most: tilt them by 20 to 40 deg, to all sides"
         )
-    lens = solution.state.lens.parameters
+    lens = solution.state.lenses[0].parameters
     relative = float(np.max(np.sqrt(np.diag(solution.covariance)[:2]) / lens[:2]))
     if relative > 0.01:
         serious.append(f"the focal length is known to {100 * relative:.1f} % only")

@@ -35,6 +35,65 @@ class Derivatives(NamedTuple):
     columns: NDArray[np.int64] | None = None
 
 
+class BoardShape(Model):
+    """A printed board beside its description.
+
+    A corner described at x, y, z lies at scale x, scale aspect y, scale z + bulge; the bulge is
+    warp[0] (1 - u^2) + warp[1] (1 - v^2), with u and v from -1 to 1 over the board. Away from the camera is
+    positive.
+
+    Attributes
+    ----------
+    warp_mm : tuple of float
+        Height of the two parabolas, along x and along y.
+    aspect, scale : float
+    centre_mm, half_mm : tuple of float
+        Middle and half the size of the board as described: where u = v = 0, and how far to 1.
+    warp_sigma_mm : tuple of float
+    aspect_sigma, scale_sigma : float
+        0 for what was held.
+    """
+
+    warp_mm: tuple[float, float] = (0.0, 0.0)
+    aspect: float = Field(1.0, gt=0)
+    scale: float = Field(1.0, gt=0)
+    centre_mm: tuple[float, float] = (0.0, 0.0)
+    half_mm: tuple[float, float] = (1.0, 1.0)
+    warp_sigma_mm: tuple[float, float] = (0.0, 0.0)
+    aspect_sigma: float = 0.0
+    scale_sigma: float = 0.0
+
+    @property
+    def values(self) -> Float:
+        """What a fit may change, (4,): warp along x and y, aspect, scale."""
+        return np.array([*self.warp_mm, self.aspect, self.scale])
+
+    def with_values(self, values: Float) -> Self:
+        """Copy with other values (4,)."""
+        wx, wy, aspect, scale = np.asarray(values, np.float64).tolist()
+        return self.replace(warp_mm=(wx, wy), aspect=aspect, scale=scale)
+
+    def shaped(self, points: Float) -> Float:
+        """Where corners described at (n, 3) lie, mm."""
+        if self.aspect == self.scale == 1 and not any(self.warp_mm):
+            return points
+        bulge = self._bulge(points) @ np.array(self.warp_mm)
+        out = points * (self.scale, self.scale * self.aspect, self.scale)
+        out[:, 2] += bulge
+        return np.asarray(out)
+
+    def by_values(self, points: Float) -> Float:
+        """Derivative of ``shaped`` by ``values``: (n, 3, 4)."""
+        out = np.zeros((len(points), 3, 4))
+        out[:, 2, :2] = self._bulge(points)
+        out[:, 1, 2] = self.scale * points[:, 1]
+        out[:, :, 3] = points * (1, self.aspect, 1)
+        return out
+
+    def _bulge(self, points: Float) -> Float:
+        return np.asarray(1 - ((points[:, :2] - self.centre_mm) / self.half_mm) ** 2)
+
+
 class LensModel(Model, ABC):
     """A central camera: pixel = (fx, fy) * distorted(ray) + (cx, cy).
 
@@ -57,6 +116,8 @@ class LensModel(Model, ABC):
         What the fit rests on, one corner a row: view, board x, y, z (mm), pixel x, y, residual x, y (px,
         measured minus model), sigma of a pixel coordinate as the detection told it (px). A corner that was
         thrown out has the view number -1 - view. Eight columns, without sigma, in models of earlier versions.
+    board : BoardShape or None
+        The shape that the fit found the board to have; None where it was taken as described.
     """
 
     MODEL: ClassVar[str]
@@ -71,6 +132,7 @@ class LensModel(Model, ABC):
     covariance: Array | None = None
     views: Array | None = None
     observations: Array | None = None
+    board: BoardShape | None = None
     quality: Quality | None = None
     provenance: Provenance = Provenance()
 
@@ -127,5 +189,5 @@ class LensModel(Model, ABC):
 
     def _bare(self, **changes: object) -> Self:
         """Copy without the evidence of a fit, which holds for the old parameters only."""
-        gone = {"covariance": None, "views": None, "observations": None, "quality": None}
+        gone = {"covariance": None, "views": None, "observations": None, "board": None, "quality": None}
         return self.replace(**gone, **changes)
