@@ -49,11 +49,14 @@ class CameraLimits(Record):
 
 
 class LightLimits(Record):
-    """What a light can do: settle time, and the duty it survives at full level."""
+    """What a light can do: settle time, the duty it survives at full level, ``strobe`` on a trigger."""
+
+    LATER = frozenset({"strobe"})
 
     settle_s: float = Field(default=0.005, ge=0)
     max_duty: float = Field(default=1.0, gt=0, le=1)
     max_on_s: float | None = Field(default=None, gt=0)
+    strobe: bool = False
 
 
 @runtime_checkable
@@ -99,6 +102,19 @@ class Light(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+@runtime_checkable
+class StrobedLight(Light, Protocol):
+    """A light whose controller can give one pulse when the camera is triggered."""
+
+    def strobe(self, level: float, delay_s: float, duration_s: float) -> None:
+        """Go dark, and arm one pulse at ``level`` for the camera's next trigger.
+
+        It begins ``delay_s`` after the trigger and is commanded to end ``duration_s`` later, whatever the
+        camera does. Returns once armed and dark. Each call arms one pulse; ``set`` disarms.
+        """
+        ...
 
 
 @runtime_checkable

@@ -5,24 +5,46 @@ import json
 import re
 from collections.abc import Iterator
 from itertools import product
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
-Kind = Literal["object", "sphere", "board", "chart", "flat", "dark", "ambient"]
+Kind = Literal["object", "sphere", "board", "chart", "flat", "dark", "ambient", "timing"]
 Axis = Literal["repeat", "exposure", "light", "camera"]
 
 _RANGE = re.compile(r"(?P<stem>.*?)(?P<first>\d+)\.\.(?P=stem)(?P<last>\d+)")
 
 
 class Record(BaseModel):
-    """Frozen value; an unknown key is an error; ``replace`` validates, unlike ``model_copy``."""
+    """Frozen value; an unknown key is an error; ``replace`` validates, unlike ``model_copy``.
+
+    Fields named in ``LATER`` came after the first files were written: while they have their default they are
+    left out of every dump, so that what does not use them keeps its text and its digest.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    LATER: ClassVar[frozenset[str]] = frozenset()
 
     def replace(self, **changes: Any) -> Self:
         """Validated copy with some fields changed."""
         return type(self).model_validate({**dict(self), **changes})
+
+    @model_serializer(mode="wrap")
+    def _without_later(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        out: dict[str, Any] = handler(self)
+        for name in self.LATER:
+            if getattr(self, name) == type(self).model_fields[name].default:
+                out.pop(name, None)
+        return out
 
 
 def _as_tuple(value: object) -> object:
@@ -62,11 +84,24 @@ Names = Annotated[tuple[str, ...], BeforeValidator(expand_ranges), AfterValidato
 PositiveSeconds = Annotated[float, Field(gt=0)]
 
 
+class Strobe(Record):
+    """One pulse of a light in place of steady burning: when after the camera's trigger, and how long."""
+
+    delay_s: float = Field(ge=0)
+    duration_s: PositiveSeconds
+
+
 class LightSequence(Record):
-    """Lights that burn one after the other, each alone, at one level (1 is full)."""
+    """Lights that burn one after the other, each alone, at one level (1 is full).
+
+    With ``strobes`` each light is pulsed instead of burning, once for each of them in turn.
+    """
+
+    LATER = frozenset({"strobes"})
 
     names: Names = Field(min_length=1)
     level: float = Field(default=1.0, gt=0, le=1)
+    strobes: tuple[Strobe, ...] = ()
 
 
 class ExposureBracket(Record):
@@ -81,8 +116,11 @@ class Shot(Record):
 
     ``kinds`` says what the picture may be used for: the spheres usually stand beside the object.
     ``pose`` names what is in view; the operator brings it about.
-    ``lights`` maps the burning lights to their level; empty is dark.
+    ``lights`` maps the burning lights to their level; empty is dark. With a ``strobe`` they are dark but for
+    that pulse.
     """
+
+    LATER = frozenset({"strobe"})
 
     index: int = Field(ge=0)
     kinds: Kinds
@@ -92,6 +130,13 @@ class Shot(Record):
     exposure_s: PositiveSeconds
     gain_db: float = 0.0
     repeat: int = Field(default=0, ge=0)
+    strobe: Strobe | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.strobe is not None and not self.lights:
+            raise ValueError("a strobe wants a light")
+        return self
 
     @property
     def light(self) -> str:
@@ -101,6 +146,8 @@ class Shot(Record):
 
 class Block(Record):
     """Shots of one or several poses, each the product of the axes; the last in ``order`` varies fastest.
+
+    The strobes of a light belong to its axis and vary faster than the lights.
 
     ``pose`` takes a name, a list, or a range such as ``board-01..board-20``.
     """
@@ -121,11 +168,15 @@ class Block(Record):
             raise ValueError(f"order must name each of {', '.join(get_args(Axis))} once")
         if "dark" in self.kinds and (self.lights is not None or len(self.kinds) > 1):
             raise ValueError("a dark block has no lights and no other kind")
+        if self.lights is not None and self.lights.strobes and self.kinds != ("timing",):
+            raise ValueError("strobed frames are of kind timing and of no other: a pulse is no exposure time")
         return self
 
     def shots(self, first_index: int) -> Iterator[Shot]:
         """Expand into shots numbered from ``first_index``."""
-        lights: tuple[str | None, ...] = (None,) if self.lights is None else self.lights.names
+        lights: tuple[tuple[str, Strobe | None] | None, ...] = (None,)
+        if self.lights is not None:
+            lights = tuple(product(self.lights.names, self.lights.strobes or (None,)))
         values: dict[str, tuple[Any, ...]] = {
             "repeat": tuple(range(self.first_repeat, self.first_repeat + self.repeats)),
             "exposure": self.bracket.exposures_s,
@@ -135,16 +186,18 @@ class Block(Record):
         axes = product(self.pose, *(values[axis] for axis in self.order))
         for offset, (pose, *combination) in enumerate(axes):
             at = dict(zip(self.order, combination, strict=True))
+            name, strobe = at["light"] or (None, None)
             level = self.lights.level if self.lights is not None else 0.0
             yield Shot(
                 index=first_index + offset,
                 kinds=self.kinds,
                 pose=pose,
                 camera=at["camera"],
-                lights={} if at["light"] is None else {at["light"]: level},
+                lights={} if name is None else {name: level},
                 exposure_s=at["exposure"],
                 gain_db=self.bracket.gain_db,
                 repeat=at["repeat"],
+                strobe=strobe,
             )
 
 

@@ -18,6 +18,10 @@ class Scene(Protocol):
         """Burn light ``name`` at ``level`` (0 dark, 1 full); DeviceError where it does not."""
         ...
 
+    def strobe_light(self, name: str, level: float, delay_s: float, duration_s: float) -> None:
+        """Go dark and arm one pulse for the next exposure's trigger; DeviceError where it does not."""
+        ...
+
     def expose(self, camera: str, exposure_s: float, gain_db: float) -> Frame:
         """Return what ``camera`` sees now; FrameLost, SettingRefused or DeviceLost where it does not."""
         ...
@@ -87,11 +91,21 @@ class SimulatedLight:
 
     def set(self, level: float) -> None:
         """Burn at ``level`` (0 dark, 1 full); ValueError outside 0 to 1; raises what the scene raises."""
+        self._check(level)
+        self._scene.set_light(self.name, level)
+
+    def strobe(self, level: float, delay_s: float, duration_s: float) -> None:
+        """Arm one pulse for the next exposure; DeviceError where the rig file gives the light no strobe."""
+        self._check(level)
+        if not self.limits.strobe:
+            raise DeviceError(self.name, "cannot strobe: strobe is not set in its limits")
+        self._scene.strobe_light(self.name, level, delay_s, duration_s)
+
+    def _check(self, level: float) -> None:
         if not self._open:
             raise DeviceError(self.name, "is not open")
         if not 0 <= level <= 1:
             raise ValueError(f"{self.name}: level {level} is outside 0 to 1")
-        self._scene.set_light(self.name, level)
 
     def __enter__(self) -> Self:
         self._open = True

@@ -52,8 +52,9 @@ def check(plan: CapturePlan, limits: RigLimits, *, free_bytes: int | None = None
     Notes
     -----
     A light is taken to burn from its settling to the end of the last exposure that needs it in a row, retries
-    not counted. Its duty is its share of the time between two prompts, times its level: with one light alone
-    between two prompts that is its level, whatever a person's pace would give it in rests.
+    not counted; one that is strobed, for its pulses only. Its duty is its share of the time between two
+    prompts, times its level: with one light alone between two prompts that is its level, whatever a person's
+    pace would give it in rests.
     """
     shots = plan.shots()
     problems = [
@@ -87,8 +88,11 @@ def shot_seconds(
         changed = {name for name in {*burning, *shot.lights} if burning.get(name) != shot.lights.get(name)}
         settle = [lights[name].settle_s for name in changed if name in lights]
         readout = cameras[shot.camera].readout_s if shot.camera in cameras else 0.0
-        seconds.append(sum(settle) + shot.exposure_s + readout)
-        burning = shot.lights
+        taking = shot.exposure_s + readout
+        if shot.strobe is not None:
+            taking = max(taking, shot.strobe.delay_s + shot.strobe.duration_s)
+        seconds.append(sum(settle) + taking)
+        burning = shot.lights if shot.strobe is None else {}
     return seconds
 
 
@@ -132,6 +136,8 @@ def _light_problems(shots: tuple[Shot, ...], limits: RigLimits) -> list[str]:
         on_s: dict[str, float] = {}
         energy: dict[str, float] = {}
         for shot, duration in zip(segment, seconds, strict=True):
+            if shot.strobe is not None:
+                duration, on_s = shot.strobe.duration_s, {}
             on_s = {name: on_s.get(name, 0.0) + duration for name in shot.lights}
             for name, level in shot.lights.items():
                 longest[name] = max(longest.get(name, 0.0), on_s[name])
@@ -151,6 +157,13 @@ def _light_problems(shots: tuple[Shot, ...], limits: RigLimits) -> list[str]:
                 f"light {name!r} would burn with a duty of {duty[name]:.0%} and may {light.max_duty:.0%}: "
                 "lower its level, or let it take turns with others"
             )
+    strobed = dict.fromkeys(name for shot in shots if shot.strobe is not None for name in shot.lights)
+    problems += [
+        f"light {name!r} cannot strobe: choose another, or set strobe: true where its controller takes the "
+        "camera's trigger"
+        for name in strobed
+        if name in limits.lights and not limits.lights[name].strobe
+    ]
     return problems
 
 

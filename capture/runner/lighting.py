@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Self
 
-from capture.devices import DeviceError, Light
+from capture.devices import DeviceError, Light, StrobedLight
+from capture.plan import Shot
 from capture.runner.control import signals_deferred
 
 
@@ -29,12 +30,37 @@ class Lighting:
         DeviceError
             A light did not follow; its state counts as unknown, and it is set again by the next call.
         """
-        wanted = {name: levels.get(name, 0.0) for name in self._lights}
+        self._set({name: levels.get(name, 0.0) for name in self._lights})
+
+    def _set(self, wanted: Mapping[str, float]) -> None:
         changes = [name for name, level in wanted.items() if self._levels[name] != level]
         for name in sorted(changes, key=lambda name: wanted[name] > 0):
             self._levels[name] = None
             self._lights[name].set(wanted[name])
             self._levels[name] = wanted[name]
+
+    def prepare(self, shot: Shot) -> None:
+        """Burn what ``shot`` wants, or arm its pulse; call before each exposure, as a pulse comes but once.
+
+        Raises
+        ------
+        DeviceError
+            As `change`; or a light that is to pulse cannot.
+        """
+        if shot.strobe is None:
+            self.change(shot.lights)
+            return
+        pulsing = {}
+        for name in shot.lights:
+            light = self._lights[name]
+            if not isinstance(light, StrobedLight):
+                raise DeviceError(name, "cannot strobe: its driver has no strobe")
+            pulsing[name] = light
+        # what an armed light does next is the trigger's to say: its state is unknown, and not to be changed
+        self._set({name: 0.0 for name in self._lights if name not in pulsing})
+        for name, light in pulsing.items():
+            self._levels[name] = None
+            light.strobe(shot.lights[name], shot.strobe.delay_s, shot.strobe.duration_s)
 
     def dark(self) -> None:
         """Turn every light dark that is not."""

@@ -14,6 +14,7 @@ from capture.devices import (
     Devices,
     FrameLost,
     SettingRefused,
+    StrobedLight,
     TriggeredCamera,
 )
 from capture.frame import Frame
@@ -105,6 +106,8 @@ def run(
         for name in shot.lights:
             if name not in devices.lights:
                 raise DeviceError(name, unknown_name("light", name, devices.lights))
+            if shot.strobe is not None and not isinstance(devices.lights[name], StrobedLight):
+                raise DeviceError(name, "the plan strobes it, and its driver has no strobe")
     return _run(plan, devices, session, pending, control or RunControl(), retries, exposure_tolerance)
 
 
@@ -127,7 +130,7 @@ def _run(
         progress = _Progress(pending, devices, total=len(plan.shots()))
         taker = _Taker(writer, lighting, control, retries, progress)
         pose: str | None = None
-        for _, shots in groupby(pending, key=lambda shot: (shot.camera, shot.lights, shot.pose)):
+        for _, shots in groupby(pending, key=lambda shot: (shot.camera, shot.lights, shot.strobe, shot.pose)):
             group = tuple(shots)
             if group[0].pose != pose:
                 pose = group[0].pose
@@ -168,7 +171,7 @@ class _Taker:
             if not self._may_go_on():
                 return False
             try:
-                self._lighting.change(group[0].lights)
+                self._lighting.prepare(group[0])
                 with closing(_frames(watch.camera, tuple(todo))) as frames:
                     for frame in frames:
                         watch.accept(frame, todo[0])
@@ -203,9 +206,12 @@ class _Taker:
 
 
 def _frames(camera: Camera, shots: tuple[Shot, ...]) -> Generator[Frame]:
-    """Yield a frame for each shot where the camera can take a burst, else for the first only."""
+    """Yield a frame for each shot where the camera can take a burst, else for the first only.
+
+    A pulse is armed for one trigger: strobed shots are taken one by one.
+    """
     deadline_s = max(shot.exposure_s for shot in shots) + camera.limits.readout_s + DEADLINE_MARGIN_S
-    if len(shots) == 1 or not isinstance(camera, TriggeredCamera):
+    if len(shots) == 1 or shots[0].strobe is not None or not isinstance(camera, TriggeredCamera):
         shot = shots[0]
         yield camera.expose(
             shot.exposure_s, shot.gain_db, shot.exposure_s + camera.limits.readout_s + DEADLINE_MARGIN_S

@@ -84,6 +84,10 @@ class FakeScene:
             with self.log.open("a") as file:
                 file.write(f"{name} {level:g}\n")
 
+    def strobe_light(self, name: str, level: float, delay_s: float, duration_s: float) -> None:
+        self.calls.append(("strobe", name, level, delay_s, duration_s))
+        self.levels[name] = 0.0
+
     def expose(self, camera: str, exposure_s: float, gain_db: float) -> Frame:
         self.calls.append(("expose", camera, exposure_s))
         if self.fault is not None:
