@@ -4,6 +4,7 @@ from functools import cached_property
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import field_validator
 
 from calibration.geometry import Float
@@ -26,10 +27,12 @@ class BrownConrady(LensModel):
 
     Notes
     -----
-    Valid where the radial function is monotone, out to ``valid_tangent``: beyond it the image turns back, and
-    ``project`` and ``unproject`` give NaN. Where no corner was seen (the edges of the image, usually) it is
-    extrapolated. A lens wider than about 120 degrees needs another model. D. C. Brown, "Close-range camera
-    calibration", Photogrammetric Engineering 37 (1971).
+    Valid out to ``valid_tangent``, where the image turns back (its derivative stops being positive definite) or
+    runs to infinity (a pole of the rational model). Beyond it ``project`` gives NaN, and ``unproject`` gives
+    NaN for pixels that no direction within it reaches. The disc is convex and the derivative, which is
+    symmetric, positive definite in all of it: no two directions share a pixel. Where no corner was seen (the
+    edges of the image, usually) the model is extrapolated. A lens wider than about 120 degrees needs another. D. C. Brown, "Close-range camera calibration", Photogrammetric Engineering 37
+    (1971); the rational factor after D. Claus and A. Fitzgibbon, CVPR 2005, doi:10.1109/CVPR.2005.43.
     """
 
     MODEL: ClassVar[str] = "brown-conrady"
@@ -69,12 +72,16 @@ class BrownConrady(LensModel):
     @cached_property
     def valid_tangent(self) -> float:
         """Tangent of the largest angle to the axis that is imaged; inf if the image never turns back."""
-        # r N(s) / D(s) with s = r^2 turns where N D + 2 s (N' D - N D') = 0, or has its pole where D = 0.
-        n = np.polynomial.Polynomial([1.0, self.k1, self.k2, self.k3])
-        d = np.polynomial.Polynomial([1.0, self.k4, self.k5, self.k6])
-        s = np.polynomial.Polynomial([0.0, 1.0])
-        turning = [*_positive_roots(n * d + 2 * s * (n.deriv() * d - n * d.deriv())), *_positive_roots(d)]
-        return min(turning) ** 0.5 if turning else float("inf")
+        # Along and across the radius the derivative is diag(m, g) + 2 r [[3 a, b], [b, a]]: g = N / D,
+        # m = d(r g) / dr, and (a, b) the tangential coefficients along and across. The eigenvalues of the second
+        # part are at least -6 r hypot(p1, p2): positive definite on all sides while m and g are above that.
+        r = np.polynomial.Polynomial([0.0, 1.0])
+        n = np.polynomial.Polynomial([1.0, 0, self.k1, 0, self.k2, 0, self.k3])
+        d = np.polynomial.Polynomial([1.0, 0, self.k4, 0, self.k5, 0, self.k6])
+        bent = 6 * float(np.hypot(self.p1, self.p2)) * r
+        m = n * d + r * (n.deriv() * d - n * d.deriv())
+        ends = [*_positive_roots(m - bent * d * d), *_positive_roots(n - bent * d), *_positive_roots(d)]
+        return min(ends, default=float("inf"))
 
     @property
     def valid_angle_rad(self) -> float:
@@ -111,32 +118,55 @@ class BrownConrady(LensModel):
     def _undistorted(self, xd: Float, yd: Float) -> tuple[Float, Float]:
         if not any(self.parameters[4:]):
             return xd, yd
-        # Newton on the 2 x 2 Jacobian: the usual fixed-point iteration stalls at strong distortion. Held
-        # inside the valid circle, it cannot run to a root beyond the turning point.
-        limit2 = 0.999 * self.valid_tangent**2
-        x, y = xd.copy(), yd.copy()
-        error = det = np.zeros(())
-        for _ in range(25):
-            if np.isfinite(limit2):
-                shrink = np.sqrt(limit2 / np.maximum(x * x + y * y, limit2))
-                x, y = x * shrink, y * shrink
-            xx, yy, xy = x * x, y * y, x * y
-            r2 = xx + yy
-            radial, slope = self._radial(r2)
-            ex = x * radial + 2 * self.p1 * xy + self.p2 * (r2 + 2 * xx) - xd
-            ey = y * radial + self.p1 * (r2 + 2 * yy) + 2 * self.p2 * xy - yd
-            error = np.maximum(np.abs(ex), np.abs(ey))
-            jxx = radial + slope * xx + 2 * self.p1 * y + 6 * self.p2 * x
-            jyy = radial + slope * yy + 6 * self.p1 * y + 2 * self.p2 * x
-            jxy = slope * xy + 2 * self.p1 * x + 2 * self.p2 * y
-            det = jxx * jyy - jxy * jxy
-            if not np.nanmax(error, initial=0.0) > 1e-14:
-                break
-            with np.errstate(invalid="ignore", divide="ignore"):
-                x, y = x - (jyy * ex - jxy * ey) / det, y - (jxx * ey - jxy * ex) / det
-        with np.errstate(invalid="ignore"):
-            ok = (error < 1e-13) & (det > 0)
-        return np.where(ok, x, np.nan), np.where(ok, y, np.nan)
+        shape = xd.shape
+        xd, yd = xd.ravel(), yd.ravel()
+        # Nearly all pixels need a few steps, those at the end of the valid disc, where the image turns, many.
+        x, y, done = self._newton(xd, yd, xd, yd, 6)
+        rest = np.flatnonzero(~done & np.isfinite(xd + yd))
+        if rest.size:
+            x[rest], y[rest], done[rest] = self._newton(xd[rest], yd[rest], x[rest], y[rest], 100)
+        return np.where(done, x, np.nan).reshape(shape), np.where(done, y, np.nan).reshape(shape)
+
+    def _newton(
+        self, xd: Float, yd: Float, x: Float, y: Float, steps: int
+    ) -> tuple[Float, Float, NDArray[np.bool_]]:
+        """Newton from (x, y), and where it arrived.
+
+        The derivative is the Hessian of a convex function on the valid disc. Steps that do not lessen the
+        error are halved until they do; held inside the disc, they cannot run to a root beyond it.
+        """
+        limit2 = (self.valid_tangent * (1 - 1e-9)) ** 2
+        best, x_best, y_best = np.full(xd.shape, np.inf), x, y
+        dx, dy = np.zeros_like(x), np.zeros_like(y)
+        size, rounding = 1 + np.hypot(xd, yd), np.zeros(xd.shape)
+        done = np.zeros(xd.shape, dtype=bool)
+        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+            for _ in range(steps):
+                if np.isfinite(limit2):
+                    shrink = np.sqrt(limit2 / np.maximum(x * x + y * y, limit2))
+                    x, y = x * shrink, y * shrink
+                xx, yy, xy = x * x, y * y, x * y
+                r2 = xx + yy
+                radial, slope = self._radial(r2)
+                ex = x * radial + 2 * self.p1 * xy + self.p2 * (r2 + 2 * xx) - xd
+                ey = y * radial + self.p1 * (r2 + 2 * yy) + 2 * self.p2 * xy - yd
+                error = np.hypot(ex, ey)
+                better = error < best
+                jxx = radial + slope * xx + 2 * self.p1 * y + 6 * self.p2 * x
+                jyy = radial + slope * yy + 6 * self.p1 * y + 2 * self.p2 * x
+                jxy = slope * xy + 2 * self.p1 * x + 2 * self.p2 * y
+                det = jxx * jyy - jxy * jxy
+                dx = np.where(better, -(jyy * ex - jxy * ey) / det, 0.5 * dx)
+                dy = np.where(better, -(jxx * ey - jxy * ex) / det, 0.5 * dy)
+                best = np.where(better, error, best)
+                x_best, y_best = np.where(better, x, x_best), np.where(better, y, y_best)
+                # What rounding of x and of the sum leaves; near a pole the first is the larger.
+                rounding = np.where(better, 2e-15 * (size + (jxx + jyy) * np.sqrt(r2)), rounding)
+                done = best <= rounding
+                if done.all():
+                    break
+                x, y = x_best + dx, y_best + dy
+        return x_best, y_best, done
 
     def derivatives(self, points: Float) -> Derivatives:
         """Projection of points (n, 3) with its derivatives."""
@@ -174,7 +204,7 @@ class BrownConrady(LensModel):
 
 def _positive_roots(polynomial: np.polynomial.Polynomial) -> list[float]:
     """Real roots above 0 of a polynomial whose constant is not 0."""
-    # As a polynomial in 1 / s, whose leading coefficient cannot vanish.
+    # As a polynomial in 1 / r, whose leading coefficient cannot vanish.
     roots = np.roots(polynomial.coef)
-    real = roots.real[(np.abs(roots.imag) < 1e-9 * np.abs(roots)) & (roots.real > 1e-12)]
+    real = roots.real[(np.abs(roots.imag) < 1e-9 * np.abs(roots)) & (roots.real > 1e-9)]
     return [1 / float(root) for root in real]

@@ -23,8 +23,9 @@ class KannalaBrandt(LensModel):
 
     Notes
     -----
-    Valid where the polynomial is monotone, out to ``valid_angle_rad``; rotationally symmetric. J. Kannala and
-    S. Brandt, PAMI 28 (2006), doi:10.1109/TPAMI.2006.153.
+    Valid where the polynomial is monotone, out to ``valid_angle_rad``: beyond it ``project`` gives NaN, and
+    ``unproject`` gives NaN for pixels outside the image of that cone. Rotationally symmetric: a decentred lens
+    needs the splined model. J. Kannala and S. Brandt, PAMI 28 (2006), doi:10.1109/TPAMI.2006.153.
     """
 
     MODEL: ClassVar[str] = "kannala-brandt"
@@ -77,25 +78,35 @@ class KannalaBrandt(LensModel):
 
     def _undistort(self, xd: Float, yd: Float) -> Float:
         r = np.hypot(xd, yd)
+        theta = self._angle(r.ravel()).reshape(r.shape)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            side = np.where(r > 0, np.sin(theta) / r, 1.0)
+        return np.stack([xd * side, yd * side, np.cos(theta)], axis=-1)
+
+    def _angle(self, r: Float) -> Float:
+        """Angle to the axis (n,) imaged at r (n,) focal lengths from the centre; NaN beyond."""
         limit = self.valid_angle_rad
+        out = np.full(r.shape, np.nan)
+        open_ = np.flatnonzero(r < self._grown(np.asarray(limit))[0])
         # Newton, held inside the monotone part by bisection: the derivative vanishes at its end.
-        low, high = np.zeros_like(r), np.full_like(r, limit)
-        theta = np.minimum(r, 0.9 * limit)
+        r = r[open_]
+        low, high, theta = np.zeros_like(r), np.full_like(r, limit), np.minimum(r, 0.9 * limit)
         for _ in range(100):
             grown, slope = self._grown(theta)
             error = grown - r
             low, high = np.where(error < 0, theta, low), np.where(error > 0, theta, high)
             with np.errstate(invalid="ignore", divide="ignore"):
-                step = theta - error / slope
-            inside = (step >= low) & (step <= high)
-            following = np.where(inside, step, 0.5 * (low + high))
-            if not np.nanmax(np.abs(following - theta), initial=0.0) > 4e-16:
-                break
+                newton = theta - error / slope
+            following = np.where((newton >= low) & (newton <= high), newton, 0.5 * (low + high))
+            moving = np.abs(following - theta) > 2e-16 * (1 + theta)
             theta = following
-        with np.errstate(invalid="ignore", divide="ignore"):
-            theta = np.where(r < self._grown(np.asarray(limit))[0], theta, np.nan)
-            side = np.where(r > 0, np.sin(theta) / r, 1.0)
-        return np.stack([xd * side, yd * side, np.cos(theta)], axis=-1)
+            out[open_] = theta
+            if moving.all():
+                continue
+            open_, r, theta, low, high = (a[moving] for a in (open_, r, theta, low, high))
+            if not open_.size:
+                break
+        return out
 
     def derivatives(self, points: Float) -> Derivatives:
         """Projection of points (n, 3) with its derivatives."""
