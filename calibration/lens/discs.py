@@ -1,22 +1,17 @@
 """Where the centroid of a disc's image lies beside the image of its centre."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from calibration.geometry import Float
-
-if TYPE_CHECKING:
-    from calibration.lens.bundle import Corners, State
+from calibration.lens.unknowns import Corners, State, placed
 
 _RINGS, _SPOKES = 3, 8
 
 
-def disc_bias(state: "State", corners: "Corners") -> Float:
-    """Centroid minus image of the centre, px, (n, 2), by quadrature over the disc.
+def disc_bias(state: State, corners: Corners) -> Float:
+    """Centroid minus image of the centre, px (n, 2), by quadrature over the disc.
 
-    A point of the disc counts as the area of the image it fills. Exact for a disc on which the lens is smooth:
-    polynomials of degree five.
+    A point of the disc counts as the area of the image it fills. Exact for polynomials of degree five.
     """
     # Rings of equal weight in the square of the radius; spokes against its angle.
     nodes, ring_weight = np.polynomial.legendre.leggauss(_RINGS)
@@ -33,14 +28,9 @@ def disc_bias(state: "State", corners: "Corners") -> Float:
     return np.where(np.isfinite(bias), bias, 0.0)
 
 
-def _imaged(state: "State", corners: "Corners", offset: Float) -> tuple[Float, Float]:
+def _imaged(state: State, corners: Corners, offset: Float) -> tuple[Float, Float]:
     """Image of the points moved by an offset in the board's plane, and px^2 per mm^2 there."""
-    from calibration.lens.kernels import place
-
-    _, seen = place(
-        state.board.shaped(corners.points + offset), corners.view, corners.camera,
-        state.rotations, state.translations, state.camera_rotations, state.camera_translations,
-    )  # fmt: skip
+    _, seen = placed(state, corners, corners.points + offset)
     plane = (state.camera_rotations[corners.camera] @ state.rotations[corners.view])[:, :, :2]
     pixels, grown = np.full((len(seen), 2), np.nan), np.full((len(seen), 1), np.nan)
     for k, lens in enumerate(state.lenses):

@@ -1,4 +1,4 @@
-"""Compiled sums of the bundle adjustment: corners to places in the camera frames, derivatives to normal equations."""
+"""Compiled sums of the bundle adjustment: places of the corners, and the normal equations."""
 
 import numba
 import numpy as np
@@ -11,9 +11,15 @@ Index = NDArray[np.int64]
 
 @numba.njit(cache=True)
 def place(
-    points: Float, view: Index, camera: Index, turns: Float, shifts: Float, turns_c: Float, shifts_c: Float
+    points: Float,
+    view: Index,
+    camera: Index,
+    turns: Float,
+    shifts: Float,
+    turns_c: Float,
+    shifts_c: Float,
 ) -> tuple[Float, Float]:
-    """Board points (n, 3) turned into the rig's axes, without the shift, and in the frames of their cameras."""
+    """Board points (n, 3) turned into the rig's axes, without shift, and in their cameras' frames."""
     n = len(points)
     turned, seen = np.empty((n, 3)), np.empty((n, 3))
     for i in range(n):

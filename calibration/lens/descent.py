@@ -1,0 +1,255 @@
+"""Levenberg-Marquardt with the poses eliminated by their 6 x 6 blocks: the Schur complement.
+
+What the corners say is summed up in ``kernels``; its derivatives are the lens's own business
+(``LensModel.derivatives``).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from calibration.geometry import Float
+from calibration.lens.unknowns import Corners, Free, Index, Layout, Prior, State, layout_of, placed
+from calibration.provenance import FitError
+
+_TAIL_SIGMA = 2.0  # where the robust weights begin to fall
+_FAR_PX = 1e6  # residual of a corner that the model cannot image
+_UNTOLD = 1e-13  # part of the information on an unknown left by all others, below which there is none
+
+
+class Problem(NamedTuple):
+    """What stays the same from step to step."""
+
+    corners: Corners
+    layout: Layout
+    free: Index
+    """Of the g global unknowns, those to be fitted (f,)."""
+    rank: Index
+    """Of each global unknown, its number among the free ones; -1 where held."""
+    seen_by: tuple[Index | slice, ...]
+    """Corners of each camera."""
+    precision: Float
+    """Of the priors, on the free unknowns (f, f); (0, 0) without."""
+    mean: Float
+
+
+class Equations(NamedTuple):
+    """Normal equations: unknowns (f, f), with poses (v, f, 6), poses (v, 6, 6), right-hand sides."""
+
+    a: Float
+    b: Float
+    c: Float
+    ga: Float
+    gc: Float
+
+
+def problem_of(state: State, corners: Corners, free: Free, priors: tuple[Prior | None, ...]) -> Problem:
+    """The unknowns sorted out."""
+    layout = layout_of(state)
+    board = np.array([free.warp, free.warp, free.aspect, free.scale])
+    mask = np.concatenate([*free.lens, np.repeat(free.cameras, 6), board])
+    chosen = np.flatnonzero(mask)
+    seen_by: tuple[Index | slice, ...] = (slice(None),)
+    if len(state.lenses) > 1:
+        seen_by = tuple(np.flatnonzero(corners.camera == k) for k in range(len(state.lenses)))
+    precision, mean = np.zeros((0, 0)), np.zeros(0)
+    if any(prior is not None for prior in priors):
+        precision, mean = np.zeros((len(mask), len(mask))), np.zeros(len(mask))
+        for at, prior in zip(layout.lens, priors, strict=True):
+            if prior is not None:
+                dense = prior.precision.toarray() if hasattr(prior.precision, "toarray") else prior.precision
+                precision[at, at], mean[at] = dense, prior.mean
+        precision, mean = precision[np.ix_(chosen, chosen)], mean[chosen]
+    rank = np.where(mask, np.cumsum(mask) - 1, -1)
+    return Problem(corners, layout, chosen, rank, seen_by, precision, mean)
+
+
+def _values(state: State) -> Float:
+    """Global unknowns (g,); a camera's are the small steps still to come."""
+    lenses = [lens.parameters for lens in state.lenses]
+    return np.concatenate([*lenses, np.zeros(6 * len(state.lenses)), state.board.values])
+
+
+def residuals(problem: Problem, state: State, pixels: Float) -> Float:
+    """Pixels minus model (n, 2), px; far off where the lens images nothing."""
+    _, seen = placed(state, problem.corners)
+    model = np.empty_like(pixels)
+    for lens, mine in zip(state.lenses, problem.seen_by, strict=True):
+        model[mine] = lens.project(seen[mine])
+    residual = pixels - model
+    residual[~np.isfinite(residual).all(axis=1)] = _FAR_PX
+    return residual
+
+
+def _cost(problem: Problem, state: State, residual: Float, weight: Float, heavy: bool) -> float:
+    squares = weight * np.sum(residual**2, axis=1)
+    if heavy:
+        squares = _TAIL_SIGMA**2 * np.log1p(squares / _TAIL_SIGMA**2)
+    cost = float(np.sum(squares))
+    if len(problem.mean):
+        away = _values(state)[problem.free] - problem.mean
+        cost += float(away @ problem.precision @ away)
+    return cost
+
+
+def equations(problem: Problem, state: State, pixels: Float, weight: Float, heavy: bool = False) -> Equations:
+    """Normal equations of the step from a state; ``heavy`` lowers the weight of long residuals."""
+    from calibration.lens.kernels import normal_equations
+
+    corners, layout, rank = problem.corners, problem.layout, problem.rank
+    turned, seen = placed(state, corners)
+    parts = [lens.derivatives(seen[mine]) for lens, mine in zip(state.lenses, problem.seen_by, strict=True)]
+    n, most = len(seen), max(part.by_parameters.shape[2] for part in parts)
+    if len(parts) == 1:
+        model, by_points, by_parameters, columns = parts[0]
+        columns = np.broadcast_to(np.arange(most), (n, most)) if columns is None else columns
+    else:
+        model, by_points = np.empty((n, 2)), np.empty((n, 2, 3))
+        by_parameters, columns = np.zeros((n, 2, most)), np.full((n, most), -1)
+        for part, mine, at in zip(parts, problem.seen_by, layout.lens, strict=True):
+            m = part.by_parameters.shape[2]
+            model[mine], by_points[mine], by_parameters[mine, :, :m] = (
+                part.pixels,
+                part.by_points,
+                part.by_parameters,
+            )
+            columns[mine, :m] = at.start + (np.arange(m) if part.columns is None else part.columns)
+    residual = pixels - model
+    lost = ~np.isfinite(residual).all(axis=1)
+    if heavy:
+        weight = weight / (1 + weight * np.sum(residual**2, axis=1) / _TAIL_SIGMA**2)
+    a, b, c, ga, gc = normal_equations(
+        residual, np.where(lost, 0.0, weight), by_points, by_parameters,
+        np.where(columns < 0, -1, rank[columns]), turned, seen, state.board.by_values(corners.points),
+        corners.view, corners.camera, state.rotations, state.camera_rotations, state.camera_translations,
+        rank[[at.start for at in layout.cameras]], rank[layout.board], len(problem.free),
+    )  # fmt: skip
+    if len(problem.mean):
+        a += problem.precision
+        ga -= problem.precision @ (_values(state)[problem.free] - problem.mean)
+    return Equations(a, b, c, ga, gc)
+
+
+def minimize(
+    problem: Problem, state: State, pixels: Float, weight: Float, enough: float, heavy: bool = False
+) -> State:
+    """Levenberg-Marquardt until a step gains less than ``enough`` of the weighted sum of squares."""
+    cost = _cost(problem, state, residuals(problem, state, pixels), weight, heavy)
+    system = equations(problem, state, pixels, weight, heavy)
+    damping = 1e-4
+    for _ in range(200):
+        trial = _moved(problem, state, *_step(system, damping))
+        after = np.inf
+        if trial is not None:
+            after = _cost(problem, trial, residuals(problem, trial, pixels), weight, heavy)
+        if trial is not None and after <= cost:
+            gain = cost - after
+            state, cost, damping = trial, after, max(damping / 10, 1e-12)
+            if gain <= enough + 1e-14 * cost:
+                return state
+            system = equations(problem, state, pixels, weight, heavy)
+        else:
+            damping *= 10
+            # At the bottom rounding decides whether a step is better.
+            if damping > 1e8:
+                return state
+    if heavy:
+        return state
+    raise FitError("the fit does not converge: check the board's size and the corners' numbers")
+
+
+def _moved(problem: Problem, state: State, by: Float, poses: Float) -> State | None:
+    """State after a step of the free unknowns (f,) and of the poses (v, 6); None where no lens is left."""
+    values = _values(state)
+    values[problem.free] += by
+    lenses = []
+    for lens, at in zip(state.lenses, problem.layout.lens, strict=True):
+        if values[at][:2].min() <= 0:
+            return None
+        lenses.append(lens.with_parameters(values[at]) if np.any(problem.rank[at] >= 0) else lens)
+    cameras = values[problem.layout.cameras[0].start : problem.layout.board.start].reshape(-1, 6)
+    turns = state.camera_rotations
+    if cameras.any():
+        turns = Rotation.from_rotvec(cameras[:, :3]).as_matrix() @ turns
+    board = state.board
+    if np.any(problem.rank[problem.layout.board] >= 0):
+        if values[problem.layout.board][2:].min() <= 0:
+            return None
+        board = board.with_values(values[problem.layout.board])
+    return State(
+        tuple(lenses),
+        turns,
+        state.camera_translations + cameras[:, 3:],
+        Rotation.from_rotvec(poses[:, :3]).as_matrix() @ state.rotations,
+        state.translations + poses[:, 3:],
+        board,
+    )
+
+
+def _step(system: Equations, damping: float) -> tuple[Float, Float]:
+    a, b, c, ga, gc = system
+    c = c + _diagonal(c) * damping + _nothing_seen(c)
+    solved = np.linalg.solve(c, np.concatenate([np.swapaxes(b, 1, 2), gc[..., None]], axis=2))
+    if not len(a):
+        return ga, solved[..., -1]
+    schur = a + _diagonal(a) * damping - _summed(b, solved[..., :-1])
+    right = ga - np.einsum("vij,vj->i", b, solved[..., -1])
+    # Focal lengths and distortion differ by ten orders of magnitude in their curvature.
+    scale = 1 / np.sqrt(np.maximum(np.diag(a), 1e-300))
+    by = np.linalg.lstsq(schur * scale * scale[:, None], right * scale, rcond=1e-15)[0] * scale
+    return by, solved[..., -1] - solved[..., :-1] @ by
+
+
+def _summed(b: Float, reach: Float) -> Float:
+    """Sum over the views of b (v, f, 6) @ reach (v, 6, f)."""
+    return np.asarray(np.swapaxes(b, 0, 1).reshape(b.shape[1], -1) @ reach.reshape(-1, reach.shape[2]))
+
+
+def _diagonal(matrix: Float) -> Float:
+    return np.asarray(matrix * np.eye(matrix.shape[-1]))
+
+
+def _nothing_seen(c: Float) -> Float:
+    """Identity for the poses of views without a corner in use, which would be singular."""
+    return np.asarray((np.trace(c, axis1=1, axis2=2) <= 0)[:, None, None] * np.eye(6))
+
+
+def covariances(problem: Problem, system: Equations) -> tuple[Float, Float]:
+    """Inverse of the normal equations: global unknowns (g, g), poses (v, 6, 6).
+
+    Raises
+    ------
+    FitError
+        An unknown on which the corners have nothing to say.
+    """
+    a, b, c, _, _ = system
+    inverse = np.linalg.inv(c + _nothing_seen(c))
+    reach = inverse @ np.swapaxes(b, 1, 2)
+    size = problem.layout.board.stop
+    covariance, free = np.zeros((size, size)), problem.free
+    if len(free):
+        scale = 1 / np.sqrt(np.maximum(np.diag(a), 1e-300))
+        schur = (a - _summed(b, reach)) * scale * scale[:, None]
+        left, axes = np.linalg.eigh((schur + schur.T) / 2)
+        if left[0] < _UNTOLD:
+            raise FitError(
+                f"{_name(problem, int(np.argmax(np.abs(axes[:, 0]))))} cannot be told from these views"
+            )
+        inner = (axes / left) @ axes.T * scale * scale[:, None]
+        covariance[np.ix_(free, free)] = inner
+        inverse = inverse + reach @ inner @ np.swapaxes(reach, 1, 2)
+    return covariance, np.asarray(inverse)
+
+
+def _name(problem: Problem, number: int) -> str:
+    """What the free unknown of that number is called in messages."""
+    at = int(problem.free[number])
+    board = at - problem.layout.board.start
+    if board >= 0:
+        return ("the warp of the board along x", "the warp of the board along y", "the aspect of the board",
+                "the scale of the board")[board]  # fmt: skip
+    for k, place in enumerate(problem.layout.cameras):
+        if place.start <= at < place.stop:
+            return f"the place of camera {k + 1}"
+    return "the lens"
