@@ -168,7 +168,7 @@ def sensitivity(lens: LensModel, distance_mm: float, pixels: Float) -> Float:
     at = lens.derivatives(rays)
     return np.asarray(
         _by_parameters(at, len(free))[..., free]
-        + _by_pose(at, rays, 1 / distance_mm) @ _implied_pose(lens, free)
+        + _by_pose(at, rays, 1 / distance_mm) @ _implied_pose(lens, free, distance_mm)
     )
 
 
@@ -211,7 +211,7 @@ def information(lens: LensModel) -> Information:
     matrix, gradient = [], []
     for number in numbers:
         mine = corners.view == number
-        by_lens, by_pose, residual = _weighted(
+        by_lens, by_pose, residual = weighted_derivatives(
             lens, free, corners.points[mine], corners.residual[mine], corners.sigma[mine]
         )
         open_ = by_lens - by_pose @ np.linalg.lstsq(by_pose, by_lens, rcond=None)[0]
@@ -308,7 +308,7 @@ def pose_derivatives(by_points: Float, points: Float) -> Float:
     return np.concatenate([by_points @ cross, by_points], axis=2)
 
 
-def _weighted(
+def weighted_derivatives(
     lens: LensModel, free: NDArray[np.bool_], points: Float, residual: Float, sigma: Float
 ) -> tuple[Float, Float, Float]:
     """Derivatives (2n, p) by the lens and (2n, 6) by the pose, residuals (2n,), over their sigma."""
@@ -339,9 +339,9 @@ def _by_pose(at: Derivatives, rays: Float, nearness: float) -> Float:
     return by_pose
 
 
-def _implied_pose(lens: LensModel, free: NDArray[np.bool_]) -> Float:
+def _implied_pose(lens: LensModel, free: NDArray[np.bool_], distance_mm: float) -> Float:
     """Pose (6, p) of the camera that each free parameter implies: the corners stay where they are seen."""
-    points = _thinned(evidence(lens).points) if lens.observations is not None else _scene(lens)
+    points = _scene(lens, distance_mm) if lens.observations is None else _thinned(evidence(lens).points)
     at = lens.derivatives(points)
     good = np.isfinite(at.pixels).all(axis=1)
     span = float(np.median(np.linalg.norm(points, axis=1)))
@@ -352,11 +352,12 @@ def _implied_pose(lens: LensModel, free: NDArray[np.bool_]) -> Float:
     return np.asarray(pose)
 
 
-def _scene(lens: LensModel) -> Float:
-    """Points that fill the view between distances of 1 and 2, for a lens that saw none."""
+def _scene(lens: LensModel, distance_mm: float) -> Float:
+    """Points that fill the view around a distance, for a lens that saw none."""
     rays = lens.unproject(image_grid(lens, 12)).reshape(-1, 3)
     rays = rays[np.isfinite(rays).all(axis=1)]
-    return np.asarray(rays * (1 + np.arange(len(rays)) % 5 / 4)[:, None])
+    middle = distance_mm if np.isfinite(distance_mm) else 1.0
+    return np.asarray(rays * middle * (0.75 + np.arange(len(rays)) % 5 / 8)[:, None])
 
 
 def _thinned(points: Float) -> Float:
@@ -369,7 +370,7 @@ def _aligned(first: LensModel, second: LensModel) -> tuple[Float, Float]:
     there = _thinned(evidence(second).points) if second.observations is not None else np.zeros((0, 3))
     turn_only = len(here) + len(there) == 0
     if turn_only:
-        here = _scene(first)
+        here = _scene(first, 1.0)
     span = float(np.median(np.linalg.norm(np.concatenate([here, there]), axis=1)))
     here, there = here / span, there / span
     rotation, shift = np.eye(3), np.zeros(3)
@@ -413,7 +414,7 @@ def _refined(lens: LensModel, views: NDArray[np.int64]) -> LensModel | None:
         matrix, gradient = np.zeros((free.sum(), free.sum())), np.zeros(int(free.sum()))
         parts = []
         for rows, p, r in zip(mine, points, residuals, strict=True):
-            by_lens, by_pose, right = _weighted(now, free, p, r, corners.sigma[rows])
+            by_lens, by_pose, right = weighted_derivatives(now, free, p, r, corners.sigma[rows])
             solved = np.linalg.lstsq(by_pose, np.column_stack([by_lens, right]), rcond=None)[0]
             open_ = by_lens - by_pose @ solved[:, :-1]
             matrix += open_.T @ open_

@@ -25,7 +25,7 @@ _GRID = (8, 6)
 _SAME_TURN_DEG, _SAME_PLACE = 5.0, 0.08  # of the image's width, and of the distance
 _SQUARE_PART = 0.1  # of a square: no sharp corner is missed by that
 _UNSURE_PX = 0.3
-_SYSTEMATIC_Z = 4.0
+_SYSTEMATIC_Z, _REPEATED_PX = 4.0, 0.1
 
 
 class Finding(NamedTuple):
@@ -247,7 +247,8 @@ def _of_structure(lens: LensModel, corners: Evidence) -> Iterator[Finding]:
         ("corners of the board", "it is bent: try --warp"),
     )[shared.index(best)]
     part = f"{best.rms:.2g} px of the residuals' {_rms(corners.residual):.2g} px"
-    yield Finding(best.part > 0.3, f"{part} repeat at the same {where}: {what}")
+    wrong = best.part > 0.3 and best.rms > _REPEATED_PX
+    yield Finding(wrong, f"{part} repeat at the same {where}: {what}")
 
 
 def shared_residuals(lens: LensModel) -> tuple[Shared, Shared, Shared]:
