@@ -116,6 +116,8 @@ class LensModel(Model, ABC):
         What the fit rests on, one corner a row: view, board x, y, z (mm), pixel x, y, residual x, y (px,
         measured minus model), sigma of a pixel coordinate as the detection told it (px). A corner that was
         thrown out has the view number -1 - view. Eight columns, without sigma, in models of earlier versions.
+    view_names : tuple of str
+        Of the views, in their order; empty where nobody named them.
     board : BoardShape or None
         The shape that the fit found the board to have; None where it was taken as described.
     """
@@ -132,6 +134,7 @@ class LensModel(Model, ABC):
     covariance: Array | None = None
     views: Array | None = None
     observations: Array | None = None
+    view_names: tuple[str, ...] = ()
     board: BoardShape | None = None
     quality: Quality | None = None
     provenance: Provenance = Provenance()
@@ -189,5 +192,8 @@ class LensModel(Model, ABC):
 
     def _bare(self, **changes: object) -> Self:
         """Copy without the evidence of a fit, which holds for the old parameters only."""
-        gone = {"covariance": None, "views": None, "observations": None, "board": None, "quality": None}
+        gone: dict[str, object] = {
+            "covariance": None, "views": None, "observations": None, "view_names": (), "board": None,
+            "quality": None,
+        }  # fmt: skip
         return self.replace(**gone, **changes)
