@@ -33,7 +33,7 @@ class Evidence(NamedTuple):
     pixels, residual : ndarray (n, 2)
         Where they are seen, and measured minus model, px.
     sigma : ndarray (n,)
-        Of a pixel coordinate: as the detection told it where it did, on the scale of the residuals.
+        Of a pixel coordinate: as the detection told it, enlarged to what the residuals show.
     """
 
     view: NDArray[np.int64]
@@ -94,16 +94,13 @@ def evidence(lens: LensModel) -> Evidence:
     rows = np.asarray(lens.observations, np.float64)
     rows = rows[rows[:, 0] >= 0]
     rows = rows[np.argsort(rows[:, 0], kind="stable")]
-    view = rows[:, 0].astype(np.int64)
+    view, board, residual = rows[:, 0].astype(np.int64), rows[:, 1:4], rows[:, 6:8]
+    shaped = board if lens.board is None else lens.board.shaped(board)
     poses = np.asarray(lens.views)[view]
-    points = Rotation.from_rotvec(poses[:, :3].copy()).apply(rows[:, 1:4]) + poses[:, 3:]
-    residual = rows[:, 6:8]
-    sigma = rows[:, 8] if rows.shape[1] > 8 else np.full(len(rows), np.nan)
-    if not (np.isfinite(sigma) & (sigma > 0)).all():
-        sigma = np.ones(len(rows))
+    points = Rotation.from_rotvec(poses[:, :3].copy()).apply(shaped) + poses[:, 3:]
+    told = np.nan_to_num(rows[:, 8]) if rows.shape[1] > 8 else np.zeros(len(rows))
     freedom = max(residual.size - 6 * len(np.unique(view)) - int(free_parameters(lens).sum()), 1)
-    scale = np.sqrt(float(np.sum((residual / sigma[:, None]) ** 2)) / freedom)
-    return Evidence(view, points, rows[:, 1:4], rows[:, 4:6], residual, sigma * max(scale, 1e-9))
+    return Evidence(view, points, board, rows[:, 4:6], residual, _sigma(residual, told, freedom))
 
 
 def free_parameters(lens: LensModel) -> NDArray[np.bool_]:
@@ -292,6 +289,22 @@ def compare_halves(lens: LensModel) -> Halves | None:
     )
 
 
+def _sigma(residual: Float, told: Float, freedom: int) -> Float:
+    """With it, the squares of the residuals (n, 2) sum up to their freedom, as in the fit."""
+    squares, variance = np.sum(residual**2, axis=1), np.maximum(told, 1e-7) ** 2
+    claimed = float(np.sum(squares / variance)) / freedom
+    if claimed <= 1:
+        return np.asarray(np.sqrt(variance * max(claimed, 1e-12)))
+    added = 0.0
+    for _ in range(60):
+        terms = squares / (variance + added)
+        step = (float(terms.sum()) - freedom) / float(np.sum(terms / (variance + added)))
+        added += step
+        if step <= 1e-9 * added:
+            break
+    return np.asarray(np.sqrt(variance + added))
+
+
 def scaled_inverse(matrix: Float) -> Float:
     """Inverse of a symmetric matrix whose rows differ in scale; what is undetermined gets a huge variance."""
     scale = 1 / np.sqrt(np.maximum(np.diag(matrix), 1e-300))
@@ -446,4 +459,4 @@ def _refined(lens: LensModel, views: NDArray[np.int64]) -> LensModel | None:
     rows = rows[rows[:, 0] >= 0]
     rows = rows[np.argsort(rows[:, 0], kind="stable")][np.concatenate(mine)]
     rows[:, 6:8] = np.concatenate(residuals)
-    return now.replace(covariance=full, views=poses, observations=rows)
+    return now.replace(covariance=full, views=poses, observations=rows, board=lens.board)
