@@ -14,10 +14,17 @@ if TYPE_CHECKING:
 BayerOption = Annotated[str | None, typer.Option(help="Raw mosaic order: RGGB, GRBG, GBRG or BGGR.")]
 
 
-@import_app.command("folder", epilog="Example: `gnomon import folder photos/ out/photos --bayer RGGB`")
+@import_app.command("folder", epilog="Example: `gnomon import folder boards/ out/boards --kind board`")
 def import_folder(
-    directory: Annotated[Path, typer.Argument(help="Folder with the images and manifest.csv.")],
+    directory: Annotated[Path, typer.Argument(help="Folder with the images and their manifest.csv.")],
     session: Annotated[Path, typer.Argument(help="New folder for the session.")],
+    kind: Annotated[
+        str | None,
+        typer.Option(
+            help="No manifest.csv: all pictures are of this kind, such as `board`; those in a folder within "
+            "are of the camera of its name."
+        ),
+    ] = None,
     bayer: BayerOption = None,
     assume_linear: Annotated[
         bool,
@@ -26,10 +33,11 @@ def import_folder(
         ),
     ] = False,
 ) -> None:
-    """Turn a folder of images into a session by its manifest.csv."""
+    """Turn a folder of images into a session, by its manifest.csv or as pictures of one kind."""
     from rigs import interchange
 
-    _tell(session, interchange.import_folder(directory, session, bayer=bayer, assume_linear=assume_linear))
+    done = interchange.import_folder(directory, session, kind=kind, bayer=bayer, assume_linear=assume_linear)
+    _tell(session, done)
 
 
 @import_app.command("emva", epilog="Example: `gnomon import emva set001/ out/set001`")

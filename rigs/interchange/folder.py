@@ -17,13 +17,18 @@ from capture.session import Session
 from capture.session.disk import write_json
 from rigs.interchange.encoding import Tally
 from rigs.interchange.images import ImageError, Picture, read_image
-from rigs.interchange.manifest import ManifestError, ManifestRow, read_manifest
+from rigs.interchange.manifest import ManifestError, ManifestRow, list_pictures, read_manifest
 
 
 def import_folder(
-    directory: Path, session_path: Path, *, bayer: str | None = None, assume_linear: bool = False
+    directory: Path,
+    session_path: Path,
+    *,
+    kind: str | None = None,
+    bayer: str | None = None,
+    assume_linear: bool = False,
 ) -> Session:
-    """Make a session of the pictures that ``manifest.csv`` in ``directory`` lists.
+    """Make a session of the pictures that ``manifest.csv`` in ``directory`` lists, or of all in it.
 
     Parameters
     ----------
@@ -33,6 +38,8 @@ def import_folder(
     session_path : Path
         New or empty folder. It appears when all is well, whole; until then the session grows beside it under
         a hidden name, which is removed on any error.
+    kind : str, optional
+        There is no table: all pictures are of this kind, such as ``board`` (see `list_pictures`).
     bayer : 'RGGB', 'GRBG', 'GBRG' or 'BGGR', optional
         All pictures are raw mosaics with this order of the top-left 2 x 2 pixels.
     assume_linear : bool
@@ -62,19 +69,25 @@ def import_folder(
     directory, session_path = Path(directory), Path(session_path)
     refuse_used(session_path)
     manifest = directory / "manifest.csv"
-    rows = read_manifest(manifest)
-    facts: dict[str, object] = {
-        "source": str(directory),
-        "manifest_sha256": hashlib.sha256(manifest.read_bytes()).hexdigest(),
-        "files": [shown(row.file, directory) for row in rows],
-        "note": "exposures, gains and names are the manifest's; taken_at is when it was imported",
-    }
+    facts: dict[str, object] = {"source": str(directory)}
+    if kind is None:
+        rows = read_manifest(manifest)
+        facts["manifest_sha256"] = hashlib.sha256(manifest.read_bytes()).hexdigest()
+        facts["note"] = "exposures, gains and names are the manifest's; taken_at is when it was imported"
+        places = [(f"{manifest.name} row {row.row}", "column file", f"row {row.row}") for row in rows]
+    elif manifest.exists():
+        raise ManifestError(f"{manifest}: says what the pictures are: leave --kind away, or move it")
+    else:
+        rows = list_pictures(directory, kind)
+        facts["note"] = "all pictures of a folder; exposures are not known (1 s each); taken_at is the import"
+        places = [(str(directory), "", shown(row.file, directory)) for row in rows]
+    facts["files"] = [shown(row.file, directory) for row in rows]
     if any(row.photons is not None for row in rows):
         facts["photons"] = [row.photons for row in rows]
     return make_session(
         session_path,
         _plan(directory.resolve().name, rows),
-        [Source(row.file, f"{manifest.name} row {row.row}", "column file", f"row {row.row}") for row in rows],
+        [Source(row.file, *place) for row, place in zip(rows, places, strict=True)],
         facts,
         read=lambda source: read_image(source.file, bayer=bayer),
         linear="told so at the import" if assume_linear else "",

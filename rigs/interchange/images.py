@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rigs.interchange import encoding
 from rigs.interchange.encoding import Encoding
 
-_SUFFIXES = ".png .tif .tiff .exr .hdr .bmp .jpg .jpeg"
+SUFFIXES = (".png", ".tif", ".tiff", ".exr", ".hdr", ".bmp", ".jpg", ".jpeg")
 _RAW_SUFFIXES = (
     ".arw",
     ".cr2",
@@ -98,7 +98,7 @@ def read_image(path: Path, *, bayer: str | None = None) -> Picture:
         dn, told = _decode(data), Encoding("gamma", "JPEG")
         warnings.append("JPEG is gamma-encoded and lossy; linear data (TIFF, PNG, EXR) are wanted")
     else:
-        raise ImageError(f"not a picture that is read here ({_SUFFIXES})")
+        raise ImageError(f"not a picture that is read here ({' '.join(SUFFIXES)})")
     if told.note:
         notes.append(told.note)
     return _picture(dn, notes, warnings, bayer)._replace(encoding=told)

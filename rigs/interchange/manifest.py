@@ -4,6 +4,7 @@ import csv
 import difflib
 import io
 import math
+import re
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -13,6 +14,7 @@ from pydantic import Field
 
 from capture.plan import Kind, Kinds, PositiveSeconds, Record
 from rigs.config import ConfigError
+from rigs.interchange.images import SUFFIXES
 
 COLUMNS = ("file", "kind", "camera", "light", "exposure_s", "gain_db", "pose", "repeat", "photons")
 
@@ -68,18 +70,84 @@ def read_manifest(path: Path) -> tuple[ManifestRow, ...]:
         One line for each problem, the first ten.
     """
     header, table, decimal_comma = _read_cells(path)
-    columns = _check_header(path.name, *header)
+    return _rows(path.name, path.parent, _check_header(path.name, *header), table, decimal_comma)
+
+
+def list_pictures(directory: Path, kind: str) -> tuple[ManifestRow, ...]:
+    """Rows of a folder without a table: every picture in it is of one kind.
+
+    Parameters
+    ----------
+    directory : Path
+        Pictures that lie in it belong to the camera ``main``; those of a folder in it to the camera of that
+        folder's name. Other files are passed over.
+    kind : str
+        As in the table, such as ``board``: then each picture is a pose, named after its file, which cameras
+        of equal file names share.
+
+    Returns
+    -------
+    tuple of ManifestRow
+        By camera, then by name; numbers in a name count as numbers.
+
+    Raises
+    ------
+    ManifestError
+        No such folder, no picture in it, or an unknown kind.
+    """
+    if not directory.is_dir():
+        raise ManifestError(f"{directory}: no such folder")
+    try:
+        _kinds(kind)
+    except _BadCell as error:
+        raise ManifestError(f"--kind: {error.reason}") from None
+    found = [
+        path
+        for path in (*directory.glob("*"), *directory.glob("*/*"))
+        if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith(".")
+    ]
+    if not found:
+        raise ManifestError(f"{directory}: no picture in it ({' '.join(SUFFIXES)})")
+    found.sort(key=lambda path: (path.parent != directory, _natural(path.parent.name), _natural(path.name)))
+    table = [
+        (
+            row,
+            [
+                path.relative_to(directory).as_posix(),
+                kind,
+                path.parent.name if path.parent != directory else "",
+            ],
+        )
+        for row, path in enumerate(found, start=1)
+    ]
+    return _rows(str(directory), directory, ["file", "kind", "camera"], table, False)
+
+
+def _natural(name: str) -> tuple[tuple[bool, int, str], ...]:
+    """Sorts ``v2`` before ``v10``."""
+    return tuple(
+        (part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", name)
+    )
+
+
+def _rows(
+    name: str,
+    folder: Path,
+    columns: Sequence[str],
+    table: Sequence[tuple[int, Sequence[str]]],
+    decimal_comma: bool,
+) -> tuple[ManifestRow, ...]:
     drafts: list[_Draft] = []
     problems: list[str] = []
     for row, cells in table:
         try:
-            drafts.append(_Draft(row, columns, cells, path.parent, decimal_comma))
+            drafts.append(_Draft(row, columns, cells, folder, decimal_comma))
         except _BadCell as error:
-            problems.append(f"{path.name} row {row}, column {error.column}: {error.reason}")
+            problems.append(f"{name} row {row}, column {error.column}: {error.reason}")
     if not drafts and not problems:
-        problems.append(f"{path.name}: there is no row below the header")
+        problems.append(f"{name}: there is no row below the header")
     rows, clashes = _number_repeats(drafts)
-    problems += [f"{path.name} {clash}" for clash in clashes]
+    problems += [f"{name} {clash}" for clash in clashes]
     if problems:
         more = len(problems) - _PROBLEMS_SHOWN
         raise ManifestError("\n".join(problems[:_PROBLEMS_SHOWN] + [f"... and {more} more"] * (more > 0)))
@@ -139,7 +207,10 @@ def _read_cells(path: Path) -> tuple[tuple[int, list[str]], list[tuple[int, list
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
-        raise ManifestError(f"{path}: not found; it wants the columns {', '.join(COLUMNS)}") from None
+        raise ManifestError(
+            f"{path}: not found; it wants the columns {', '.join(COLUMNS)}. Or say what all pictures "
+            "are: --kind board"
+        ) from None
     except UnicodeDecodeError:
         raise ManifestError(f"{path.name}: not UTF-8 text; save the sheet as 'CSV UTF-8'") from None
     if "\0" in text:

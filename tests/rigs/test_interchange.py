@@ -195,6 +195,34 @@ def test_a_ceiling_below_full_scale_is_found(
     assert any("pile up" in note for note in facts["notes"]) == (found is not None)
 
 
+def test_a_folder_of_pictures_of_one_kind_needs_no_table(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    for name in ("v10.png", "v2.png", "left/v1.png", "right/v1.png", "left/.hidden.png"):
+        (photos / name).parent.mkdir(parents=True, exist_ok=True)
+        write_png(photos / name, GRAY)
+    (photos / "notes.txt").write_text("no picture")
+    session = import_folder(photos, tmp_path / "session", kind="board")
+    shots = [record.shot for record in session.frames]
+    assert [(shot.camera, shot.pose) for shot in shots] == [
+        ("main", "v2"), ("main", "v10"), ("left", "v1"), ("right", "v1"),
+    ]  # fmt: skip
+    assert {shot.kinds for shot in shots} == {("board",)}
+    assert session.facts["files"] == ["v2.png", "v10.png", "left/v1.png", "right/v1.png"]
+    flats = import_folder(photos / "left", tmp_path / "flats", kind="flat")
+    assert [record.shot.pose for record in flats.frames] == ["flat"]
+    write_png(photos / "left" / "v3.png", GRAY[:-1])
+    with pytest.raises(ManifestError, match=r"photos: v3.png: .*camera 'left' gave .* in left/v1.png"):
+        import_folder(photos, tmp_path / "no", kind="board")
+    assert not (tmp_path / "no").exists()
+    with pytest.raises(ManifestError, match="unknown kind 'boards'; did you mean 'board'"):
+        import_folder(photos, tmp_path / "no", kind="boards")
+    with pytest.raises(ManifestError, match="no such folder"):
+        import_folder(tmp_path / "photos" / "right" / "none", tmp_path / "no", kind="board")
+    manifest(photos, "file,kind\nv2.png,board\n")
+    with pytest.raises(ManifestError, match="leave --kind away"):
+        import_folder(photos, tmp_path / "no", kind="board")
+
+
 def test_the_same_folder_gives_the_same_digest(folder: Path, tmp_path: Path) -> None:
     manifest(folder, "file,kind\na0.png,object\na1.png,object\n")
     first, second = (import_folder(folder, tmp_path / name) for name in ("one", "two"))
