@@ -6,17 +6,13 @@ progress.
 """
 
 from rigs.workflows.bracketing import Bracketed, describe_bracket, plan_brackets, write_plan
-from rigs.workflows.calibrating import (
-    LightsResult,
-    calibrate_lens,
-    calibrate_lights,
-    calibrate_response,
-)
+from rigs.workflows.calibrating import LightsResult, calibrate_lights, calibrate_response
 from rigs.workflows.capturing import capture_session, check_plan, describe, list_devices
 from rigs.workflows.checking import check_session, parse_patch
 from rigs.workflows.colour import calibrate_colour, chart_reference, parse_corners
 from rigs.workflows.flat_field import calibrate_flat, parse_turn
 from rigs.workflows.frames import LightImages, light_images
+from rigs.workflows.lens import LensKind, calibrate_lens, describe_lens, guide, view_name
 from rigs.workflows.merge_record import MergeRecord, Patch, describe_merge, parse_luminance
 from rigs.workflows.merging import Merged, merge_session
 from rigs.workflows.models import (
@@ -37,6 +33,7 @@ from rigs.workflows.sensing import calibrate_sensor, describe_sensor, photons_pe
 
 __all__ = [
     "Bracketed",
+    "LensKind",
     "LightImages",
     "LightsResult",
     "MergeRecord",
@@ -58,8 +55,10 @@ __all__ = [
     "choose_board",
     "describe",
     "describe_bracket",
+    "describe_lens",
     "describe_merge",
     "describe_sensor",
+    "guide",
     "light_images",
     "list_devices",
     "merge_session",
@@ -81,6 +80,7 @@ __all__ = [
     "solve_again",
     "sphere_target",
     "targets",
+    "view_name",
     "write_plan",
     "write_reconstruction",
 ]

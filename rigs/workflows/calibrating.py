@@ -1,4 +1,4 @@
-"""Response, lens and light models from sessions."""
+"""Response and light models from sessions."""
 
 import warnings
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from calibration.lens import LensModel, fit_lens, fit_pose
+from calibration.lens import LensModel, fit_pose
 from calibration.lights.fit import fit_lights
 from calibration.lights.highlights import Highlights, locate_highlights
 from calibration.lights.intensity import PlaneSamples, fit_intensities, sample_plane, white_spots
@@ -16,7 +16,7 @@ from calibration.provenance import FitError, Quality
 from calibration.radiometric import RadiometricModel, fit_debevec, fit_response
 from calibration.targets.boards import Board, NoBoard, detect_board
 from calibration.targets.spheres import SphereView, detect_spheres, sphere_from_mask
-from capture.session import Session, Stack
+from capture.session import Session
 from rigs.config import SphereTarget
 from rigs.workflows.encoding import Doubt, doubted, doubts_of
 from rigs.workflows.frames import (
@@ -25,10 +25,7 @@ from rigs.workflows.frames import (
     check_lens,
     gray,
     light_images,
-    merged_of,
-    of_kind,
     provenance_of,
-    sensor_for,
     stack_of,
 )
 from rigs.workflows.progress import Track, silent
@@ -72,52 +69,8 @@ def calibrate_response(
     return doubted(model, doubts_of(session, stack.records[0].shot.camera, model))
 
 
-def calibrate_lens(
-    session: Session,
-    board: Board | None,
-    *,
-    sensor: RadiometricModel | None = None,
-    camera: str | None = None,
-    track: Track = silent,
-) -> LensModel:
-    """Lens from the session's ``board`` frames; frames of one pose count as one view."""
-    assert board is not None
-    stack = of_kind(session, camera, "board")
-    model = sensor_for(session, stack, sensor)
-    views, names, missed = [], [], []
-    for name, view in track(_board_views(stack), "finding boards"):
-        radiance = merged_of(view, model)
-        found = detect_board(gray(radiance.value), board)
-        if isinstance(found, NoBoard):
-            missed.append(f"{name} ({found.reason})")
-        else:
-            views.append(found)
-            names.append(name)
-    if not views:
-        raise FitError(f"{session.path}: the board was found in none of {len(missed)} views: {missed[0]}")
-    height, width = stack.shape[1:3]
-    lens = fit_lens(views, width, height, names=names, provenance=provenance_of(session, board=board.kind))
-    if missed:
-        note = f"board not found in {len(missed)} of {len(missed) + len(names)} views: {', '.join(missed)}"
-        lens = lens.replace(quality=_warned(lens.quality, note))
-    return doubted(lens, doubts_of(session, stack.records[0].shot.camera, sensor))
-
-
 def _warned(quality: Quality | None, warning: str) -> Quality | None:
     return None if quality is None else quality.replace(warnings=(*quality.warnings, warning))
-
-
-def _board_views(stack: Stack) -> list[tuple[str, Stack]]:
-    """Frames of one pose, unless they repeat each other: then nobody named the poses and each is a view."""
-    views = []
-    for pose in dict.fromkeys(stack.poses):
-        group = stack.select(pose=pose)
-        keys = [(r.shot.light, r.exposure_s, r.shot.repeat) for r in group.records]
-        if len(set(keys)) == len(keys):
-            views.append((pose, group))
-        else:
-            views += [(f"frame {r.shot.index}", group[i : i + 1]) for i, r in enumerate(group.records)]
-    return views
 
 
 class LightsResult(NamedTuple):

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar, overload
 
 from calibration import files
 from calibration.colour import ColourModel
@@ -16,6 +16,14 @@ from rigs.config import ConfigError, RigConfig, SphereTarget, Targets, validate
 from rigs.simulated import Truth, load_truth
 
 M = TypeVar("M", bound=Model)
+
+
+@overload
+def choose_board(text: str | None, config: RigConfig | None, needed: Literal[True] = True) -> Board: ...
+
+
+@overload
+def choose_board(text: str | None, config: RigConfig | None, needed: bool) -> Board | None: ...
 
 
 def choose_board(text: str | None, config: RigConfig | None, needed: bool = True) -> Board | None:
