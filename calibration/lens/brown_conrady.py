@@ -75,12 +75,16 @@ class BrownConrady(LensModel):
         # Along and across the radius the derivative is diag(m, g) + 2 r [[3 a, b], [b, a]]: g = N / D,
         # m = d(r g) / dr, and (a, b) the tangential coefficients along and across. The eigenvalues of the second
         # part are at least -6 r hypot(p1, p2): positive definite on all sides while m and g are above that.
-        r = np.polynomial.Polynomial([0.0, 1.0])
-        n = np.polynomial.Polynomial([1.0, 0, self.k1, 0, self.k2, 0, self.k3])
-        d = np.polynomial.Polynomial([1.0, 0, self.k4, 0, self.k5, 0, self.k6])
-        bent = 6 * float(np.hypot(self.p1, self.p2)) * r
-        m = n * d + r * (n.deriv() * d - n * d.deriv())
-        ends = [*_positive_roots(m - bent * d * d), *_positive_roots(n - bent * d), *_positive_roots(d)]
+        # As coefficients of the powers of r: this is asked for at every step of a fit.
+        power = np.arange(7)
+        n = np.array([1.0, 0, self.k1, 0, self.k2, 0, self.k3])
+        d = np.array([1.0, 0, self.k4, 0, self.k5, 0, self.k6])
+        bent = 6 * float(np.hypot(self.p1, self.p2))
+        m = np.append(np.convolve((1 + power) * n, d) - np.convolve(n, power * d), 0.0)
+        m[1:] -= bent * np.convolve(d, d)
+        g = np.append(n, 0.0)
+        g[1:] -= bent * d
+        ends = [*_positive_roots(m), *_positive_roots(g), *_positive_roots(d)]
         return min(ends, default=float("inf"))
 
     @property
@@ -202,9 +206,9 @@ class BrownConrady(LensModel):
         return Derivatives(pixels, by_points, by_parameters)
 
 
-def _positive_roots(polynomial: np.polynomial.Polynomial) -> list[float]:
-    """Real roots above 0 of a polynomial whose constant is not 0."""
+def _positive_roots(coefficients: Float) -> list[float]:
+    """Real roots above 0 of a polynomial, from its constant up, which is not 0."""
     # As a polynomial in 1 / r, whose leading coefficient cannot vanish.
-    roots = np.roots(polynomial.coef)
+    roots = np.roots(coefficients)
     real = roots.real[(np.abs(roots.imag) < 1e-9 * np.abs(roots)) & (roots.real > 1e-9)]
     return [1 / float(root) for root in real]
