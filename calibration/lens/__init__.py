@@ -8,7 +8,13 @@ from calibration.lens.brown_conrady import BrownConrady
 from calibration.lens.fit import Pose, View, fit_lens, fit_pose
 from calibration.lens.kannala_brandt import KannalaBrandt
 from calibration.lens.model import LensModel
-from calibration.lens.undistortion import Undistorted, undistort_image
+from calibration.lens.undistortion import (
+    Undistorted,
+    Undistorter,
+    pinhole_view,
+    undistort_image,
+    undistorter,
+)
 
 
 def _kind(value: Any) -> str:
@@ -29,8 +35,11 @@ __all__ = [
     "LensModel",
     "Pose",
     "Undistorted",
+    "Undistorter",
     "View",
     "fit_lens",
     "fit_pose",
+    "pinhole_view",
     "undistort_image",
+    "undistorter",
 ]

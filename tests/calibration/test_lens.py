@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 from scipy.stats import chi2
 
 from calibration.geometry import angle_deg
-from calibration.lens import BrownConrady, fit_lens, fit_pose, undistort_image
+from calibration.lens import BrownConrady, fit_lens, fit_pose
 from calibration.provenance import FitError
 from calibration.targets.boards import BoardView, Charuco, Checkerboard, NoBoard, corners_mm, detect_board
 
@@ -336,42 +336,6 @@ def test_pose_that_cannot_be_is_refused():
     line = POINTS[:6]
     with pytest.raises(FitError, match="not on a line"):
         fit_pose(LENS, line, LENS.project(np.add(line, (0, 0, 400))))
-
-
-# ---------------------------------------------------------------- undistortion
-
-
-def test_undistorted_pixels_are_where_the_pinhole_sees_them():
-    lens = LENS.replace(
-        width=200, height=150, fx=180.0, fy=181.0, cx=97.0, cy=77.0, k1=0.1, covariance=np.eye(9)
-    )
-    u, v = np.meshgrid(np.arange(200.0), np.arange(150.0))
-    # An image of its own coordinates comes out as the distorted place of each pixel.
-    seen = undistort_image(lens, np.stack([u, v, u + v], axis=-1))
-    assert seen.image.dtype == np.float32
-    place = lens.project(seen.lens.unproject(np.stack([u, v], axis=-1)))
-    inside = np.all((place >= 0) & (place <= (199, 149)), axis=-1)
-    # float32 coordinates of 200 px: 1.5e-5
-    assert 0.5 < inside.mean() < 0.99
-    np.testing.assert_allclose(seen.image[inside][:, :2], place[inside], atol=5e-5)
-    assert np.isnan(seen.image[~inside]).all()
-    theirs = cv2.undistort((u + v).astype(np.float32), matrix(lens), coefficients(lens))
-    # OpenCV's map is rounded to 1/32 px in each direction.
-    np.testing.assert_allclose(seen.image[inside][:, 2], theirs[inside], atol=2 / 32)
-    assert seen.lens.project([[0.3, 0.2, 1.0]])[0] == pytest.approx([180 * 0.3 + 97, 181 * 0.2 + 77])
-    assert seen.lens.covariance[4:].any() == np.False_
-    with pytest.raises(ValueError, match="does not fit a lens of 200 x 150"):
-        undistort_image(lens, np.zeros((3, 4)))
-
-
-def test_undistortion_keeps_holes():
-    image = np.ones((LENS.height, LENS.width), np.uint16)
-    assert np.nanmax(np.abs(undistort_image(LENS, image).image - 1)) < 1e-6
-    holes = image.astype(float)
-    holes[100, 200] = np.nan
-    assert (
-        1 <= np.isnan(undistort_image(LENS.replace(k1=0.0, k2=0.0, p1=0.0, p2=0.0), holes).image).sum() <= 4
-    )
 
 
 # ---------------------------------------------------------------- real photographs
