@@ -47,7 +47,7 @@ def open_rig(
         if simulate is not None:
             limits = config.limits
             try:
-                twin = Twin(simulate, limits.cameras)
+                twin = Twin(simulate, limits.cameras, lights=limits.lights)
             except ValueError as error:
                 raise ConfigError(str(error)) from None
             for shot in taken:

@@ -12,10 +12,11 @@ from calibration.geometry import Float, normalize
 from calibration.lens import LensModel
 from rigs.simulated import lighting, sensor
 from rigs.simulated.aperture import Sight, sights
+from rigs.simulated.emission import Drive, given
 from rigs.simulated.lighting import Bits, Source
 from rigs.simulated.scene import Stage, View, cast
 from rigs.simulated.surfaces import Float32, Placement
-from rigs.simulated.truth import BumpFault, CapThing, LightTruth, NearTruth, PanelThing, PanelTruth, Truth
+from rigs.simulated.truth import BumpFault, CapThing, NearTruth, PanelThing, PanelTruth, Truth
 
 _IMAGES, _STEPS = 6, 8
 _MEAN_COLOUR = 3
@@ -202,29 +203,40 @@ class Renderer:
             planes[..., plane] += (lighting.surroundings(view, channel) * level).reshape(view.shape)
 
     def rate(
-        self, pose: str, lights: Mapping[str, float], camera: str, exposure_s: float, key: Hashable
+        self, pose: str, lights: Mapping[str, Drive], camera: str, exposure_s: float, key: Hashable
     ) -> Float32:
         """Photo-electrons/s (h, w, c) on the sensor, averaged over each row's exposure, with vignetting.
 
-        ``key`` seeds the phase of flickering lights.
+        ``lights``: what each is told about the camera's trigger. ``exposure_s``: the true one. ``key`` seeds
+        the phase of flickering lights and the jitter of the start.
         """
         eye = self.eye(camera)
-        start = self.truth.cameras[camera].sensor.line_time_s * np.arange(eye.lens.height)
+        start = self._row_starts(camera, key)
         total = self.image(pose, camera, None).copy()
-        for name, level in sorted(lights.items()):
+        for name, drive in sorted(lights.items()):
             light = self.truth.lights[name]
             moves = isinstance(light, NearTruth) and any(light.velocity_mm_s)
-            steps = np.linspace(0.0, start[-1] + exposure_s, (_STEPS if moves else 1) + 1)
+            steps = np.linspace(start.min(), start.max() + exposure_s, (_STEPS if moves else 1) + 1)
             phase = 2 * np.pi * float(sensor.noise_key(key, name, "phase")[0]) / 2**32
             for begin, end in pairwise(steps):
                 low = np.maximum(start, begin)
                 high = np.maximum(np.minimum(start + exposure_s, end), low)
-                share = _burnt(light, high, phase) - _burnt(light, low, phase)
+                share = given(light, drive, low, high, phase)
                 middle = float(0.5 * (begin + end)) if moves else 0.0
-                weight = (level * share / exposure_s).astype(np.float32)
+                weight = (share / exposure_s).astype(np.float32)
                 total += weight[:, None, None] * self.image(pose, camera, name, middle)
         total *= eye.vignetting[..., None]
         return total
+
+    def _row_starts(self, camera: str, key: Hashable) -> Float:
+        """When each row (h,) begins its exposure, seconds after the trigger."""
+        truth = self.truth.cameras[camera].sensor
+        order = np.arange(self.eye(camera).lens.height)
+        start = truth.line_time_s * (order[::-1] if truth.bottom_up else order) + truth.start_latency_s
+        if truth.start_jitter_s > 0:
+            rng = np.random.default_rng(sensor.noise_key(key, "jitter"))
+            start = start + truth.start_jitter_s * rng.standard_normal()
+        return np.asarray(start)
 
 
 def _shadows(view: View, source: Source) -> tuple[Bits, Bits]:
@@ -241,15 +253,6 @@ def _add_lit(
         value = lighting.radiance(view, source, float(source.intensity[plane]), *shadows, channel)
         planes[..., plane] += value.reshape(view.shape)
     return lighting.highlights(view.stage, sight, source)
-
-
-def _burnt(light: LightTruth, at_s: Float, phase: float) -> Float:
-    """Integral of a light's relative intensity from the exposure's start."""
-    out = at_s + 0.5 * light.drift_per_s * at_s**2
-    if light.flicker is not None:
-        pulse = 2 * np.pi * light.flicker.frequency_hz
-        out = out + light.flicker.depth / pulse * np.sin(pulse * at_s + phase)
-    return np.asarray(out)
 
 
 def _blur(image: Float32, sigma_px: float) -> Float32:

@@ -61,8 +61,15 @@ class Sensor(Record):
     colour_matrix : 3 x 3
         Rows: what the R, G, B of the sensor see of linear Rec.709 light, cross-talk included; not for mono.
     line_time_s : float
-        0 is a global shutter; else row r starts its exposure r * line_time_s late.
+        0 is a global shutter; else row r starts its exposure r * line_time_s after the first; with
+        ``bottom_up`` the last row is the first.
+    start_latency_s, start_jitter_s : float
+        From the trigger to the first row's start, and its standard deviation from frame to frame.
+    exposure_offset_s : float
+        By how much every exposure is longer than the camera reports.
     """
+
+    LATER = frozenset({"bottom_up", "start_latency_s", "start_jitter_s", "exposure_offset_s"})
 
     full_well_e: Positive = 32500.0
     read_noise_e: NonNegative = 7.0
@@ -82,6 +89,10 @@ class Sensor(Record):
     colour_matrix: tuple[Vector, Vector, Vector] | None = None
     response: Response | None = None
     line_time_s: NonNegative = 0.0
+    bottom_up: bool = False
+    start_latency_s: NonNegative = 0.0
+    start_jitter_s: NonNegative = 0.0
+    exposure_offset_s: float = 0.0
 
     @property
     def pixel_format(self) -> str:
@@ -147,11 +158,24 @@ class Flicker(Record):
     depth: Share
 
 
-class NearTruth(Record):
+class Switched(Record):
+    """How a light follows a change of its level: ``delay_s`` later, nearing it exponentially.
+
+    ``rise_s`` and ``fall_s`` are the time constants of a change to more and to less light; 0 is at once.
+    """
+
+    LATER = frozenset({"delay_s", "rise_s", "fall_s"})
+
+    delay_s: NonNegative = 0.0
+    rise_s: NonNegative = 0.0
+    fall_s: NonNegative = 0.0
+
+
+class NearTruth(Switched):
     """A small source; see ``calibration.lights.model.NearLight`` for position, intensity, axis, order.
 
     ``velocity_mm_s`` moves it and ``drift_per_s`` changes its intensity during an exposure (both from the
-    exposure's start); ``colour`` scales the intensity in R, G, B.
+    camera's trigger); ``colour`` scales the intensity in R, G, B.
     """
 
     kind: Literal["near"]
@@ -165,7 +189,7 @@ class NearTruth(Record):
     drift_per_s: float = 0.0
 
 
-class DistantTruth(Record):
+class DistantTruth(Switched):
     """A light far away; ``direction`` points from the surface to it."""
 
     kind: Literal["distant"]
@@ -176,7 +200,7 @@ class DistantTruth(Record):
     drift_per_s: float = 0.0
 
 
-class PanelTruth(Record):
+class PanelTruth(Switched):
     """A uniform luminous surface of radiance ``intensity`` e-/s; seen in poses that show a panel only."""
 
     kind: Literal["panel"]

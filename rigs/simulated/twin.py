@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from calibration.geometry import Float, tangent_basis
 from calibration.lens import LensModel
 from calibration.lights.model import DistantLight, LightModel, NearLight
-from capture.devices import CameraLimits, DeviceError, DeviceLost, FrameLost, SettingRefused
+from capture.devices import CameraLimits, DeviceError, DeviceLost, FrameLost, LightLimits, SettingRefused
 from capture.frame import Frame
-from capture.plan import Shot
+from capture.plan import Shot, Strobe
 from rigs.simulated import lighting, sensor
+from rigs.simulated.emission import Drive
 from rigs.simulated.renderer import Renderer
 from rigs.simulated.surfaces import Float32
 from rigs.simulated.truth import (
@@ -68,6 +69,8 @@ class Twin:
         As the rig's configuration states them; each must fit the truth's camera of that name.
     realtime : bool
         Sleep for exposures; otherwise time is virtual.
+    lights : mapping of name -> LightLimits, optional
+        As the rig's configuration states them: a light has had its ``settle_s`` before the next exposure.
 
     Raises
     ------
@@ -79,14 +82,20 @@ class Twin:
     A frame is a pure function of the truth and of the request: pose, burning lights and levels, exposure,
     gain, and how many times that very request was answered before. So a capture that is resumed or reordered
     gets the same bytes, if ``note_taken`` tells the new twin of shots that an earlier one answered. Faults
-    and the frame counter follow the order of the calls in this run.
+    and the frame counter follow the order of the calls in this run; so does the light of a lamp with a rise
+    or fall, which is the farther on, the longer it has been burning.
 
     Light is not reflected from surface to surface, but for one bounce in shiny balls; ambient light is not
     hidden by anything. Not safe to call from several threads at once.
     """
 
     def __init__(
-        self, truth: Truth, cameras: Mapping[str, CameraLimits] | None = None, *, realtime: bool = False
+        self,
+        truth: Truth,
+        cameras: Mapping[str, CameraLimits] | None = None,
+        *,
+        realtime: bool = False,
+        lights: Mapping[str, LightLimits] | None = None,
     ) -> None:
         self.truth = truth
         self._limits = dict(cameras or {})
@@ -94,13 +103,18 @@ class Twin:
             _check_camera(truth, name, limits)
         self._realtime = realtime
         self._pose: str | None = None
+        self._settle_s = {name: limits.settle_s for name, limits in (lights or {}).items()}
         self._levels: dict[str, float] = {}
+        self._armed: dict[str, float] = {}
+        self._strobe: Strobe | None = None
+        self._told: dict[str, Drive] = {}
         self._dead: set[str] = set()
         self._lit: Counter[str] = Counter()
         self._taken: Counter[Hashable] = Counter()
         self._exposures: Counter[str] = Counter()
         self._frame_ids: Counter[str] = Counter()
         self._clock_s = 0.0
+        self._waited_s = 0.0
         self._render = Renderer(truth)
 
     # --- what a rig does ---------------------------------------------------------------------------------
@@ -114,14 +128,36 @@ class Twin:
 
     def set_light(self, name: str, level: float) -> None:
         """Burn a light at ``level``; raises DeviceError when it is unknown or noticed to be dead."""
+        self._switch_off(name, level)
+        if level > 0:
+            self._light(name)
+            self._levels[name] = level
+        self._tell(name, 0.0 if name in self._dead else level)
+        self._waited_s += self._settle_s.get(name, 0.0)
+
+    def strobe_light(self, name: str, level: float, delay_s: float, duration_s: float) -> None:
+        """Go dark and arm one pulse for the next exposure's trigger; raises as ``set_light``.
+
+        Lights that are armed together have one pulse, the last that was asked for.
+        """
+        self._switch_off(name, level)
+        self._tell(name, 0.0)
+        self._waited_s += self._settle_s.get(name, 0.0)
+        self._light(name)
+        self._armed[name] = level
+        self._strobe = Strobe(delay_s=delay_s, duration_s=duration_s)
+
+    def _switch_off(self, name: str, level: float) -> None:
         if name not in self.truth.lights:
             raise DeviceError(name, "the truth has no such light")
         if not 0 <= level <= 1:
             raise SettingRefused(name, f"level {level:g} is outside 0..1")
         self._levels.pop(name, None)
+        self._armed.pop(name, None)
         self._dead.discard(name)
-        if level == 0:
-            return
+
+    def _light(self, name: str) -> None:
+        """Count a lighting and let the faults have it."""
         number = self._lit[name]
         self._lit[name] += 1
         for fault in self.truth.faults:
@@ -130,7 +166,24 @@ class Twin:
             if fault.noticed:
                 raise DeviceError(name, "does not light")
             self._dead.add(name)
-        self._levels[name] = level
+
+    def _tell(self, name: str, level: float, in_s: float = 0.0) -> None:
+        """Remember what a light that does not follow at once is told, ``in_s`` from now.
+
+        A light that still has a pulse to give takes the next order after it.
+        """
+        light = self.truth.lights[name]
+        if not (light.delay_s or light.rise_s or light.fall_s):
+            return
+        told = self._told.get(name, Drive(0.0))
+        if told.changes:
+            self._waited_s += max(told.changes[-1][0] - (self._now_s + in_s), 0.0)
+        drive = Drive(told.before, (*told.changes, (self._now_s + in_s, level)))
+        self._told[name] = drive.since(light, self._now_s)
+
+    @property
+    def _now_s(self) -> float:
+        return self._clock_s + self._waited_s
 
     def expose(self, camera: str, exposure_s: float, gain_db: float) -> Frame:
         """Take a frame of the pose in view under the burning lights.
@@ -147,24 +200,31 @@ class Twin:
         if self._pose is None:
             raise DeviceError(camera, "nothing is in view: show a pose first")
         self._check_settings(camera, exposure_s, gain_db)
+        armed, self._armed = self._armed, {}
         applied = self._meet_faults(camera, exposure_s)
+        truth = self.truth.cameras[camera].sensor
+        true_s = applied + truth.exposure_offset_s
+        if true_s <= 0:
+            raise SettingRefused(camera, f"exposure {applied:g} s is below the camera's own offset")
         start_s = self._clock_s
+        strobe = self._strobe if armed else None
+        request = _request(camera, self._pose, self._levels | armed, exposure_s, gain_db, strobe)
+        drives = self._drives(armed)
         self._pass_time(applied + (self._limits[camera].readout_s if camera in self._limits else 0.0))
 
-        request = _request(camera, self._pose, self._levels, exposure_s, gain_db)
         key = (self.truth.seed, request, self._taken[request])
         self._taken[request] += 1
         drifts = [fault for fault in self.truth.faults if isinstance(fault, DriftFault)]
         before = sum(self._exposures.values()) - 1
         fade = 1 + before * sum(fault.lights for fault in drifts)
-        burning = {name: fade * level for name, level in self._levels.items() if name not in self._dead}
-        rate = self._render.rate(self._pose, burning, camera, applied, key)
-        truth, pattern = self.truth.cameras[camera].sensor, self._render.eye(camera).pattern
+        burning = {name: drive.scaled(fade) for name, drive in drives.items()}
+        rate = self._render.rate(self._pose, burning, camera, true_s, key)
+        pattern = self._render.eye(camera).pattern
         if drifts:
             black = truth.black_dn + before * sum(fault.black_dn for fault in drifts)
             truth = truth.replace(black_dn=black)
         planes = [
-            sensor.expose(plane, applied, gain_db, truth, pattern, sensor.noise_key(key, "sensor", number))
+            sensor.expose(plane, true_s, gain_db, truth, pattern, sensor.noise_key(key, "sensor", number))
             for number, plane in enumerate(sensor.mosaic(rate, truth.colour))
         ]
         dn = planes[0] if len(planes) == 1 else np.stack(planes, axis=-1)
@@ -181,7 +241,7 @@ class Twin:
 
     def note_taken(self, shot: Shot) -> None:
         """Tell of a shot that an earlier run of this truth answered: its repeats get their own noise."""
-        request = _request(shot.camera, shot.pose, shot.lights, shot.exposure_s, shot.gain_db)
+        request = _request(shot.camera, shot.pose, shot.lights, shot.exposure_s, shot.gain_db, shot.strobe)
         self._taken[request] += 1
 
     # --- what the simulation alone knows -----------------------------------------------------------------
@@ -274,7 +334,8 @@ class Twin:
         The fixed pattern stays the camera's. For Monte Carlo: nothing is rendered anew.
         """
         truth, eye = self.truth.cameras[camera].sensor, self._render.eye(camera)
-        rate = sensor.mosaic(self._render.rate(pose, lights, camera, exposure_s, "resample"), truth.colour)[0]
+        steady = {name: Drive(level) for name, level in lights.items()}
+        rate = sensor.mosaic(self._render.rate(pose, steady, camera, exposure_s, "resample"), truth.colour)[0]
         rows, columns = (part.indices(size) for part, size in zip(roi, rate.shape, strict=True))
         window = slice(rows[0], rows[1]), slice(columns[0], columns[1])
         pattern = sensor.Pattern(*(np.ascontiguousarray(values[window]) for values in eye.pattern))
@@ -319,6 +380,26 @@ class Twin:
         return lighting.highlights(stage, self.lens(camera), self._render.source(light, camera))
 
     # --- inside ------------------------------------------------------------------------------------------
+
+    def _drives(self, armed: Mapping[str, float]) -> dict[str, Drive]:
+        """What the lights that may shine are told, in time from a trigger now."""
+        if self._strobe is not None:
+            end_s = self._strobe.delay_s + self._strobe.duration_s
+            for name, level in armed.items():
+                self._tell(name, 0.0 if name in self._dead else level, self._strobe.delay_s)
+                self._tell(name, 0.0, end_s)
+        now = self._now_s
+        out = {
+            name: Drive(told.before, tuple((at - now, level) for at, level in told.changes))
+            for name, told in self._told.items()
+        }
+        for name, level in self._levels.items():
+            if name not in self._dead:
+                out.setdefault(name, Drive(level))
+        for name, level in armed.items():
+            if name not in self._dead and self._strobe is not None:
+                out.setdefault(name, Drive(0.0, ((self._strobe.delay_s, level), (end_s, 0.0))))
+        return out
 
     def _check_settings(self, camera: str, exposure_s: float, gain_db: float) -> None:
         limits = self._limits.get(camera)
@@ -368,10 +449,16 @@ def _vector(values: Float) -> tuple[float, float, float]:
 
 
 def _request(
-    camera: str, pose: str, lights: Mapping[str, float], exposure_s: float, gain_db: float
+    camera: str,
+    pose: str,
+    lights: Mapping[str, float],
+    exposure_s: float,
+    gain_db: float,
+    strobe: Strobe | None = None,
 ) -> Hashable:
     levels = tuple(sorted((name, float(level)) for name, level in lights.items() if level > 0))
-    return camera, pose, levels, float(exposure_s), float(gain_db)
+    asked = camera, pose, levels, float(exposure_s), float(gain_db)
+    return asked if strobe is None else (*asked, strobe.delay_s, strobe.duration_s)
 
 
 def _check_camera(truth: Truth, name: str, limits: CameraLimits) -> None:

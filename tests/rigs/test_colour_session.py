@@ -22,6 +22,7 @@ from rigs.config import ConfigError, load_plan, load_rig
 from rigs.report.directory import report_directory
 from rigs.simulated import load_truth
 from rigs.simulated.chart import patch_colours
+from rigs.simulated.emission import Drive
 from rigs.simulated.renderer import Renderer
 from rigs.simulated.truth import Truth
 
@@ -76,7 +77,7 @@ def test_twin_shows_the_published_chart_through_the_camera():
     ]
     lights = {"sun": {"kind": "distant", "direction": [0.2, -0.3, -1], "intensity": 1e5}}
     image = Renderer(simulated_small.truth(things, eye=eye, lights=lights)).rate(
-        "scene", {"sun": 1.0}, "cam", 0.01, "key"
+        "scene", {"sun": Drive(1.0)}, "cam", 0.01, "key"
     )
     (view,) = find_charts(image)
     # one flat chart under one far light: the same shading everywhere
