@@ -19,7 +19,7 @@ from calibration.geometry import (
 from calibration.lens import LensModel
 from calibration.lights.model import DistantLight, LightModel, LightSet, NearLight
 from calibration.provenance import FitError
-from calibration.targets.boards import Charuco, Checkerboard, board_image, size_mm
+from calibration.targets.boards import AnyBoard, board_image, pitch_mm, size_mm
 
 EQUAL_INTENSITIES = (
     "highlights are saturated, all lights are taken as equal: expose shorter or add a white plane"
@@ -69,12 +69,12 @@ class WhiteSpots(NamedTuple):
     clearance_mm: Float
 
 
-def white_spots(board: Checkerboard | Charuco, *, margin_mm: float = 0.0) -> WhiteSpots:
+def white_spots(board: AnyBoard, *, margin_mm: float = 0.0) -> WhiteSpots:
     """Centres of the blank areas of a board, at most one per half square.
 
     Parameters
     ----------
-    board : Checkerboard or Charuco
+    board : Board
         As printed.
     margin_mm : float
         White border of the print round the pattern that may be used too.
@@ -83,7 +83,7 @@ def white_spots(board: Checkerboard | Charuco, *, margin_mm: float = 0.0) -> Whi
     -------
     WhiteSpots
     """
-    scale = 48.0 / board.square_mm
+    scale = 48.0 / pitch_mm(board)
     image = board_image(board, scale)
     border = int(margin_mm * scale)
     blank = np.pad(image > 200, border, constant_values=True)
@@ -91,7 +91,7 @@ def white_spots(board: Checkerboard | Charuco, *, margin_mm: float = 0.0) -> Whi
     clear = cv2.distanceTransform(np.pad(blank, 1).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[
         1:-1, 1:-1
     ]
-    window = 2 * int(0.25 * board.square_mm * scale) + 1
+    window = 2 * int(0.25 * pitch_mm(board) * scale) + 1
     # A faint slope towards the top left makes plateaus single-peaked.
     rows, columns = np.indices(clear.shape)
     tie = clear - 3e-5 * rows - 3.3e-5 * columns

@@ -13,6 +13,8 @@ _STEPS = 12
 _MAX_SHIFT_PX = 2.5
 _BLUR_PX = (0.2, 4.0)
 _LEAST_CONTRAST = 2.0  # half the step from black to white over the scatter about the fit
+_BLURS = [4, 9]  # their logarithms' places among the parameters
+_LAGS = 3  # px over which noise is taken to be shared
 
 
 class Refined(NamedTuple):
@@ -28,20 +30,28 @@ class Refined(NamedTuple):
         Which fits are to be believed.
     bright_diagonal : ndarray (n,) bool
         Whether the quadrants between +x and +y and between -x and -y of the board are the bright ones.
+    normals : ndarray (n, 2, 2)
+        Unit normals of the two edges, the first along the board's y.
+    blur_px : ndarray (n, 2)
+        Standard deviation of the blur along them.
     """
 
     pixels: Float
     sigma_px: Float
     good: NDArray[np.bool_]
     bright_diagonal: NDArray[np.bool_]
+    normals: Float
+    blur_px: Float
 
 
 def refine_corners(image: NDArray[np.float32], pixels: Float, axes_px: Float, clear: float) -> Refined:
     """Fit the blurred crossing of two edges around each corner.
 
-    The model is ``(m + b erf(n1.d / s) erf(n2.d / s)) (1 + g.d)``: two straight edges under free angles, a
-    Gaussian blur, and a shading that is linear over the window. It is symmetric about the corner, so
-    what it leaves out (the exact blur of a skew crossing, a clipped white) does not move the centre.
+    The model is ``(m + b erf(n1.d / s1) erf(n2.d / s2)) (1 + g.d)``: two straight edges under free angles, a
+    Gaussian blur across each, and a shading that is linear over the window. It is symmetric about the
+    corner, so what it leaves out (the exact blur of a skew crossing, a clipped white) does not move the
+    centre. The sigma counts noise that neighbouring pixels share (demosaicing, JPEG) by the correlation of
+    the residuals over all windows.
 
     Parameters
     ----------
@@ -86,7 +96,7 @@ def _fit(image: NDArray[np.float32], pixels: Float, axes_px: Float, clear: float
         step = np.linalg.solve(damped, gradient[..., None])[..., 0]
         trial = p + np.clip(step, -1.0, 1.0)
         # An edge that falls between two pixels has no measurable blur.
-        trial[:, 4] = np.clip(trial[:, 4], *np.log(_BLUR_PX))
+        trial[:, _BLURS] = np.clip(trial[:, _BLURS], *np.log(_BLUR_PX))
         trial_model, trial_jacobian = _model(trial, offset)
         trial_cost = (weight * (grey - trial_model) ** 2).sum(axis=1)
         better = trial_cost <= cost
@@ -100,19 +110,43 @@ def _fit(image: NDArray[np.float32], pixels: Float, axes_px: Float, clear: float
     normal = np.einsum("nka,nkb->nab", jacobian * weight[..., None], jacobian)
     normal[:, diagonal, diagonal] += 1e-12
     freedom = np.maximum(count - p.shape[1], 1)
-    covariance = np.linalg.inv(normal)[:, :2, :2] * (cost / freedom)[:, None, None]
-    sigma = np.sqrt(np.maximum(np.trace(covariance, axis1=1, axis2=2) / 2, 0))
+    position = np.linalg.inv(normal)[:, :2] @ np.swapaxes(jacobian * weight[..., None], 1, 2)
+    gain = _shared_noise(np.where(weight > 0, grey - model, 0.0), weight, position)
+    sigma = np.sqrt(np.sum(position**2, axis=(1, 2)) / 2 * gain * cost / freedom)
     refined = base + p[:, :2]
-    blur = np.exp(p[:, 4])
+    blur = np.exp(p[:, _BLURS])
+    normals = np.stack([np.cos(p[:, 2:4]), np.sin(p[:, 2:4])], axis=2)
     good = (
         (np.linalg.norm(refined - pixels, axis=1) < _MAX_SHIFT_PX)
         & (count > 4 * p.shape[1])
-        & (blur < 0.99 * _BLUR_PX[1])
+        & np.all(blur < 0.99 * _BLUR_PX[1], axis=1)
         & (sigma < 0.5)
         & (p[:, 6] ** 2 > (_LEAST_CONTRAST**2) * cost / freedom)
     )
     # The guess at the edges' normals points to -x and +y, so a positive contrast is a dark diagonal.
-    return Refined(refined, sigma, np.asarray(good), p[:, 6] < 0)
+    return Refined(refined, sigma, np.asarray(good), p[:, 6] < 0, normals, blur)
+
+
+def _shared_noise(residual: Float, weight: Float, position: Float) -> Float:
+    """Variance of the positions over that under independent noise, (n,).
+
+    ``position`` (n, 2, k): what a unit of each pixel's noise moves. The correlation is the mean over all
+    windows; what a single one shows is mostly chance.
+    """
+    side = 2 * _REACH_PX + 1
+    r, w = residual.reshape(-1, side, side), weight.reshape(-1, side, side)
+    lines = position.reshape(len(position), 2, side, side)
+    power = max(float(np.sum(r * r) / max(float(np.sum(w)), 1.0)), 1e-30)
+    total = np.sum(lines**2, axis=(1, 2, 3))
+    gain = np.ones(len(r))
+    for dy in range(_LAGS + 1):
+        for dx in range(-_LAGS if dy else 1, _LAGS + 1):
+            a = np.s_[..., : side - dy, max(-dx, 0) : side - max(dx, 0)]
+            b = np.s_[..., dy:, max(dx, 0) : side + min(dx, 0)]
+            pairs = float(np.sum(w[a] * w[b]))
+            correlation = float(np.sum(r[a] * r[b])) / max(pairs, 1.0) / power
+            gain += 2 * correlation * np.sum(lines[a] * lines[b], axis=(1, 2, 3)) / np.maximum(total, 1e-30)
+    return np.maximum(gain, 1.0)
 
 
 def _windows(
@@ -141,8 +175,10 @@ def _windows(
 def _first_guess(grey: Float, weight: Float, offset: Float, centre: Float, axes_px: Float) -> Float:
     # Edge 1 runs along the board's y (its normal is across it), edge 2 along x.
     angles = [np.arctan2(axes_px[:, 0, k], -axes_px[:, 1, k]) for k in (1, 0)]
-    p = np.zeros((len(grey), 9))
-    p[:, :2], p[:, 2], p[:, 3], p[:, 4], p[:, 6] = centre, angles[0], angles[1], np.log(0.8), 1.0
+    p = np.zeros((len(grey), 10))
+    p[:, :2], p[:, 2], p[:, 3], p[:, 4], p[:, 9], p[:, 6] = (
+        centre, angles[0], angles[1], np.log(0.8), np.log(0.8), 1.0,
+    )  # fmt: skip
     shape, _ = _model(p, offset)
     total = np.maximum(weight.sum(axis=1), 1)
     mean_shape, mean_grey = (weight * shape).sum(axis=1) / total, (weight * grey).sum(axis=1) / total
@@ -153,11 +189,11 @@ def _first_guess(grey: Float, weight: Float, offset: Float, centre: Float, axes_
 
 
 def _model(p: Float, offset: Float) -> tuple[Float, Float]:
-    """Grey values (n, k) and their derivatives (n, k, 9)."""
+    """Grey values (n, k) and their derivatives (n, k, 10)."""
     dx, dy = offset[:, 0] - p[:, 0, None], offset[:, 1] - p[:, 1, None]
-    blur = np.sqrt(2) * np.exp(p[:, 4])[:, None]
     edges, slopes, turns, normals = [], [], [], []
-    for k in (2, 3):
+    for k, at in zip((2, 3), _BLURS, strict=True):
+        blur = np.sqrt(2) * np.exp(p[:, at])[:, None]
         c, s = np.cos(p[:, k])[:, None], np.sin(p[:, k])[:, None]
         t = (c * dx + s * dy) / blur
         edges.append(erf(t))
@@ -175,11 +211,12 @@ def _model(p: Float, offset: Float) -> tuple[Float, Float]:
             -d0 * normals[0][1] - d1 * normals[1][1] - level * p[:, 8, None] / _REACH_PX,
             d0 * turns[0],
             d1 * turns[1],
-            -d0 * normals[0][2] - d1 * normals[1][2],
+            -d0 * normals[0][2],
             shading,
             shading * crossing,
             level * dx / _REACH_PX,
             level * dy / _REACH_PX,
+            -d1 * normals[1][2],
         ],
         axis=-1,
     )

@@ -16,6 +16,7 @@ from calibration.targets.boards import (
     detect_board,
     size_mm,
 )
+from calibration.targets.boards.plausibility import plausible
 from calibration.targets.corners import refine_corners
 
 CHARUCO = Charuco(columns=7, rows=5, square_mm=10, marker_mm=7)
@@ -213,15 +214,15 @@ def test_no_board_is_none():
 
 
 def test_a_moved_corner_is_dropped_and_a_shuffled_board_refused():
-    from calibration.targets.boards import _plausible
-
     points, pixels = corners_mm(CHARUCO), where(CHARUCO, tilted())
-    assert _plausible(points, pixels, 10.0).all()
+    assert plausible(points, pixels, 10.0).all()
     pixels[7] += (12, 5)
-    assert np.flatnonzero(~_plausible(points, pixels, 10.0)).tolist() == [7]
-    assert _plausible(points, np.random.default_rng(0).permutation(pixels), 10.0) is None
-    assert _plausible(points[:5], pixels[:5], 10.0) is None
-    assert _plausible(points, where(CHARUCO, tilted()) * (-1, 1), 10.0) is None  # mirrored
+    assert np.flatnonzero(~plausible(points, pixels, 10.0)).tolist() == [7]
+    shuffled = plausible(points, np.random.default_rng(0).permutation(pixels), 10.0)
+    assert "do not lie as on the board described" in shuffled.reason
+    assert "only 5 of its points" in plausible(points[:5], pixels[:5], 10.0).reason
+    mirrored = plausible(points, where(CHARUCO, tilted()) * (-1, 1), 10.0)
+    assert "mirrored" in mirrored.reason
 
 
 def test_a_corner_of_the_wrong_colours_is_dropped():

@@ -1,0 +1,95 @@
+"""Whether points lie as those of a flat board do, and how sharp the picture is there."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.geometry import Float
+from calibration.targets.boards.view import NoBoard
+
+MIN_POINTS = 6
+_MISS = 0.2  # of a pitch: how far a point may lie from where its neighbours say
+_SMEAR, _BLUR = 0.12, 0.12  # of a pitch
+_LEAST_SMEAR_PX, _LEAST_BLUR_PX = 3.0, 2.5
+
+
+def plausible(points: Float, pixels: Float, pitch_mm: float) -> NDArray[np.bool_] | NoBoard:
+    """Which points agree with their neighbours, or why the rest is no board.
+
+    Parameters
+    ----------
+    points : ndarray (n, 3)
+        Board frame, mm.
+    pixels : ndarray (n, 2)
+        Where they are seen.
+    pitch_mm : float
+        Distance of neighbours.
+    """
+    keep = np.ones(len(points), dtype=bool)
+    if keep.sum() < MIN_POINTS:
+        return NoBoard(f"only {keep.sum()} of its points seen, want at least {MIN_POINTS}")
+    for _ in range(5):
+        if keep.sum() < MIN_POINTS:
+            return NoBoard(f"the points found do not lie as on the board described: only {keep.sum()} agree")
+        spread = np.linalg.svd(points[keep, :2] - points[keep, :2].mean(axis=0), compute_uv=False)
+        if spread[1] < 0.5 * pitch_mm:
+            return NoBoard(f"all {keep.sum()} points seen lie on one line")
+        axes, error = neighbourhood(points[keep], pixels[keep], pitch_mm)
+        turning = np.linalg.det(axes)
+        if np.mean(turning < 0) > 0.8 and np.median(error / np.sqrt(np.abs(turning))) < _MISS:
+            return NoBoard("the board is seen mirrored: turn the picture back")
+        bad = (error > _MISS * np.sqrt(np.abs(turning))) | (turning <= 0)
+        if not bad.any():
+            return keep
+        # The worst ones go first: a wrong corner also spoils what its neighbours are told.
+        bad &= (error >= 0.5 * error.max()) | (turning <= 0)
+        keep[np.flatnonzero(keep)[bad]] = False
+    return NoBoard("the points found do not lie as on the board described")
+
+
+def neighbourhood(points: Float, pixels: Float, pitch_mm: float) -> tuple[Float, Float]:
+    """Image of a pitch along x and y at each point (n, 2, 2) and how far the neighbours miss it, px (n,)."""
+    p = points[:, :2] / pitch_mm
+    difference = p[:, None] - p
+    weight = np.exp(-np.sum(difference**2, axis=2) / (2 * 1.2**2))
+    weight += 1e-6  # ties a lone corner to the whole board
+    np.fill_diagonal(weight, 0)
+    design = np.concatenate([-difference, np.ones((*weight.shape, 1))], axis=2)
+    normal = np.einsum("ij,ija,ijb->iab", weight, design, design)
+    solution = np.linalg.solve(normal, np.einsum("ij,ija,jc->iac", weight, design, pixels))
+    return np.swapaxes(solution[:, :2], 1, 2), np.linalg.norm(solution[:, 2] - pixels, axis=1)
+
+
+def unsharp(normals: Float, blur_px: Float, pitch_px: float) -> NoBoard | None:
+    """Refuse a picture that is smeared by motion or badly out of focus.
+
+    The blur along the edges' normals is that of one covariance over the board: motion stretches it along one
+    direction. A smear hides where the board was, and with a rolling shutter or a flickering light its middle
+    is not the middle of the exposure.
+
+    Parameters
+    ----------
+    normals : ndarray (m, 2)
+        Unit normals of edges.
+    blur_px : ndarray (m,)
+        Standard deviation of the blur along them.
+    pitch_px : float
+        Distance of neighbouring points in the image.
+    """
+    if len(blur_px) < 2 * MIN_POINTS:
+        return None
+    x, y = normals.T
+    design = np.stack([x * x, 2 * x * y, y * y], axis=1)
+    weight = np.ones(len(blur_px))
+    for _ in range(10):
+        a, b, c = np.linalg.lstsq(design * weight[:, None], blur_px**2 * weight, rcond=None)[0]
+        off = np.abs(blur_px**2 - design @ (a, b, c))
+        weight = 1 / (1 + (off / max(2 * float(np.median(off)), 1e-6)) ** 2)
+    low, high = np.clip(np.linalg.eigvalsh([[a, b], [b, c]]), 0, None)
+    smear, blur = float(np.sqrt(12 * (high - low))), float(np.sqrt(high))
+    if smear > max(_LEAST_SMEAR_PX, _SMEAR * pitch_px) and high > 3 * low:
+        return NoBoard(f"the picture is smeared over {smear:.1f} px: the board or the camera moved")
+    if blur > max(_LEAST_BLUR_PX, _BLUR * pitch_px):
+        return NoBoard(
+            f"the picture is blurred: edges are {blur:.1f} px soft where squares are {pitch_px:.0f} px"
+        )
+    return None
