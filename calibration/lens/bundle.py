@@ -17,7 +17,8 @@ __all__ = [
 _OUTLIER_SIGMA = 4.5  # of the length of a residual: one good corner in 25 000 is lost
 _MOST_LOST = 0.5  # a view that has lost more of its corners is not the board it says it is
 _FLOOR_PX = 1e-7  # exact data: rounding is no outlier
-_ROUGH, _FINE = 1e-2, 1e-9  # gain, in units of chi-squared, at which a minimum is taken as reached
+_ROUGH = 1e-3  # gain a corner, in units of chi-squared, at which the next scale is tried
+_FINE = 1e-9  # gain, in these units, at which a minimum is reached
 FEW = 8  # corners for which a robust scale means nothing
 
 
@@ -121,7 +122,7 @@ def approach(
     pixels = corrected(state, corners)
     sigma = _robust_sigma(residuals(problem, state, pixels), corners.sigma)
     for _ in range(rounds):
-        state = minimize(problem, state, pixels, 1 / sigma**2, _ROUGH, heavy=True)
+        state = minimize(problem, state, pixels, 1 / sigma**2, _ROUGH * len(sigma), heavy=True)
         pixels = corrected(state, corners)
         last, sigma = float(np.median(sigma)), _robust_sigma(residuals(problem, state, pixels), corners.sigma)
         if np.median(sigma) > 0.8 * last:

@@ -15,6 +15,8 @@ from calibration.provenance import FitError
 
 _TAIL_SIGMA = 2.0  # where the robust weights begin to fall
 _FAR_PX = 1e6  # residual of a corner that the model cannot image
+_STEPS = 200
+_ROUNDING = 1e-13  # of a sum of squares
 _UNTOLD = 1e-13  # part of the information on an unknown left by all others, below which there is none
 
 
@@ -35,8 +37,12 @@ class Problem(NamedTuple):
 
 
 class Equations(NamedTuple):
-    """Normal equations: unknowns (f, f), with poses (v, f, 6), poses (v, 6, 6), right-hand sides."""
+    """Weighted sum of squares of a state, and the normal equations of the step from it.
 
+    Unknowns (f, f), unknowns with poses (v, f, 6), poses (v, 6, 6), and the right-hand sides.
+    """
+
+    cost: float
     a: Float
     b: Float
     c: Float
@@ -77,20 +83,12 @@ def residuals(problem: Problem, state: State, pixels: Float) -> Float:
     model = np.empty_like(pixels)
     for lens, mine in zip(state.lenses, problem.seen_by, strict=True):
         model[mine] = lens.project(seen[mine])
-    residual = pixels - model
+    return _far_where_lost(pixels - model)
+
+
+def _far_where_lost(residual: Float) -> Float:
     residual[~np.isfinite(residual).all(axis=1)] = _FAR_PX
     return residual
-
-
-def _cost(problem: Problem, state: State, residual: Float, weight: Float, heavy: bool) -> float:
-    squares = weight * np.sum(residual**2, axis=1)
-    if heavy:
-        squares = _TAIL_SIGMA**2 * np.log1p(squares / _TAIL_SIGMA**2)
-    cost = float(np.sum(squares))
-    if len(problem.mean):
-        away = _values(state)[problem.free] - problem.mean
-        cost += float(away @ problem.precision @ away)
-    return cost
 
 
 def equations(problem: Problem, state: State, pixels: Float, weight: Float, heavy: bool = False) -> Equations:
@@ -115,45 +113,43 @@ def equations(problem: Problem, state: State, pixels: Float, weight: Float, heav
                 part.by_parameters,
             )
             columns[mine, :m] = at.start + (np.arange(m) if part.columns is None else part.columns)
-    residual = pixels - model
-    lost = ~np.isfinite(residual).all(axis=1)
+    residual = _far_where_lost(pixels - model)
+    squares = weight * np.sum(residual**2, axis=1)
+    cost = float(np.sum(squares))
     if heavy:
-        weight = weight / (1 + weight * np.sum(residual**2, axis=1) / _TAIL_SIGMA**2)
+        cost = _TAIL_SIGMA**2 * float(np.sum(np.log1p(squares / _TAIL_SIGMA**2)))
+        weight = weight / (1 + squares / _TAIL_SIGMA**2)
     a, b, c, ga, gc = normal_equations(
-        residual, np.where(lost, 0.0, weight), by_points, by_parameters,
+        residual, np.where(residual[:, 0] == _FAR_PX, 0.0, weight), by_points, by_parameters,
         np.where(columns < 0, -1, rank[columns]), turned, seen, state.board.by_values(corners.points),
         corners.view, corners.camera, state.rotations, state.camera_rotations, state.camera_translations,
         rank[[at.start for at in layout.cameras]], rank[layout.board], len(problem.free),
     )  # fmt: skip
     if len(problem.mean):
+        away = _values(state)[problem.free] - problem.mean
+        cost += float(away @ problem.precision @ away)
         a += problem.precision
-        ga -= problem.precision @ (_values(state)[problem.free] - problem.mean)
-    return Equations(a, b, c, ga, gc)
+        ga -= problem.precision @ away
+    return Equations(cost, a, b, c, ga, gc)
 
 
 def minimize(
     problem: Problem, state: State, pixels: Float, weight: Float, enough: float, heavy: bool = False
 ) -> State:
     """Levenberg-Marquardt until a step gains less than ``enough`` of the weighted sum of squares."""
-    cost = _cost(problem, state, residuals(problem, state, pixels), weight, heavy)
-    system = equations(problem, state, pixels, weight, heavy)
+    now = equations(problem, state, pixels, weight, heavy)
     damping = 1e-4
-    for _ in range(200):
-        trial = _moved(problem, state, *_step(system, damping))
-        after = np.inf
-        if trial is not None:
-            after = _cost(problem, trial, residuals(problem, trial, pixels), weight, heavy)
-        if trial is not None and after <= cost:
-            gain = cost - after
-            state, cost, damping = trial, after, max(damping / 10, 1e-12)
-            if gain <= enough + 1e-14 * cost:
-                return state
-            system = equations(problem, state, pixels, weight, heavy)
+    for _ in range(_STEPS):
+        trial = _moved(problem, state, *_step(now, damping))
+        after = None if trial is None else equations(problem, trial, pixels, weight, heavy)
+        gain = -np.inf if after is None else now.cost - after.cost
+        if trial is not None and after is not None and gain >= 0:
+            state, now, damping = trial, after, max(damping / 10, 1e-12)
         else:
             damping *= 10
-            # At the bottom rounding decides whether a step is better.
-            if damping > 1e8:
-                return state
+        # At the bottom rounding decides whether a step is better.
+        if abs(gain) <= _ROUNDING * now.cost or 0 <= gain <= enough or damping > 1e8:
+            return state
     if heavy:
         return state
     raise FitError("the fit does not converge: check the board's size and the corners' numbers")
@@ -188,7 +184,7 @@ def _moved(problem: Problem, state: State, by: Float, poses: Float) -> State | N
 
 
 def _step(system: Equations, damping: float) -> tuple[Float, Float]:
-    a, b, c, ga, gc = system
+    _, a, b, c, ga, gc = system
     c = c + _diagonal(c) * damping + _nothing_seen(c)
     solved = np.linalg.solve(c, np.concatenate([np.swapaxes(b, 1, 2), gc[..., None]], axis=2))
     if not len(a):
@@ -223,7 +219,7 @@ def covariances(problem: Problem, system: Equations) -> tuple[Float, Float]:
     FitError
         An unknown on which the corners have nothing to say.
     """
-    a, b, c, _, _ = system
+    _, a, b, c, _, _ = system
     inverse = np.linalg.inv(c + _nothing_seen(c))
     reach = inverse @ np.swapaxes(b, 1, 2)
     size = problem.layout.board.stop

@@ -117,3 +117,8 @@ def placed(state: State, corners: Corners, points: Float | None = None) -> tuple
         state.board.shaped(corners.points if points is None else points), corners.view, corners.camera,
         state.rotations, state.translations, state.camera_rotations, state.camera_translations,
     )  # fmt: skip
+
+
+def alone(lens: LensModel, rotations: Float, translations: Float) -> State:
+    """One camera, which is the rig: poses are camera_from_board."""
+    return State((lens,), np.eye(3)[None], np.zeros((1, 3)), rotations, translations)
