@@ -95,6 +95,7 @@ def suggest_views(
     weight = _mean_weight(lens, float(np.median(distances)))
     border = _border(size_mm)
     out: list[Suggestion] = []
+    taken: list[_Pose] = []
     for _ in range(count):
         best: tuple[float, _Pose] | None = None
         candidates = _candidates(lens, distances)
@@ -103,7 +104,13 @@ def suggest_views(
                 if best is None:
                     break
                 candidates = _around(lens, best[1])
-            seen = [pose for pose in candidates if _in_view(lens, pose, middle, border, whole)]
+            # The same view twice would help too, but no one asks for it.
+            seen = [
+                pose
+                for pose in candidates
+                if not any(_alike(lens, pose, other) for other in taken)
+                and _in_view(lens, pose, middle, border, whole)
+            ]
             for pose, value in zip(
                 seen, _values(lens, free, seen, thin - middle, sigma, covariance, weight), strict=True
             ):
@@ -112,6 +119,7 @@ def suggest_views(
         if best is None:
             break
         value, pose = best
+        taken.append(pose)
         before = float(np.sum(covariance * weight))
         rotation, centre = _placed(lens, pose)
         outline = lens.project((border - middle) @ rotation.T + centre)
@@ -142,6 +150,19 @@ def first_lens(width: int, height: int) -> LensModel:
     told = {"fx": focal / 3, "fy": focal / 3, "cx": width / 20, "cy": width / 20}
     told |= {"k1": 0.3, "k2": 0.3, "p1": 3e-3, "p2": 3e-3}
     return lens.replace(covariance=np.diag([told.get(name, 0.0) ** 2 for name in lens.names]))
+
+
+def seen_board(lens: LensModel) -> tuple[Float, tuple[float, float], bool]:
+    """Corners (n, 3) and size of the board that a lens was fitted to, and whether all of it was always seen.
+
+    The size holds for boards whose margin is the same at opposite sides.
+    """
+    corners = evidence(lens)
+    points = np.unique(corners.board, axis=0)
+    width, height = (points[:, :2].min(axis=0) + points[:, :2].max(axis=0)).tolist()
+    # A few corners may have been thrown out of a view.
+    seen = np.bincount(corners.view)
+    return points, (width, height), bool(np.median(seen[seen > 0]) > 0.95 * len(points))
 
 
 def idle_views(lens: LensModel, limit: float = 0.02) -> tuple[int, ...]:
@@ -212,6 +233,12 @@ def _around(lens: LensModel, pose: _Pose) -> list[_Pose]:
         for tilt in _TILTS_DEG
         for upright in (False, True)
     ]
+
+
+def _alike(lens: LensModel, one: _Pose, other: _Pose) -> bool:
+    near = np.hypot(one.x - other.x, one.y - other.y) < 0.6 * lens.width / _PLACES[0]
+    turned = one.side_deg != other.side_deg or abs(one.tilt_deg - other.tilt_deg) > 20
+    return bool(near and one.distance_mm == other.distance_mm and not turned)
 
 
 def _placed(lens: LensModel, pose: _Pose) -> tuple[Float, Float]:

@@ -167,6 +167,8 @@ def calibrate_lens(
         track=track,
     )
     workflows.save(out, model, say)
+    for line in workflows.describe_lens(model):
+        say(line)
 
 
 @calibrate_app.command(

@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.geometry import angle_deg
-from calibration.lens import LensModel
 from calibration.lights.model import DistantLight, LightSet, NearLight
 from rigs.report import maps
 from rigs.report.content import SphereSight
@@ -94,35 +93,6 @@ def response(table: NDArray[Any], sigma: NDArray[Any] | None = None) -> bytes:
         if (curves > 0).any():
             axes.set_ylim(max(float(curves[curves > 0].min()), 1e-6 * curves.max()), 2 * curves.max())
         axes.set(xlabel="digital number", ylabel="relative exposure")
-        return png(figure)
-
-
-def lens_residuals(lens: LensModel) -> bytes:
-    """Coverage of the image by the corners that the fit kept, residual vectors, and their scatter."""
-    assert lens.observations is not None
-    kept = lens.observations[lens.observations[:, 0] >= 0]
-    view, pixels, residuals = kept[:, 0].astype(int), kept[:, 4:6], kept[:, 6:8]
-    rms = float(np.sqrt(np.mean(np.sum(residuals**2, axis=1)))) if len(residuals) else 0.0
-    stretch = _round_down(0.03 * lens.width / max(rms, 1e-9))
-    with drawing(8.4, 3.5, 2, width_ratios=[1.75, 1]) as (figure, (field, scatter)):
-        colours = _view_colours(view)
-        field.quiver(
-            pixels[:, 0], pixels[:, 1], residuals[:, 0] * stretch, residuals[:, 1] * stretch,
-            color=colours, angles="xy", scale_units="xy", scale=1, width=0.0016, headwidth=4,
-        )  # fmt: skip
-        field.plot(pixels[:, 0], pixels[:, 1], ".", ms=1.6, color=GRAY, zorder=0)
-        field.plot(lens.cx, lens.cy, "+", ms=11, mew=1.4, color=INK)
-        field.set(
-            xlim=(-0.5, lens.width - 0.5), ylim=(lens.height - 0.5, -0.5), aspect="equal",
-            xlabel="column / px", ylabel="row / px",
-            title=f"corners of {len(np.unique(view))} views; residuals ×{stretch:g}; + principal point",
-        )  # fmt: skip
-        scatter.scatter(residuals[:, 0], residuals[:, 1], s=4, c=colours, alpha=0.6, linewidths=0)
-        reach = 1.1 * float(np.max(np.abs(residuals), initial=1e-3))
-        scatter.set(
-            xlim=(-reach, reach), ylim=(reach, -reach), aspect="equal",
-            xlabel="column residual / px", ylabel="row residual / px", title=f"root mean square {rms:.3f} px",
-        )  # fmt: skip
         return png(figure)
 
 
@@ -308,19 +278,3 @@ def _discs(axes: "Axes", centres: NDArray[Any], radius: float) -> None:
 
     for x, y in centres:
         axes.add_patch(Circle((x, y), radius, fc="#dfe4e9", ec=GRAY, lw=0.7))
-
-
-def _view_colours(view: NDArray[Any]) -> NDArray[Any]:
-    import matplotlib
-
-    order = np.unique(view, return_inverse=True)[1]
-    # Hues turn by the golden ratio, so that views next to each other differ.
-    colours: NDArray[Any] = np.array(matplotlib.colormaps["hsv"]((order * 0.618034) % 1.0))
-    colours[:, :3] *= 0.75
-    return colours
-
-
-def _round_down(value: float) -> float:
-    """Largest 1, 2 or 5 times a power of ten not above ``value``."""
-    decade = 10.0 ** np.floor(np.log10(value))
-    return float(max(step * decade for step in (1, 2, 5) if step * decade <= value))

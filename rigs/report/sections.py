@@ -7,7 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.geometry import angle_deg
-from calibration.lens import LensModel
 from calibration.lights.model import DistantLight, LightSet, NearLight
 from calibration.radiometric.checks import SessionChecks
 from rigs.report import maps, plots
@@ -16,7 +15,6 @@ from rigs.report.content import Report, Surface
 from rigs.report.flat import flat_sections
 from rigs.report.layout import (
     MAP_PX,
-    Figure,
     Section,
     data_url,
     figure,
@@ -24,8 +22,8 @@ from rigs.report.layout import (
     number,
     quality_rows,
     scalar,
-    with_sigma,
 )
+from rigs.report.lens import lens_section
 from rigs.report.merged import merged_sections
 from rigs.report.sheet import sensor_section
 
@@ -33,16 +31,19 @@ from rigs.report.sheet import sensor_section
 def sections(report: Report) -> Iterator[Section]:
     """Chapters in reading order: what came out first, then what it rests on.
 
-    A sensor alone is a data sheet, and merged radiance stands for itself: that they come without surface,
-    lens and lights needs no word.
+    A sensor or a lens alone is a data sheet, and merged radiance stands for itself: that they come without
+    surface and lights needs no word.
     """
     yield from merged_sections(report.merged)
     if report.checks is not None:
         yield _checks(report.checks)
-    whole = report.surfaces or report.lens or report.lights or report.spheres or report.colour
+    whole = report.surfaces or report.lights or report.spheres or report.colour
     if report.sensor is not None and not whole:
         yield sensor_section(report.sensor)
         yield from flat_sections(report.sensor)
+    if report.lens is not None and not whole:
+        yield lens_section(report.lens)
+        return
     if not whole and (report.merged or report.sensor is not None or report.checks is not None):
         return
     for surface in report.surfaces:
@@ -53,7 +54,7 @@ def sections(report: Report) -> Iterator[Section]:
     yield from flat_sections(report.sensor)
     if report.colour is not None:
         yield colour_section(report.colour)
-    yield _lens(report)
+    yield lens_section(report.lens)
     yield _lights(report)
 
 
@@ -196,36 +197,6 @@ def _surface(surface: Surface) -> Section:
     else:
         missing.append("Signal to noise: not given.")
     return Section(f"Object: {surface.name}", tuple(figures), quality_rows(normals.quality), tuple(missing))
-
-
-def _lens(report: Report) -> Section:
-    lens = report.lens
-    if lens is None:
-        return Section("Lens", missing=("No lens model: rays are taken as parallel.",))
-    figures: tuple[Figure, ...] = ()
-    missing: tuple[str, ...] = ("Residuals of the corners: not given.",)
-    if lens.observations is not None:
-        figures = (
-            figure(
-                plots.lens_residuals(lens),
-                "Corners and residuals",
-                f"Residuals of {(lens.observations[:, 0] >= 0).sum()} board corners, in place and as a cloud",
-                "Left: where corners were seen and how far the model misses them. "
-                "Right: the same as a cloud, which should be round and centred.",
-                wide=True,
-            ),
-        )
-        missing = ()
-    return Section("Lens", figures, (*_lens_rows(lens), *quality_rows(lens.quality)), missing)
-
-
-def _lens_rows(lens: LensModel) -> Iterator[tuple[str, str]]:
-    values = lens.parameters
-    sigma = np.zeros(len(values)) if lens.covariance is None else np.sqrt(np.diag(lens.covariance))
-    yield "Picture", f"{lens.width} × {lens.height} px"
-    for index, (name, value) in enumerate(zip(lens.names, values.tolist(), strict=True)):
-        if value != 0 or sigma[index] > 0:
-            yield name, with_sigma(value, float(sigma[index]), "px" if index < 4 else "")
 
 
 def _lights(report: Report) -> Section:
