@@ -8,6 +8,7 @@ from calibration.lens.brown_conrady import BrownConrady
 from calibration.lens.fit import Pose, View, fit_lens, fit_pose
 from calibration.lens.kannala_brandt import KannalaBrandt
 from calibration.lens.model import LensModel
+from calibration.lens.splined import SplinedLens
 from calibration.lens.undistortion import (
     Undistorted,
     Undistorter,
@@ -23,7 +24,9 @@ def _kind(value: Any) -> str:
 
 
 Lens = Annotated[
-    Annotated[BrownConrady, Tag("lens")] | Annotated[KannalaBrandt, Tag("kannala-brandt")],
+    Annotated[BrownConrady, Tag("lens")]
+    | Annotated[KannalaBrandt, Tag("kannala-brandt")]
+    | Annotated[SplinedLens, Tag("splined")],
     Discriminator(_kind),
 ]
 """Any lens model, as a field of another model or a file's entry."""
@@ -34,6 +37,7 @@ __all__ = [
     "Lens",
     "LensModel",
     "Pose",
+    "SplinedLens",
     "Undistorted",
     "Undistorter",
     "View",

@@ -27,12 +27,13 @@ class BrownConrady(LensModel):
 
     Notes
     -----
-    Valid out to ``valid_tangent``, where the image turns back (its derivative stops being positive definite) or
-    runs to infinity (a pole of the rational model). Beyond it ``project`` gives NaN, and ``unproject`` gives
-    NaN for pixels that no direction within it reaches. The disc is convex and the derivative, which is
+    Valid out to ``valid_tangent``, where the image turns back (its derivative stops being positive definite)
+    or runs to infinity (a pole of the rational model). Beyond it ``project`` gives NaN, and ``unproject``
+    gives NaN for pixels that no direction within it reaches. The disc is convex and the derivative, which is
     symmetric, positive definite in all of it: no two directions share a pixel. Where no corner was seen (the
-    edges of the image, usually) the model is extrapolated. A lens wider than about 120 degrees needs another. D. C. Brown, "Close-range camera calibration", Photogrammetric Engineering 37
-    (1971); the rational factor after D. Claus and A. Fitzgibbon, CVPR 2005, doi:10.1109/CVPR.2005.43.
+    edges of the image, usually) the model is extrapolated. A lens wider than about 120 degrees needs another.
+    D. C. Brown, "Close-range camera calibration", Photogrammetric Engineering 37 (1971); k4, k5 and k6 are
+    those of OpenCV's rational model.
     """
 
     MODEL: ClassVar[str] = "brown-conrady"
@@ -72,8 +73,8 @@ class BrownConrady(LensModel):
     @cached_property
     def valid_tangent(self) -> float:
         """Tangent of the largest angle to the axis that is imaged; inf if the image never turns back."""
-        # Along and across the radius the derivative is diag(m, g) + 2 r [[3 a, b], [b, a]]: g = N / D,
-        # m = d(r g) / dr, and (a, b) the tangential coefficients along and across. The eigenvalues of the second
+        # Along and across the radius the derivative is diag(m, g) + 2 r [[3 a, b], [b, a]]: g = N / D, m =
+        # d(r g) / dr, and (a, b) the tangential coefficients along and across. The eigenvalues of the second
         # part are at least -6 r hypot(p1, p2): positive definite on all sides while m and g are above that.
         # As coefficients of the powers of r: this is asked for at every step of a fit.
         power = np.arange(7)

@@ -24,8 +24,8 @@ class KannalaBrandt(LensModel):
     Notes
     -----
     Valid where the polynomial is monotone, out to ``valid_angle_rad``: beyond it ``project`` gives NaN, and
-    ``unproject`` gives NaN for pixels outside the image of that cone. Rotationally symmetric: a decentred lens
-    needs the splined model. J. Kannala and S. Brandt, PAMI 28 (2006), doi:10.1109/TPAMI.2006.153.
+    ``unproject`` gives NaN for pixels outside the image of that cone. Rotationally symmetric: a decentred
+    lens needs the splined model. J. Kannala and S. Brandt, PAMI 28 (2006), doi:10.1109/TPAMI.2006.153.
     """
 
     MODEL: ClassVar[str] = "kannala-brandt"

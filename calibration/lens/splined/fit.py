@@ -1,0 +1,207 @@
+"""Fit of the splined lens: start from a plainer lens, smoothness prior as strong as the corners tell."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from calibration.geometry import Float
+from calibration.lens.bundle import Solution, solve
+from calibration.lens.model import LensModel
+from calibration.lens.splined.model import SplinedLens, stereographic
+from calibration.lens.unknowns import Corners, Free, Prior, State
+from calibration.provenance import FitError
+
+FEWEST_CORNERS = 400
+_CORNERS_A_KNOT = 8
+_MOST_CELLS, _FEWEST_CELLS = 16, 4
+_TURN_PX = 1e-3  # to which the mean turn is held, which no corner tells
+_ROUNDS = 3
+_FILL = 1e-9  # smoothness of the start beside its samples: extends it beyond the picture
+
+
+class Splined(NamedTuple):
+    """A fit, and the prior that it had."""
+
+    solution: Solution
+    prior: Prior
+
+
+def fit_splined(state: State, corners: Corners, free: Free, *, min_points: int = 6) -> Splined:
+    """Fit the splined lens of one camera.
+
+    The field is that of a plainer lens plus a correction, whose bending energy (that of a thin plate) has a
+    Gaussian prior. Its strength is where the corners are most probable, so that the correction follows what
+    the corners tell above their noise, whatever the size of its waves, and is smooth where there are none.
+
+    Parameters
+    ----------
+    state : State
+        Solution of a plainer lens, Brown-Conrady or fisheye. One camera.
+    corners : Corners
+        At least ``FEWEST_CORNERS``.
+    free : Free
+        Of the board's shape; what it says on the lens is not asked.
+    min_points : int
+        See ``solve``.
+
+    Returns
+    -------
+    Splined
+
+    Raises
+    ------
+    FitError
+        Too few corners, or no convergence.
+
+    Notes
+    -----
+    A common turn of all rays and of all boards changes no residual: the mean turn against the plainer lens,
+    over the corners, is held at 0. Evidence of a ridge prior: D. MacKay, "Bayesian interpolation", Neural
+    Computation 4 (1992), doi:10.1162/neco.1992.4.3.415.
+    """
+    if len(corners.points) < FEWEST_CORNERS:
+        raise FitError(
+            f"{len(corners.points)} corners: the splined model needs {FEWEST_CORNERS}, better ten times as many"
+        )
+    mean = start(state.lenses[0], corners.pixels)
+    bending, turn = _bending(mean), _turn(mean, state.lenses[0], corners.pixels)
+    free = free._replace(lens=(np.arange(len(mean.parameters)) >= 4,))
+    # At first, as stiff as what the corners tell on the field at a noise of a tenth of a pixel.
+    strength = 2 * len(corners.points) * (mean.fx / 0.1) ** 2 / float(np.trace(bending))
+    state = state._replace(lenses=(mean,))
+    for number in range(_ROUNDS):
+        prior = Prior(strength * bending + turn, mean.parameters)
+        solution = solve(state, corners, free, min_points=min_points, priors=(prior,))
+        state = solution.state
+        if number + 1 < _ROUNDS:
+            better = _most_probable(solution, prior, bending, strength)
+            settled = abs(np.log(better / strength)) < 0.2
+            strength = better
+            if settled:
+                break
+    return Splined(solution, prior)
+
+
+def start(lens: LensModel, pixels: Float) -> SplinedLens:
+    """Splined lens equal to a plainer one where that is valid in the picture, and smooth beyond.
+
+    Its field covers the picture and one spacing more; its knots are as many as ``pixels`` (n, 2), the corners
+    that a fit will have, can bear.
+    """
+    u, seen = _samples(lens)
+    low, high = np.nanmin(u, axis=0), np.nanmax(u, axis=0)
+    size = high - low
+    cells = np.sqrt(len(pixels) / _CORNERS_A_KNOT * size.max() / size.min())
+    spacing = float(size.max() / np.clip(np.floor(cells) - 2, _FEWEST_CELLS, _MOST_CELLS))
+    number = np.ceil(size / spacing).astype(int) + 5
+    corner = 0.5 * (low + high) - 0.5 * (number - 1) * spacing
+    blank = SplinedLens(
+        width=lens.width, height=lens.height, fx=lens.fx, fy=lens.fy, cx=lens.cx, cy=lens.cy,
+        knots=np.zeros((number[1], number[0], 2)), spacing=spacing, corner=(float(corner[0]),
+        float(corner[1])), provenance=lens.provenance,
+    )  # fmt: skip
+    displacement = (seen - (lens.cx, lens.cy)) / (lens.fx, lens.fy) - u
+    weight = _design(blank, u)
+    plate = _plate(blank)
+    stiff = _FILL * weight.multiply(weight).sum() / plate.trace()
+    knots = _solved(weight.T @ weight + stiff * plate, weight.T @ displacement)
+    return blank.replace(knots=knots.reshape(blank.knots.shape))
+
+
+def _samples(lens: LensModel) -> tuple[Float, Float]:
+    """Places in the stereographic plane (n, 2) and their pixels (n, 2) all over the picture, where valid."""
+    x, y = (np.linspace(-0.5, size - 0.5, 81) for size in (lens.width, lens.height))
+    seen = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+    u = stereographic(lens.unproject(seen))
+    valid = np.isfinite(u).all(axis=1)
+    if not valid.any():
+        raise FitError("the start of the splined model images nothing in the picture")
+    return u[valid], seen[valid]
+
+
+def _design(lens: SplinedLens, u: Float) -> Any:
+    """Weights (n, ny nx), sparse, of the knots at places u (n, 2)."""
+    from scipy.sparse import csr_array
+
+    from calibration.lens.splined.kernels import basis
+
+    weight, number = basis(np.ascontiguousarray(u), lens.knots, np.array(lens.corner), lens.spacing)
+    rows = np.arange(0, weight.size + 1, 16)
+    return csr_array((weight.ravel(), number.ravel(), rows), shape=(len(u), lens.knots[..., 0].size))
+
+
+def _plate(lens: SplinedLens) -> Any:
+    """Bending energy of one coordinate of the field as a quadratic form of its knots (ny nx, ny nx), sparse.
+
+    The integral of xx^2 + 2 xy^2 + yy^2 (second derivatives) in spacings.
+    """
+    from scipy.sparse import csr_array, kron
+
+    columns, rows = ([csr_array(g) for g in _grams(size)] for size in lens.knots.shape[1::-1])
+    return csr_array(kron(rows[0], columns[2]) + 2 * kron(rows[1], columns[1]) + kron(rows[2], columns[0]))
+
+
+def _grams(size: int) -> list[Float]:
+    """Integrals (size, size) of products of B-splines, of their first and of their second derivatives."""
+    from scipy.interpolate import BSpline
+
+    # Knot i of the field stands at i; its B-spline reaches from i - 2 to i + 2. The field: 1 .. size - 2.
+    splines = BSpline(np.arange(-2.0, size + 2), np.eye(size), 3)
+    node, weight = np.polynomial.legendre.leggauss(4)
+    at = (np.arange(1, size - 2)[:, None] + 0.5 * (node + 1)).ravel()
+    values = [splines(at, nu=order) for order in range(3)]
+    return [v.T @ (np.tile(0.5 * weight, size - 3)[:, None] * v) for v in values]
+
+
+def _bending(lens: SplinedLens) -> Float:
+    """``_plate`` of both coordinates as a quadratic form of ``parameters`` (p, p)."""
+    plate = _plate(lens).toarray()
+    out = np.zeros((len(lens.parameters),) * 2)
+    out[4::2, 4::2] = out[5::2, 5::2] = plate
+    return out
+
+
+def _turn(mean: SplinedLens, lens: LensModel, pixels: Float) -> Float:
+    """Precision (p, p) that holds the mean turn of the rays of the corners."""
+    rays = lens.unproject(pixels)
+    rays = rays[np.isfinite(rays).all(axis=1)]
+    u = stereographic(rays)
+    weight = _design(mean, u)
+    # A turn about each axis moves the ray, and its place in the plane, which moves in the picture.
+    moved = np.cross(np.eye(3)[:, None], rays)
+    shift = (2 * moved[..., :2] - u * moved[..., 2:]) / (1 + rays[:, 2:])
+    jacobian = mean._displaced(u)[:, 2:].reshape(-1, 2, 2)
+    field = np.einsum("nij,knj->kni", jacobian, shift)
+    rows = np.zeros((3, len(mean.parameters)))
+    for axis in range(3):
+        rows[axis, 4:] = (weight.T @ field[axis]).ravel()
+    rows = np.linalg.solve(np.einsum("kni,lni->kl", field, field), rows)
+    return np.asarray(rows.T @ rows * (mean.fx / _TURN_PX) ** 2)
+
+
+def _most_probable(solution: Solution, prior: Prior, bending: Float, strength: float) -> float:
+    """Strength of the prior at which the corners are most probable, taking the fit as linear."""
+    from scipy.linalg import eigh
+
+    at = slice(4, len(prior.mean))
+    information = np.linalg.inv(solution.covariance[at, at])
+    information = 0.5 * (information + information.T)
+    correction = solution.state.lenses[0].parameters[at] - prior.mean[at]
+    bend, vectors = eigh(bending[at, at], information)
+    bend = np.maximum(bend, 0)
+    told = vectors.T @ information @ correction
+    rank = len(bend) - 6  # planes bend nothing
+    ratio = np.geomspace(1e-6, 1e6, 481)[:, None]
+    stiffer = 1 + (ratio - 1) * strength * bend
+    with np.errstate(invalid="ignore"):
+        evidence = (
+            rank * np.log(ratio[:, 0]) - np.sum(np.log(stiffer), axis=1) + np.sum(told**2 / stiffer, axis=1)
+        )
+    evidence[~(stiffer > 0).all(axis=1)] = -np.inf
+    return float(strength * ratio[np.argmax(evidence), 0])
+
+
+def _solved(matrix: Any, right: Float) -> Float:
+    from scipy.sparse.linalg import splu
+
+    return np.asarray(splu(matrix.tocsc()).solve(np.ascontiguousarray(right)))
