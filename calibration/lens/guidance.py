@@ -236,7 +236,7 @@ def _around(lens: LensModel, pose: _Pose) -> list[_Pose]:
 
 
 def _alike(lens: LensModel, one: _Pose, other: _Pose) -> bool:
-    near = np.hypot(one.x - other.x, one.y - other.y) < 0.6 * lens.width / _PLACES[0]
+    near = np.hypot(one.x - other.x, one.y - other.y) < 1.2 * lens.width / _PLACES[0]
     turned = one.side_deg != other.side_deg or abs(one.tilt_deg - other.tilt_deg) > 20
     return bool(near and one.distance_mm == other.distance_mm and not turned)
 
@@ -343,7 +343,8 @@ def _border(size_mm: tuple[float, float]) -> Float:
 
 
 def _words(lens: LensModel, pose: _Pose, outline: Float) -> str:
-    place = place_in_words(lens, np.array([pose.x, pose.y]))
+    # A large board cannot have its middle far out.
+    place = place_in_words(lens, np.array([pose.x, pose.y]), middle=0.15)
     how = "facing the camera"
     if pose.tilt_deg:
         side = _SIDES[round(pose.side_deg / 45) % 8]

@@ -324,7 +324,7 @@ def _of_projection(lens: LensModel) -> Iterator[Finding]:
         place = place_in_words(lens, grid.reshape(-1, 2)[int(np.nanargmax(sigma))])
         yield Finding(
             worst > 1.0,
-            f"{place}: a point {distance:.0f} mm away is imaged to {worst:.1g} px only: put the tilted "
+            f"{place}: a point {distance:.0f} mm away is imaged to {worst:.2g} px only: put the tilted "
             "board there",
         )
     halves = compare_halves(lens)
@@ -337,11 +337,11 @@ def _of_projection(lens: LensModel) -> Iterator[Finding]:
         )
 
 
-def place_in_words(lens: LensModel, pixel: Float) -> str:
-    """Such as ``upper left corner``."""
-    x = int(np.clip(3 * (pixel[0] + 0.5) / lens.width, 0, 2))
-    y = int(np.clip(3 * (pixel[1] + 0.5) / lens.height, 0, 2))
-    down, right = ("upper", "", "lower")[y], ("left", "", "right")[x]
+def place_in_words(lens: LensModel, pixel: Float, middle: float = 1 / 3) -> str:
+    """Such as ``upper left corner``; ``middle`` is the part of a side that counts as its middle."""
+    off = (np.asarray(pixel) + 0.5) / (lens.width, lens.height) - 0.5
+    right = "left" if off[0] < -middle / 2 else "right" if off[0] > middle / 2 else ""
+    down = "upper" if off[1] < -middle / 2 else "lower" if off[1] > middle / 2 else ""
     if down and right:
         return f"{down} {right} corner"
     return f"{down or right} edge" if down or right else "middle"

@@ -66,6 +66,19 @@ def _evidence(lens: LensModel) -> tuple[list[Figure], list[tuple[str, str]]]:
             wide=True,
         ),
     ]
+    board_points, size, whole = seen_board(lens)
+    suggestions = suggest_views(lens, board_points, size, count=_NEXT, whole=whole)
+    if suggestions:
+        words = "; ".join(f"{i}. {one.words}" for i, one in enumerate(suggestions, start=1))
+        figures.append(
+            figure(
+                lens_plots.coverage(lens, suggestions),
+                "Coverage and next views",
+                "Where corners were seen, and outlines of the views that would help most",
+                f"{words}. The first would take {100 * suggestions[0].gain:.0f} % of the mean variance away.",
+                wide=True,
+            )
+        )
     compared = compare_halves(lens)
     if compared is not None:
         rows.append(
@@ -82,18 +95,6 @@ def _evidence(lens: LensModel) -> tuple[list[Figure], list[tuple[str, str]]]:
                 "Difference of the lenses fitted to two halves of the views, over the image",
                 f"Each half fitted for itself: they differ by {number(compared.rms)} px rms, the covariance "
                 f"expects {number(compared.expected)}.",
-            )
-        )
-    board_points, size, whole = seen_board(lens)
-    suggestions = suggest_views(lens, board_points, size, count=_NEXT, whole=whole)
-    if suggestions:
-        words = "; ".join(f"{i}. {one.words}" for i, one in enumerate(suggestions, start=1))
-        figures.append(
-            figure(
-                lens_plots.next_views(lens, suggestions),
-                "Coverage and next views",
-                "Where corners were seen, and outlines of the views that would help most",
-                f"{words}. The first would take {100 * suggestions[0].gain:.0f} % of the mean variance away.",
             )
         )
     figures += [

@@ -87,7 +87,7 @@ def halves(lens: LensModel, compared: Halves) -> bytes:
     # The corners of the image may be off ten times as far as the rest: their arrows are cut.
     longest = 0.06 * lens.width
     stretch = _round_down(0.7 * longest / max(float(np.nanquantile(length, 0.8)), 1e-9))
-    with drawing(5.2, _height(lens, 3.9)) as (figure, axes):
+    with drawing(3.7, _height(lens, 2.6)) as (figure, axes):
         shown = axes.pcolormesh(
             compared.pixels[..., 0], compared.pixels[..., 1], length, cmap="magma_r",
             norm=PowerNorm(0.5, vmin=0, vmax=float(np.nanmax(length))), shading="gouraud", rasterized=True,
@@ -97,7 +97,7 @@ def halves(lens: LensModel, compared: Halves) -> bytes:
         off = off * np.minimum(longest / np.maximum(np.linalg.norm(off, axis=-1, keepdims=True), 1e-9), 1)
         axes.quiver(
             at[..., 0], at[..., 1], off[..., 0], off[..., 1],
-            angles="xy", scale_units="xy", scale=1, width=0.003, color=BLUE,
+            angles="xy", scale_units="xy", scale=1, width=0.004, color=BLUE,
         )  # fmt: skip
         _frame(axes, lens, f"arrows ×{stretch:g}")
         axes.grid(False)
@@ -195,51 +195,67 @@ def board(lens: LensModel) -> bytes:
 def next_views(
     lens: LensModel, suggestions: Sequence[Suggestion], picture: NDArray[Any] | None = None
 ) -> bytes:
-    """Outlines of the views to take, over a picture or over where corners were seen."""
-    from matplotlib.patches import Polygon
-
-    with drawing(6.4, _height(lens, 5.0)) as (figure, axes):
+    """Outlines of the views to take, over a picture or over the corners seen so far."""
+    with drawing(6.4, _height(lens, 5.6)) as (figure, axes):
         if picture is not None:
             low, high = (float(value) for value in np.nanpercentile(picture, (0.5, 99.5)))
             level = np.clip((np.asarray(picture, float) - low) / max(high - low, 1e-12), 0, 1)
             axes.imshow(level, cmap="gray", vmin=0, vmax=1, alpha=0.75)
         elif lens.observations is not None:
-            pixels = evidence(lens).pixels
-            edges = [
-                np.linspace(-0.5, side - 0.5, n + 1)
-                for n, side in zip(_CELLS, (lens.width, lens.height), strict=True)
-            ]
-            count = np.histogram2d(pixels[:, 0], pixels[:, 1], edges)[0].T
-            shown = axes.pcolormesh(
-                *edges, np.ma.masked_equal(count, 0), cmap="Blues", vmin=0, vmax=1.4 * count.max(),
-                edgecolors="none", rasterized=True,
-            )  # fmt: skip
-            figure.colorbar(shown, ax=axes, shrink=0.85, pad=0.015, label="corners seen there")
-            axes.plot(*pixels.T, ".", ms=1.5, color=INK, alpha=0.35)
-        for place, one in enumerate(suggestions):
-            first = place == 0
-            axes.add_patch(
-                Polygon(
-                    one.outline,
-                    closed=True,
-                    fill=first,
-                    fc=(0.76, 0.34, 0.1, 0.12),
-                    ec=ORANGE,
-                    lw=2.2 if first else 1.2,
-                    ls="-" if first else (0, (4, 3)),
-                )
-            )
-            axes.annotate(
-                str(place + 1), one.outline.mean(axis=0), ha="center", va="center",
-                fontsize=13 if first else 10, color=ORANGE, weight="bold", bbox=_HALO,
-            )  # fmt: skip
-        _frame(
-            axes,
-            lens,
-            "next views of the board" if lens.observations is not None else "first views of the board",
-        )
-        axes.grid(False)
+            axes.plot(*evidence(lens).pixels.T, ".", ms=2, color=INK, alpha=0.35)
+        _outlines(axes, lens, suggestions)
         return png(figure)
+
+
+def coverage(lens: LensModel, suggestions: Sequence[Suggestion]) -> bytes:
+    """How many corners were seen where, and the outlines of the views to take beside it."""
+    from matplotlib.ticker import MaxNLocator
+
+    pixels = evidence(lens).pixels
+    edges = [
+        np.linspace(-0.5, side - 0.5, n + 1)
+        for n, side in zip(_CELLS, (lens.width, lens.height), strict=True)
+    ]
+    count = np.histogram2d(pixels[:, 0], pixels[:, 1], edges)[0].T
+    with drawing(8.4, _height(lens, 3.3), 2, width_ratios=[1.13, 1]) as (figure, (seen, following)):
+        shown = seen.pcolormesh(
+            *edges, np.ma.masked_equal(count, 0), cmap="Blues", vmin=0, vmax=1.3 * count.max(),
+            edgecolors="none", rasterized=True,
+        )  # fmt: skip
+        bar = figure.colorbar(shown, ax=seen, pad=0.02, fraction=0.05, label="corners")
+        bar.ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+        bar.ax.set_ylim(0, count.max())
+        _frame(seen, lens, "corners seen; white: none")
+        seen.grid(False)
+        following.plot(*pixels.T, ".", ms=1.2, color=INK, alpha=0.3)
+        _outlines(following, lens, suggestions)
+        return png(figure)
+
+
+def _outlines(axes: "Axes", lens: LensModel, suggestions: Sequence[Suggestion]) -> None:
+    from matplotlib.patches import Polygon
+
+    for place, one in enumerate(suggestions):
+        first = place == 0
+        dashes: Any = "-" if first else (0, (4, 3))
+        axes.add_patch(
+            Polygon(
+                one.outline,
+                closed=True,
+                fill=first,
+                fc=(0.76, 0.34, 0.1, 0.12),
+                ec=ORANGE,
+                lw=2.2 if first else 1.2,
+                ls=dashes,
+            )  # fmt: skip
+        )
+        axes.annotate(
+            str(place + 1), one.outline.mean(axis=0), ha="center", va="center",
+            fontsize=13 if first else 10, color=ORANGE, weight="bold", bbox=_HALO,
+        )  # fmt: skip
+    when = "first" if lens.observations is None else "next"
+    _frame(axes, lens, f"{when} views of the board")
+    axes.grid(False)
 
 
 def _frame(axes: "Axes", lens: LensModel, title: str) -> None:

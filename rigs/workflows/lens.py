@@ -18,6 +18,7 @@ from calibration.provenance import FitError
 from calibration.radiometric import RadiometricModel
 from calibration.targets.boards import Board, Checkerboard, NoBoard, corners_mm, detect_board, size_mm
 from capture.session import Session, Stack
+from rigs.config import ConfigError
 from rigs.workflows.encoding import Doubt, doubted, doubts_of
 from rigs.workflows.frames import gray, merged_of, of_kind, provenance_of, sensor_for
 from rigs.workflows.progress import Track, silent
@@ -123,12 +124,14 @@ def guide(
 
     Raises
     ------
+    ConfigError
+        Neither a lens nor a size.
     FitError
-        The model comes without covariance or views; no size; no board fits into the image.
+        The model comes without covariance or views, or is of another size; no board fits into the image.
     """
     if lens is None:
         if size is None:
-            raise FitError("no lens and no picture: the size of the pictures is not known")
+            raise ConfigError("no lens model: the size of the pictures is needed (--picture or --size)")
         lens = first_lens(*size)
     elif lens.covariance is None or lens.views is None or lens.observations is None:
         raise FitError("the lens model comes without covariance and views: only a fit of gnomon has them")
