@@ -263,7 +263,7 @@ def _transformed(fit: _Step, d: Float, s: Float, y: Float, half: float, length: 
     normal[np.diag_indices(len(_Step._fields))] += 1e-12
     moved = np.linalg.solve(normal, by_step - jacobian.T @ per_pixel)
     gradient = per_pixel + jacobian @ moved
-    freedom = max(len(y) - len(fit) - np.count_nonzero(known), 1)
+    freedom = max(len(y) - len(fit) - int(np.count_nonzero(known)), 1)
     noise = scatter * shade
     variance = float(np.sum((gradient * noise) ** 2)) * len(y) / freedom
     return EdgeMtf(
