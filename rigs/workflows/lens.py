@@ -49,7 +49,7 @@ def calibrate_lens(
     stack = of_kind(session, camera, "board")
     radiometric = sensor_for(session, stack, sensor)
     views, names, missed = [], [], []
-    for name, view in track(_board_views(session, stack), "finding boards"):
+    for name, view in track(board_views(session, stack), "finding boards"):
         found = detect_board(gray(merged_of(view, radiometric).value), board)
         if isinstance(found, NoBoard):
             missed.append(f"{name} ({found.reason})")
@@ -147,7 +147,7 @@ def guide(
     return lens, suggestions
 
 
-def _board_views(session: Session, stack: Stack) -> list[tuple[str, Stack]]:
+def board_views(session: Session, stack: Stack) -> list[tuple[str, Stack]]:
     """Frames of one pose, unless they repeat each other: then nobody named the poses and each is a view."""
     sources = session.facts.get("files", [])
     views = []
