@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import Discriminator, Tag
 
 from calibration.lens.brown_conrady import BrownConrady
-from calibration.lens.fit import Pose, View, fit_lens, fit_pose
+from calibration.lens.fit import LensKind, Pose, View, adjust_lens, fit_lens, fit_pose
 from calibration.lens.kannala_brandt import KannalaBrandt
 from calibration.lens.model import LensModel
 from calibration.lens.splined import SplinedLens
@@ -35,12 +35,14 @@ __all__ = [
     "BrownConrady",
     "KannalaBrandt",
     "Lens",
+    "LensKind",
     "LensModel",
     "Pose",
     "SplinedLens",
     "Undistorted",
     "Undistorter",
     "View",
+    "adjust_lens",
     "fit_lens",
     "fit_pose",
     "pinhole_view",

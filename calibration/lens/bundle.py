@@ -19,6 +19,7 @@ _MOST_LOST = 0.5  # a view that has lost more of its corners is not the board it
 _FLOOR_PX = 1e-7  # exact data: rounding is no outlier
 _ROUGH = 1e-3  # gain a corner, in units of chi-squared, at which the next scale is tried
 _FINE = 1e-9  # gain, in these units, at which a minimum is reached
+_ALTERNATIONS = 8  # of least squares with the sigmas and the centres of discs
 FEW = 8  # corners for which a robust scale means nothing
 
 
@@ -55,13 +56,20 @@ class Solution(NamedTuple):
 
 
 def solve(
-    start: State, corners: Corners, free: Free, *, min_points: int = 6, priors: tuple[Prior | None, ...] = ()
+    start: State,
+    corners: Corners,
+    free: Free,
+    *,
+    min_points: int = 6,
+    priors: tuple[Prior | None, ...] = (),
+    trusted: Mask | None = None,
 ) -> Solution:
     """Least squares with outliers thrown out.
 
     Heavy-tailed weights first (``approach``), so that a gross error does not pull the others out with
-    it; then plain least squares over the corners within 4.5 sigmas, until they stay the same. A corner's variance is
-    that of its detection plus one of the fit, at which the residuals are as large as they should be.
+    it; then plain least squares over the corners within 4.5 sigmas, until they stay the same. A corner's
+    variance is that of its detection plus one of the fit, at which the residuals are as large as they should
+    be.
 
     Parameters
     ----------
@@ -75,6 +83,8 @@ def solve(
         What a camera sees of a view is left out whole when fewer corners, or less than half, remain.
     priors : tuple of Prior or None
         One a lens.
+    trusted : ndarray (n,) bool, optional
+        Corners that may be used; all by default.
 
     Returns
     -------
@@ -86,20 +96,23 @@ def solve(
         No convergence, or an unknown that the corners do not tell.
     """
     problem = problem_of(start, corners, free, priors)
-    state, used = start, np.ones(len(corners.points), dtype=bool)
+    trusted = np.ones(len(corners.points), dtype=bool) if trusted is None else trusted
+    state, used = start, trusted
     if len(used) >= FEW:
         state, sigma = approach(start, corners, free, priors=priors)
+        told = _told(problem, state, corrected(state, corners), trusted / sigma**2)
         for _ in range(10):
             length = np.linalg.norm(residuals(problem, state, corrected(state, corners)), axis=1)
-            now = _agreeing(problem, length < _OUTLIER_SIGMA * sigma, min_points)
+            now = _agreeing(problem, trusted & (length < _OUTLIER_SIGMA * sigma), min_points)
             settled = np.array_equal(now, used)
             used = now
-            state, sigma = _refined(problem, state, used, sigma)
+            state, sigma = _refined(problem, state, used, sigma, told)
             if settled:
                 break
     else:
-        state, sigma = _refined(problem, state, used, np.ones(len(used)))
-    freedom = _freedom(problem, used)
+        told = float(len(problem.free))
+        state, sigma = _refined(problem, state, used, np.ones(len(used)), told)
+    freedom = _freedom(problem, used, told)
     if freedom < 1:
         raise FitError(f"{int(used.sum())} corners agree: too few for a fit")
     pixels = corrected(state, corners)
@@ -137,24 +150,33 @@ def corrected(state: State, corners: Corners) -> Float:
     return corners.pixels - disc_bias(state, corners)
 
 
-def _refined(problem: Problem, state: State, used: Mask, sigma: Float) -> tuple[State, Float]:
+def _refined(problem: Problem, state: State, used: Mask, sigma: Float, told: float) -> tuple[State, Float]:
     """Minimum of plain least squares, and the sigmas at which its residuals are as they should be."""
     corners = problem.corners
-    for _ in range(8):
-        pixels = corrected(state, corners)
+    pixels = corrected(state, corners)
+    for _ in range(_ALTERNATIONS):
         state = minimize(problem, state, pixels, used / sigma**2, _FINE)
-        before, sigma = (
-            sigma,
-            _fitted_sigma(residuals(problem, state, pixels), corners.sigma, used, _freedom(problem, used)),
-        )
-        moved = np.abs(sigma / before - sigma[0] / before[0]).max() if len(sigma) else 0.0
-        if moved < 1e-3 and corners.disc_mm == 0:
+        residual = residuals(problem, state, pixels)
+        before, sigma = sigma, _fitted_sigma(residual, corners.sigma, used, _freedom(problem, used, told))
+        aimed, pixels = pixels, corrected(state, corners)
+        weights = sigma / before * (before[0] / sigma[0])
+        if np.abs(weights - 1).max() < 1e-3 and np.abs(pixels - aimed).max() < 1e-3 * sigma.min():
             break
     return state, sigma
 
 
-def _freedom(problem: Problem, used: Mask) -> int:
-    return 2 * int(used.sum()) - 6 * len(np.unique(problem.corners.view[used])) - len(problem.free)
+def _freedom(problem: Problem, used: Mask, told: float) -> float:
+    """Of the residuals of the corners in use, where so many unknowns are told by them."""
+    return 2 * int(used.sum()) - 6 * len(np.unique(problem.corners.view[used])) - told
+
+
+def _told(problem: Problem, state: State, pixels: Float, weight: Float) -> float:
+    """How many of the global unknowns the corners tell, and not the priors."""
+    if not len(problem.mean):
+        return float(len(problem.free))
+    covariance, _ = covariances(problem, equations(problem, state, pixels, weight))
+    known = np.sum(problem.precision * covariance[np.ix_(problem.free, problem.free)])
+    return len(problem.free) - float(known)
 
 
 def _agreeing(problem: Problem, near: Mask, min_points: int) -> Mask:
@@ -174,10 +196,11 @@ def _robust_sigma(residual: Float, told: Float) -> Float:
     usual = float(np.median(np.sum(residual**2, axis=1))) / 1.1774**2
     variance = np.maximum(told, _FLOOR_PX) ** 2
     claimed = float(np.median(variance))
-    return np.asarray(np.sqrt(variance * min(usual / claimed, 1.0) + max(usual - claimed, 0.0)))
+    enlarged = variance * min(usual / claimed, 1.0) + max(usual - claimed, 0.0)
+    return np.asarray(np.sqrt(np.maximum(enlarged, _FLOOR_PX**2)))
 
 
-def _fitted_sigma(residual: Float, told: Float, used: Mask, freedom: int) -> Float:
+def _fitted_sigma(residual: Float, told: Float, used: Mask, freedom: float) -> Float:
     """Sigma of a coordinate (n,), px: with it, the squares of the corners in use sum up to the freedom.
 
     After R. C. Paule and J. Mandel, J. Res. NBS 87 (1982), doi:10.6028/jres.087.022.

@@ -154,11 +154,12 @@ def plane_poses(points: Float, rays: Float, weight: Float) -> tuple[Float, Float
 
 
 def _planes(points: Float, rays: Float, weight: Float) -> tuple[Float, tuple[Float, Float]]:
-    """Matrices M (v, 3, 3) with M ((x, y) - middle, size) / size along the rays; middles (v, 2) and sizes (v,)."""
+    """Matrices (v, 3, 3), M (q - middle, size) / size along the rays; middles (v, 2) and sizes (v,)."""
     count = np.maximum(weight.sum(axis=1), 1)[:, None]
     middle = np.sum(points[..., :2] * weight[..., None], axis=1) / count
     away = points[..., :2] - middle[:, None]
     size = np.sqrt(np.sum(away**2 * weight[..., None], axis=(1, 2)) / count[:, 0])
+    size = np.where(size > 0, size, 1.0)
     q = np.concatenate([away / size[:, None, None], np.ones((*weight.shape, 1))], axis=2)
     across = np.eye(3) - rays[..., :, None] * rays[..., None, :]
     v, m = weight.shape
