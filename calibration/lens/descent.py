@@ -7,6 +7,7 @@ What the corners say is summed up in ``kernels``; its derivatives are the lens's
 from typing import NamedTuple
 
 import numpy as np
+from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from scipy.spatial.transform import Rotation
 
 from calibration.geometry import Float
@@ -193,7 +194,11 @@ def _step(system: Equations, damping: float) -> tuple[Float, Float]:
     right = ga - np.einsum("vij,vj->i", b, solved[..., -1])
     # Focal lengths and distortion differ by ten orders of magnitude in their curvature.
     scale = 1 / np.sqrt(np.maximum(np.diag(a), 1e-300))
-    by = np.linalg.lstsq(schur * scale * scale[:, None], right * scale, rcond=1e-15)[0] * scale
+    schur = schur * scale * scale[:, None]
+    try:
+        by = cho_solve(cho_factor(schur, lower=True), right * scale) * scale
+    except LinAlgError:
+        by = np.linalg.lstsq(schur, right * scale, rcond=1e-15)[0] * scale
     return by, solved[..., -1] - solved[..., :-1] @ by
 
 
