@@ -1,4 +1,4 @@
-"""Fit of the splined lens: start from a plainer lens, smoothness prior as strong as the corners tell."""
+"""Fit of the splined lens: start from a plainer lens, smoothness prior as stiff as the corners tell."""
 
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ FEWEST_CORNERS = 400
 _CORNERS_A_KNOT = 8
 _MOST_CELLS, _FEWEST_CELLS = 16, 4
 _TURN_PX = 1e-3  # to which the mean turn is held, which no corner tells
-_ROUNDS = 3
+_ROUNDS, _SETTLED = 4, 0.2  # of the stiffness: searches, and the logarithm that changes no projection
 _FILL = 1e-9  # smoothness of the start beside its samples: extends it beyond the picture
 
 
@@ -26,11 +26,13 @@ class Splined(NamedTuple):
     prior: Prior
 
 
-def fit_splined(state: State, corners: Corners, free: Free, *, min_points: int = 6) -> Splined:
+def fit_splined(
+    state: State, corners: Corners, free: Free, *, min_points: int = 6, stiffness: float | None = None
+) -> Splined:
     """Fit the splined lens of one camera.
 
     The field is that of a plainer lens plus a correction, whose bending energy (that of a thin plate) has a
-    Gaussian prior. Its strength is where the corners are most probable, so that the correction follows what
+    Gaussian prior. Its stiffness is where the corners are most probable, so that the correction follows what
     the corners tell above their noise, whatever the size of its waves, and is smooth where there are none.
 
     Parameters
@@ -43,6 +45,8 @@ def fit_splined(state: State, corners: Corners, free: Free, *, min_points: int =
         Of the board's shape; what it says on the lens is not asked.
     min_points : int
         See ``solve``.
+    stiffness : float, optional
+        Of the prior, where it is known: that of a fit to nearly the same corners.
 
     Returns
     -------
@@ -61,24 +65,26 @@ def fit_splined(state: State, corners: Corners, free: Free, *, min_points: int =
     """
     if len(corners.points) < FEWEST_CORNERS:
         raise FitError(
-            f"{len(corners.points)} corners: the splined model needs {FEWEST_CORNERS}, better ten times as many"
+            f"{len(corners.points)} corners: the splined model needs {FEWEST_CORNERS}, better ten times that"
         )
     mean = start(state.lenses[0], corners.pixels)
     bending, turn = _bending(mean), _turn(mean, state.lenses[0], corners.pixels)
     free = free._replace(lens=(np.arange(len(mean.parameters)) >= 4,))
-    # At first, as stiff as what the corners tell on the field at a noise of a tenth of a pixel.
-    strength = 2 * len(corners.points) * (mean.fx / 0.1) ** 2 / float(np.trace(bending))
-    state = state._replace(lenses=(mean,))
-    for number in range(_ROUNDS):
-        prior = Prior(strength * bending + turn, mean.parameters)
+    given = stiffness is not None
+    if stiffness is None:
+        # At first, as stiff as what the corners tell on the field at a noise of a tenth of a pixel.
+        stiffness = 2 * len(corners.points) * (mean.fx / 0.1) ** 2 / float(np.trace(bending))
+    state = state._replace(lenses=(mean.replace(stiffness=stiffness),))
+    for _ in range(_ROUNDS):
+        prior = Prior(stiffness * bending + turn, mean.parameters)
         solution = solve(state, corners, free, min_points=min_points, priors=(prior,))
-        state = solution.state
-        if number + 1 < _ROUNDS:
-            better = _most_probable(solution, prior, bending, strength)
-            settled = abs(np.log(better / strength)) < 0.2
-            strength = better
-            if settled:
-                break
+        if given:
+            break
+        better = _most_probable(solution, prior, bending, stiffness)
+        if abs(np.log(better / stiffness)) < _SETTLED:
+            break
+        stiffness = better
+        state = solution.state._replace(lenses=(solution.state.lenses[0].replace(stiffness=stiffness),))
     return Splined(solution, prior)
 
 
@@ -179,8 +185,8 @@ def _turn(mean: SplinedLens, lens: LensModel, pixels: Float) -> Float:
     return np.asarray(rows.T @ rows * (mean.fx / _TURN_PX) ** 2)
 
 
-def _most_probable(solution: Solution, prior: Prior, bending: Float, strength: float) -> float:
-    """Strength of the prior at which the corners are most probable, taking the fit as linear."""
+def _most_probable(solution: Solution, prior: Prior, bending: Float, stiffness: float) -> float:
+    """Stiffness of the prior at which the corners are most probable, taking the fit as linear."""
     from scipy.linalg import eigh
 
     at = slice(4, len(prior.mean))
@@ -192,13 +198,13 @@ def _most_probable(solution: Solution, prior: Prior, bending: Float, strength: f
     told = vectors.T @ information @ correction
     rank = len(bend) - 6  # planes bend nothing
     ratio = np.geomspace(1e-6, 1e6, 481)[:, None]
-    stiffer = 1 + (ratio - 1) * strength * bend
+    stiffer = 1 + (ratio - 1) * stiffness * bend
     with np.errstate(invalid="ignore"):
         evidence = (
             rank * np.log(ratio[:, 0]) - np.sum(np.log(stiffer), axis=1) + np.sum(told**2 / stiffer, axis=1)
         )
     evidence[~(stiffer > 0).all(axis=1)] = -np.inf
-    return float(strength * ratio[np.argmax(evidence), 0])
+    return float(stiffness * ratio[np.argmax(evidence), 0])
 
 
 def _solved(matrix: Any, right: Float) -> Float:

@@ -33,6 +33,8 @@ class SplinedLens(LensModel):
         Of the knots in u.
     corner : tuple of float
         u of knots[0, 0]; knots[j, i] stands at corner + spacing * (i, j).
+    stiffness : float
+        Of the prior on the bending that the fit had; 0 without a fit.
 
     Notes
     -----
@@ -49,6 +51,7 @@ class SplinedLens(LensModel):
     knots: Array
     spacing: float = Field(gt=0)
     corner: tuple[float, float]
+    stiffness: float = Field(0.0, ge=0)
 
     @field_validator("knots", mode="before")
     @classmethod
