@@ -1,4 +1,4 @@
-"""Lenses in the camera files of OpenCV and ROS, whose axes, pixels and parameters are ours."""
+"""OpenCV's camera files: YAML, XML or JSON of ``cv::FileStorage``. Axes, pixels, coefficients are ours."""
 
 import math
 from collections.abc import Sequence
@@ -7,12 +7,18 @@ from typing import Any
 
 import cv2
 import numpy as np
-from pydantic import ValidationError
 
+from calibration.files.cameras.intrinsics import (
+    brown_conrady,
+    camera_matrix,
+    coefficients,
+    kannala_brandt,
+    refuse,
+)
 from calibration.files.models import one_line, read_bytes, write_bytes
 from calibration.geometry import Float
-from calibration.lens import BrownConrady, LensModel
-from calibration.provenance import Provenance, Quality
+from calibration.lens import BrownConrady, KannalaBrandt, LensModel
+from calibration.provenance import Quality
 
 _MATRIX = ("camera_matrix", "cameraMatrix", "Camera_Matrix", "CameraMatrix", "intrinsic_matrix", "K")
 _DISTORTION = (
@@ -21,17 +27,19 @@ _DISTORTION = (
 )  # fmt: skip
 _WIDTH = ("image_width", "image_Width", "imageWidth", "width")
 _HEIGHT = ("image_height", "image_Height", "imageHeight", "height")
+_BROWN = ("plumb_bob", "rational_polynomial")
+_FISHEYE = ("equidistant", "fisheye")
 
 
 def read_opencv_camera(path: Path, *, size: tuple[int, int] | None = None) -> LensModel:
-    """Lens from a camera file of OpenCV (YAML, XML or JSON) or ROS (``camera_info`` YAML).
+    """Lens from a camera file of OpenCV (YAML, XML or JSON).
 
-    The same axes, pixel convention and parameters as ours, so nothing is converted.
+    Fisheye where ``fisheye_model`` is 1, as OpenCV's calibration program writes it, or ``distortion_model``
+    says so. Coefficients after the eighth must be 0.
 
     Parameters
     ----------
     path : Path
-        With a camera matrix and 4, 5 or more distortion coefficients, of which those after the fifth are 0.
     size : (width, height), optional
         For files that do not name the image size.
 
@@ -59,44 +67,32 @@ def read_opencv_camera(path: Path, *, size: tuple[int, int] | None = None) -> Le
         name = next((name for name in candidates if name in names), None)
         return None if name is None else storage.getNode(name)
 
-    matrix, coefficients = _numbers(find(_MATRIX)), _numbers(find(_DISTORTION))
+    matrix, distortion = _numbers(find(_MATRIX)), _numbers(find(_DISTORTION))
     if matrix is None or matrix.size != 9:
         raise ValueError(
             f"{path}: camera_matrix: want a 3 x 3 matrix (also looked for {', '.join(_MATRIX[1:])})"
         )
-    matrix = matrix.reshape(3, 3)
-    if abs(matrix[0, 1]) > 1e-6 * abs(matrix[0, 0]) or not np.array_equal(
-        matrix[[1, 2, 2, 2], [0, 0, 1, 2]], [0, 0, 0, 1]
-    ):
-        raise ValueError(f"{path}: camera_matrix: skew or a scale cannot be represented")
-    model = find(("distortion_model",))
-    if model is not None and model.isString() and model.string() not in ("plumb_bob", "rational_polynomial"):
-        raise ValueError(f"{path}: distortion_model: {model.string()} cannot be represented, only plumb_bob")
-    coefficients = np.zeros(5) if coefficients is None else coefficients.ravel()
-    if len(coefficients) not in (0, 4, 5, 8, 12, 14) or np.any(coefficients[5:] != 0):
+    core = camera_matrix(path, "camera_matrix", matrix.reshape(3, 3))
+    node = find(("distortion_model",))
+    model = node.string() if node is not None and node.isString() else _BROWN[0]
+    if model not in _BROWN + _FISHEYE:
         raise ValueError(
-            f"{path}: distortion_coefficients: {len(coefficients)} values; only k1, k2, p1, p2, k3 "
-            "can be represented"
+            f"{path}: distortion_model: {model} cannot be represented, only {', '.join(_BROWN + _FISHEYE)}"
         )
-    k1, k2, p1, p2, k3 = (float(c) for c in np.append(coefficients, np.zeros(5))[:5])
+    flag = find(("fisheye_model",))
+    fisheye = model in _FISHEYE or (flag is not None and flag.real() != 0)
     if size is None:
         sides = [find(_WIDTH), find(_HEIGHT)]
         if None in sides:
             raise ValueError(f"{path}: image_width, image_height: missing; add them")
         size = int(sides[0].real()), int(sides[1].real())
+    make = kannala_brandt if fisheye else brown_conrady
+    distortion = np.zeros(0) if distortion is None else distortion.ravel()
+    lens = make(path, "distortion_coefficients", size, core, distortion.tolist())
     rms = find(("avg_reprojection_error", "Avg_Reprojection_Error", "reprojection_error", "rms"))
-    quality = None
-    if rms is not None:
-        quality = Quality(residual_rms=rms.real() / math.sqrt(2), unit="px", observations=0)
-    try:
-        return BrownConrady(
-            width=size[0], height=size[1], fx=matrix[0, 0], fy=matrix[1, 1], cx=matrix[0, 2], cy=matrix[1, 2],
-            k1=k1, k2=k2, p1=p1, p2=p2, k3=k3,
-            quality=quality, provenance=Provenance(note=f"read from {path.name}"),
-        )  # fmt: skip
-    except ValidationError as fault:
-        first = fault.errors()[0]
-        raise ValueError(f"{path}: {first['loc'][0]}: {one_line(first['msg'])}") from None
+    if rms is None:
+        return lens
+    return lens.replace(quality=Quality(residual_rms=rms.real() / math.sqrt(2), unit="px", observations=0))
 
 
 def _numbers(node: Any) -> Float | None:
@@ -109,13 +105,26 @@ def _numbers(node: Any) -> Float | None:
     return np.array([x for e in entries for x in (_numbers(e) if e.isSeq() else [e.real()])], np.float64)  # type: ignore[union-attr]
 
 
-def write_opencv_camera(path: Path, lens: BrownConrady) -> None:
-    """Write a lens as OpenCV's camera YAML (image size, camera_matrix, five distortion_coefficients)."""
+def write_opencv_camera(path: Path, lens: LensModel) -> None:
+    """Write a lens as OpenCV's camera YAML: image size, fisheye_model, camera_matrix, coefficients.
+
+    Raises
+    ------
+    ValueError
+        Neither Brown-Conrady (5 or 8 coefficients) nor fisheye (4).
+    """
     storage = cv2.FileStorage(".yml", cv2.FILE_STORAGE_WRITE | cv2.FILE_STORAGE_MEMORY)
+    if isinstance(lens, KannalaBrandt):
+        distortion = lens.parameters[4:].tolist()
+    elif isinstance(lens, BrownConrady):
+        distortion = coefficients(lens, (5, 8), "OpenCV")
+    else:
+        raise refuse(lens, "OpenCV")
     storage.write("image_width", lens.width)
     storage.write("image_height", lens.height)
+    storage.write("fisheye_model", int(isinstance(lens, KannalaBrandt)))
     storage.write("camera_matrix", np.array([[lens.fx, 0, lens.cx], [0, lens.fy, lens.cy], [0, 0, 1]]))
-    storage.write("distortion_coefficients", np.array([[lens.k1, lens.k2, lens.p1, lens.p2, lens.k3]]))
+    storage.write("distortion_coefficients", np.array([distortion]))
     if lens.quality is not None:
         storage.write("avg_reprojection_error", lens.quality.residual_rms * math.sqrt(2))
     write_bytes(path, storage.releaseAndGetString().encode())

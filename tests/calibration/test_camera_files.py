@@ -1,0 +1,636 @@
+"""Camera files of other programs: round trips, files that others wrote, pixels of other programs, faults."""
+
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+
+from calibration.cameras import RigCamera
+from calibration.files import (
+    read_colmap,
+    read_kalibr,
+    read_mrcal,
+    read_opencv_camera,
+    read_ros_camera,
+    write_colmap,
+    write_kalibr,
+    write_mrcal,
+    write_opencv_camera,
+    write_ros_camera,
+)
+from calibration.lens import BrownConrady, KannalaBrandt, SplinedLens
+from calibration.provenance import Quality
+
+DATA = Path(os.environ.get("GNOMON_DATA", Path(__file__).parents[3] / "shared" / "data"))
+LENS = BrownConrady(
+    width=640, height=480, fx=500.1, fy=501, cx=320, cy=240, k1=-0.1, k2=0.02, p2=1e-3, k3=-1 / 3,
+    quality=Quality(residual_rms=0.1, unit="px", observations=10),
+)  # fmt: skip
+FOUR = LENS.replace(k3=0.0, p1=1e-5)
+EIGHT = LENS.replace(k4=0.1, k5=0.02, k6=-1e-5)
+PLAIN = BrownConrady(width=640, height=480, fx=500.1, fy=501, cx=320.3, cy=240.7)
+FISHEYE = KannalaBrandt(
+    width=1920, height=1080, fx=700.5, fy=710.25, cx=960.1, cy=540.7, k1=0.02, k2=-0.01, k3=0.003, k4=-1e-3
+)
+POINTS = np.array("0.1 -0.2, 1.0 -0.5, 0.3 1.2, 0.6 0.4, 0.9 0.0, 0.0 2.0, -0.3 -0.45")
+ROUND = 5e-9  # of the pixels printed by other programs
+
+
+def same_numbers(found, lens):
+    assert type(found) is type(lens)
+    assert (found.width, found.height) == (lens.width, lens.height)
+    np.testing.assert_array_equal(found.parameters, lens.parameters)
+    assert found.covariance is None
+    assert found.provenance.note.startswith("read from")
+
+
+def places(text):
+    return np.array(text.replace(",", "").split(), float).reshape(-1, 2)
+
+
+def write(path, text):
+    path.write_text(text)
+    return path
+
+
+# ---------------------------------------------------------------- OpenCV
+
+
+@pytest.mark.parametrize("lens", [PLAIN, FOUR, LENS, EIGHT, FISHEYE])
+def test_opencv_camera_comes_back(tmp_path, lens):
+    write_opencv_camera(tmp_path / "c.yml", lens)
+    same_numbers(read_opencv_camera(tmp_path / "c.yml"), lens)
+    storage = cv2.FileStorage(str(tmp_path / "c.yml"), cv2.FILE_STORAGE_READ)
+    matrix = storage.getNode("camera_matrix").mat()
+    coefficients = storage.getNode("distortion_coefficients").mat()
+    assert matrix[0, 0] == lens.fx
+    shape = (1, len(POINTS), 3)
+    if lens is FISHEYE:
+        theirs = cv2.fisheye.projectPoints(
+            POINTS.reshape(shape), np.zeros(3), np.zeros(3), matrix, coefficients
+        )
+    else:
+        theirs = cv2.projectPoints(POINTS, np.zeros(3), np.zeros(3), matrix, coefficients)
+    assert np.abs(lens.project(POINTS) - theirs[0].reshape(-1, 2)).max() < 1e-9
+
+
+def test_opencv_camera_keeps_the_residual(tmp_path):
+    write_opencv_camera(tmp_path / "c.yml", LENS)
+    assert read_opencv_camera(tmp_path / "c.yml").quality.residual_rms == pytest.approx(0.1)
+
+
+CAMERA = """%YAML:1.0
+---
+image_width: 640
+image_height: 480
+camera_matrix: !!opencv-matrix
+   rows: 3
+   cols: 3
+   dt: d
+   data: [ 500., 0., 320., 0., 501., 240., 0., 0., 1. ]
+distortion_coefficients: !!opencv-matrix
+   rows: 1
+   cols: COUNT
+   dt: d
+   data: [ -0.1, 0.02, 0.001, 0.002 ]
+"""
+
+
+def camera_text(old, new):
+    text = CAMERA.replace(old, new)
+    count = len(text.split("data: [")[-1].split("]")[0].split(","))
+    return text.replace("COUNT", str(count))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "more"),
+    [
+        ("", "", (0, 0, 0, 0)),
+        ("0.002 ]", "0.002, 0.3 ]", (0.3, 0, 0, 0)),
+        ("0.002 ]", "0.002, 0.3, 1., 0.5, 0.25 ]", (0.3, 1, 0.5, 0.25)),
+        ("0.002 ]", "0.002, 0.3, 1., 0.5, 0.25, 0., 0., 0., 0. ]", (0.3, 1, 0.5, 0.25)),
+        ("0.002 ]", "0.002, 0.3, 0., 0., 0., 0., 0., 0., 0., 0., 0. ]", (0.3, 0, 0, 0)),
+        ("camera_matrix: !!opencv-matrix", "camera_matrix:", (0, 0, 0, 0)),
+        ("%YAML:1.0\n---\n", "", (0, 0, 0, 0)),
+        ("distortion_coefficients", "dist_coeffs", (0, 0, 0, 0)),
+        ("camera_matrix", "cameraMatrix", (0, 0, 0, 0)),
+    ],
+)
+def test_dialects_of_the_camera_file(tmp_path, old, new, more):
+    lens = read_opencv_camera(write(tmp_path / "c.yml", camera_text(old, new)))
+    assert lens.parameters.tolist() == [500, 501, 320, 240, -0.1, 0.02, 0.001, 0.002, *more]
+
+
+@pytest.mark.parametrize("how", ["fisheye_model: 1", "distortion_model: equidistant"])
+def test_fisheye_of_opencv(tmp_path, how):
+    text = camera_text("image_height: 480", f"image_height: 480\n{how}")
+    lens = read_opencv_camera(write(tmp_path / "c.yml", text))
+    assert isinstance(lens, KannalaBrandt)
+    assert lens.parameters.tolist() == [500, 501, 320, 240, -0.1, 0.02, 0.001, 0.002]
+
+
+def test_camera_in_xml_and_without_size(tmp_path):
+    storage = cv2.FileStorage(str(tmp_path / "c.xml"), cv2.FILE_STORAGE_WRITE)
+    storage.write("K", np.array([[500.0, 0, 320], [0, 501, 240], [0, 0, 1]]))
+    storage.release()
+    with pytest.raises(ValueError, match="image_width, image_height: missing"):
+        read_opencv_camera(tmp_path / "c.xml")
+    assert read_opencv_camera(tmp_path / "c.xml", size=(640, 480)).width == 640
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("0.002 ]", "0.002, 0.3, 1. ]", "distortion_coefficients: 6 values"),
+        ("0.002 ]", "0.002, 0.3, 1., 0., 0., 0.1, 0., 0., 0. ]", "distortion_coefficients: thin prism"),
+        ("500., 0.,", "500., 3.,", "camera_matrix: skew"),
+        ("0., 0., 1. ]", "0., 0., 2. ]", "camera_matrix: skew or a scale"),
+        ("500.,", "-500.,", "fx: Input should be greater"),
+        ("camera_matrix", "camera_matrices", "camera_matrix: want a 3 x 3"),
+        ("image_width", "image_breadth", "image_width, image_height: missing"),
+        ("image_height: 480", "image_height: 480\ndistortion_model: fov", "distortion_model: fov"),
+        ("image_height: 480", "image_height: 480\nfisheye_model: 1", None),
+        ("data: [ 500.", "data: [ [ 500.", "no camera file"),
+    ],
+)
+def test_camera_that_cannot_be_represented(tmp_path, old, new, message):
+    if message is None:
+        text, message = camera_text("0.002 ]", "0.002, 0.3 ]").replace(old, new), "5 values: a fisheye has k1"
+    else:
+        text = camera_text(old, new)
+    refused(read_opencv_camera, write(tmp_path / "c.yml", text), message)
+
+
+def refused(read, path, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        read(path)
+    assert str(caught.value).startswith(str(path))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("read", [read_opencv_camera, read_ros_camera, read_kalibr, read_mrcal, read_colmap])
+def test_camera_file_that_is_none(tmp_path, read):
+    with pytest.raises(FileNotFoundError, match="no such camera file"):
+        read(tmp_path / "c.yml")
+    for content in (b"", b"garbage", b"\xff\xfe\x00", b"[1, 2]", b"{" * 300, b"a: b: c"):
+        (tmp_path / "c.yml").write_bytes(content)
+        refused(read, tmp_path / "c.yml", "c.yml: ")
+
+
+@pytest.mark.skipif(
+    not (DATA / "lens/opencv_pair").is_dir(), reason="no lens/opencv_pair data at GNOMON_DATA"
+)
+def test_opencv_sample_file():
+    lens = read_opencv_camera(DATA / "lens/opencv_pair/left_intrinsics.yml")
+    assert (lens.width, lens.height) == (640, 480)
+    assert lens.fx == pytest.approx(535.91573396)
+    assert lens.k3 == pytest.approx(0.23839153)
+
+
+# ---------------------------------------------------------------- ROS
+
+# The numbers of config/camera_info.yaml of ros-drivers/usb_cam.
+USB_CAM = """image_width: 640
+image_height: 480
+camera_name: test_camera
+camera_matrix:
+  rows: 3
+  cols: 3
+  data: [438.783367, 0.000000, 305.593336, 0.000000, 437.302876, 243.738352, 0.000000, 0.000000, 1.000000]
+distortion_model: plumb_bob
+distortion_coefficients:
+  rows: 1
+  cols: 5
+  data: [-0.361976, 0.110510, 0.001014, 0.000505, 0.000000]
+rectification_matrix:
+  rows: 3
+  cols: 3
+  data: [0.999978, 0.002789, -0.006046, -0.002816, 0.999986, -0.004401, 0.006034, 0.004417, 0.999972]
+projection_matrix:
+  rows: 3
+  cols: 4
+  data: [393.6538, 0.0, 322.797939, 0.0, 0.0, 393.6538, 241.090902, 0.0, 0.0, 0.0, 1.0, 0.0]
+"""
+MESSAGE = """header:
+  seq: 3
+height: 480
+width: 640
+distortion_model: "equidistant"
+D: [1e-05, 0.02, -0.003, 0.0]
+K: [500.0, 0.0, 320.5, 0.0, 501.0, 240.5, 0.0, 0.0, 1.0]
+R: [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
+binning_x: 0
+binning_y: 0
+roi: {x_offset: 0, y_offset: 0, height: 0, width: 0, do_rectify: False}
+---
+"""
+
+
+@pytest.mark.parametrize("lens", [PLAIN, FOUR, LENS, EIGHT, FISHEYE])
+def test_ros_camera_comes_back(tmp_path, lens):
+    write_ros_camera(tmp_path / "c.yaml", lens, "left")
+    same_numbers(read_ros_camera(tmp_path / "c.yaml"), lens)
+    info = yaml.safe_load((tmp_path / "c.yaml").read_text())
+    assert info["camera_name"] == "left"
+    assert len(info["projection_matrix"]["data"]) == 12
+    assert info["distortion_model"] == (
+        "equidistant" if lens is FISHEYE else "rational_polynomial" if lens is EIGHT else "plumb_bob"
+    )
+
+
+def test_ros_files_of_others(tmp_path):
+    lens = read_ros_camera(write(tmp_path / "a.yaml", USB_CAM))
+    first = [438.783367, 437.302876, 305.593336, 243.738352, -0.361976, 0.11051, 0.001014, 0.000505]
+    assert lens.parameters.tolist() == [*first, 0, 0, 0, 0]
+    assert (lens.width, lens.height) == (640, 480)
+    fisheye = read_ros_camera(write(tmp_path / "b.yaml", MESSAGE))
+    assert fisheye.parameters.tolist() == [500, 501, 320.5, 240.5, 1e-5, 0.02, -0.003, 0]
+    rational = USB_CAM.replace("plumb_bob", "rational_polynomial")
+    assert read_ros_camera(write(tmp_path / "c.yaml", rational)) == lens.replace(
+        provenance=lens.provenance.replace(note="read from c.yaml")
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("distortion_model: plumb_bob", "distortion_model: thin_prism", "distortion_model: thin_prism"),
+        ("image_width: 640", "", "image_width: missing"),
+        ("image_width: 640", "image_width: wide", "image_width: want numbers"),
+        ("camera_matrix:", "matrix:", "camera_matrix: missing"),
+        ("438.783367,", "", "camera_matrix: 8 numbers, want 3 x 3"),
+        ("438.783367", ".nan", "camera_matrix: want finite"),
+        ("438.783367", "-1", "fx: Input should be greater"),
+        ("-0.361976, ", "", None),
+        ("-0.361976, 0.110510,", "", "distortion_coefficients: 3 values"),
+        ("image_height: 480", "image_height: 480\nbinning_x: 2", "binning_x: binned"),
+        ("image_height: 480", "image_height: 480\nroi: {x_offset: 8}", "roi: a part"),
+    ],
+)
+def test_ros_faults(tmp_path, old, new, message):
+    path = write(tmp_path / "c.yaml", USB_CAM.replace(old, new))
+    if message is None:
+        assert read_ros_camera(path).k1 == 0.11051  # four coefficients are k1, k2, p1, p2
+    else:
+        refused(read_ros_camera, path, message)
+
+
+# ---------------------------------------------------------------- Kalibr
+
+# Numbers of OpenVINS' config/tum_vi and config/euroc_mav, as the data sets publish them.
+TUM_VI = """%YAML:1.0 # need to specify the file type at the top!
+
+cam0:
+  T_cam_imu:
+    - [-0.9995250378696743, 0.029615343885863205, -0.008522328211654736, 0.04727988224914392]
+    - [0.0075019185074052044, -0.03439736061393144, -0.9993800792498829, -0.047443232143367084]
+    - [-0.02989013031643309, -0.998969345370175, 0.03415885127385616, -0.0681999605066297]
+    - [0.0, 0.0, 0.0, 1.0]
+  camera_model: pinhole
+  distortion_coeffs: [0.0034823894022493434, 0.0007150348452162257,
+     -0.0020532361418706202, 0.00020293673591811182]
+  distortion_model: equidistant
+  intrinsics: [190.97847715128717, 190.9733070521226, 254.93170605935475, 256.8974428996504]
+  resolution: [512, 512]
+  rostopic: /cam0/image_raw
+cam1:
+  T_cam_imu:
+    - [-0.9995110484978581, 0.030299116376600627, -0.0077218830287333565, -0.053697434688869734]
+    - [0.008104079263822521, 0.012511643720192351, -0.9998888851620987, -0.046131737923635924]
+    - [-0.030199136245891378, -0.9994625667418545, -0.012751072573940885, -0.07149261284195751]
+    - [0.0, 0.0, 0.0, 1.0]
+  camera_model: pinhole
+  distortion_coeffs: [0.0034003170790442797, 0.001766278153469831,
+     -0.00266312569781606, 0.0003299517423931039]
+  distortion_model: equidistant
+  intrinsics: [190.44236969414825, 190.4344384721956, 252.59949716835982, 254.91723064636983]
+  resolution: [512, 512]
+"""
+EUROC = """cam0:
+  camera_model: pinhole
+  distortion_coeffs: [-0.28340811, 0.07395907, 0.00019359, 1.76187114e-05]
+  distortion_model: radtan
+  intrinsics: [458.654, 457.296, 367.215, 248.375]
+  resolution: [752, 480]
+cam1:
+  T_cn_cnm1:
+  - [0.9999972563, -0.0023175421, 0.0003760010, -0.1100739988]
+  - [0.0023120691, 0.9998980485, 0.0140898358, -0.0002127766]
+  - [-0.0004086140, -0.0140889713, 0.9999006631, 0.0008097633]
+  - [0.0, 0.0, 0.0, 1.0]
+  camera_model: pinhole
+  distortion_coeffs: [-0.28368365, 0.07451284, -0.00010473, -3.55590700e-05]
+  distortion_model: radtan
+  intrinsics: [457.587, 456.134, 379.999, 255.238]
+  resolution: [752, 480]
+"""
+
+
+def test_kalibr_chain_comes_back(tmp_path):
+    cameras = {
+        "left": RigCamera(lens=FOUR, rotvec_rad=(0.1, -0.2, 0.3), t_mm=(10.0, 20.0, -30.0)),
+        "right": RigCamera(lens=FISHEYE, rotvec_rad=(0.4, 0.1, 0.0), t_mm=(-110.0, 1.0, 2.0)),
+        "top": RigCamera(lens=PLAIN, rotvec_rad=(0.0, 3.0, 0.2), t_mm=(0.0, 0.0, 500.0)),
+    }
+    write_kalibr(tmp_path / "chain.yaml", cameras)
+    back = read_kalibr(tmp_path / "chain.yaml")
+    assert list(back.cameras) == ["cam0", "cam1", "cam2"]
+    assert back.reference == "cam0"
+    for found, camera in zip(back.cameras.values(), cameras.values(), strict=True):
+        same_numbers(found.lens, camera.lens)
+        # cam0 is the rig there: left_from_rig comes first.
+        left = cameras["left"]
+        turn = camera.rotation @ left.rotation.T
+        assert np.abs(found.rotation - turn).max() < 1e-12
+        expected = np.subtract(camera.t_mm, turn @ left.t_mm)
+        np.testing.assert_allclose(found.t_mm, expected, atol=1e-9)
+    assert "/left/image_raw" in (tmp_path / "chain.yaml").read_text()
+
+
+def test_kalibr_chains_of_others(tmp_path):
+    euroc = read_kalibr(write(tmp_path / "e.yaml", EUROC))
+    right = euroc.cameras["cam1"]
+    assert right.lens.p2 == -3.5559070e-05
+    # The baseline of EuRoC's pair: cam0's centre lies 110 mm to the left of cam1.
+    assert right.t_mm == pytest.approx((-110.0739988, -0.2127766, 0.8097633), abs=1e-9)
+    assert (
+        np.abs(
+            right.rotation - [[1, -0.0023, 0.0004], [0.0023, 0.9999, 0.0141], [-0.0004, -0.0141, 0.9999]]
+        ).max()
+        < 1e-4
+    )
+    tum = read_kalibr(write(tmp_path / "t.yaml", TUM_VI))
+    assert isinstance(tum.cameras["cam0"].lens, KannalaBrandt)
+    assert np.linalg.norm(tum.cameras["cam1"].centre_mm) == pytest.approx(101.06, abs=0.05)
+    assert tum.cameras["cam1"].centre_mm[0] > 100
+    # OpenCV's fisheye sees the same.
+    lens = tum.cameras["cam0"].lens
+    matrix = np.array([[lens.fx, 0, lens.cx], [0, lens.fy, lens.cy], [0, 0, 1]])
+    theirs, _ = cv2.fisheye.projectPoints(POINTS[None], np.zeros(3), np.zeros(3), matrix, lens.parameters[4:])
+    assert np.abs(lens.project(POINTS) - theirs[0]).max() < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("camera_model: pinhole", "camera_model: omni", "cam0.camera_model: omni cannot"),
+        ("distortion_model: radtan", "distortion_model: fov", "cam0.distortion_model: fov cannot"),
+        ("  resolution: [752, 480]\ncam1", "cam1", "cam0.resolution: missing"),
+        ("[458.654, 457.296,", "[458.654,", "cam0.intrinsics: 3 numbers"),
+        ("[458.654,", "[-458.654,", "fx: Input should be greater"),
+        ("[-0.28340811,", "[", "cam0.distortion_coeffs: 3 numbers, want 4"),
+        ("T_cn_cnm1", "T_cn", "cam1.T_cn_cnm1: missing"),
+        ("0.9999972563", "0.5", "cam1.T_cn_cnm1: its first three columns are no rotation"),
+        ("0.8097633e", "x", None),
+        ("cam0:", "camera:", "nothing"),
+    ],
+)
+def test_kalibr_faults(tmp_path, old, new, message):
+    if message == "nothing":
+        text, message = "a: 1\n", "cam0: missing"
+    elif message is None:
+        text, message = EUROC.replace("0.0008097633", "x"), "cam1.T_cn_cnm1: want numbers"
+    else:
+        text = EUROC.replace(old, new, 1)
+    refused(read_kalibr, write(tmp_path / "c.yaml", text), message)
+
+
+# ---------------------------------------------------------------- mrcal
+
+# What mrcal 2.2 wrote, and where its project() puts POINTS.
+MRCAL = """{{
+    'lensmodel':  'LENSMODEL_{model}',
+
+    # intrinsics are fx,fy,cx,cy,distortion0,distortion1,....
+    'intrinsics': [ 1500.5, 1510.25, 960.1, 540.7, {more}],
+
+    # extrinsics are rt_fromref
+    'extrinsics': [ 0.1, -0.2, 0.03, 1, 2, 3,],
+
+    'imagersize': [ 1920, 1080,],
+
+
+}}
+"""
+MRCAL_PIXELS = {
+    "PINHOLE": ("", "1110.15 238.65, 334.891666667 918.2625, 1960.433333333 1211.922222222, "
+        "960.1 540.7, 509.95 -138.9125"),
+    "OPENCV4": (
+        "-0.25, 0.08, 0.001, -0.0005,",
+        "1108.1918475 242.5917525, 368.257723251 898.362392554, 1832.608236499 1127.444491101, "
+        "960.1 540.7, 539.83680895 -93.017928069",
+    ),
+    "OPENCV5": (
+        "-0.25, 0.08, 0.001, -0.0005, -0.01,",
+        "1108.191659937 242.592130063, 368.340018362 898.312694644, 1829.961566984 1125.668579678, "
+        "960.1 540.7, 539.949459902 -92.84785366",
+    ),
+    "OPENCV8": (
+        "-0.25, 0.08, 0.001, -0.0005, -0.01, 0.1, 0.02, -0.003,",
+        "1107.447044347 244.091038022, 382.57853391 889.714073608, 1771.788401038 1086.634469328, "
+        "960.1 540.7, 552.538974008 -73.840875641",
+    ),
+}  # fmt: skip
+# From mrcal's test/data/cam0.opencv8.cameramodel, of an early version.
+MRCAL_EARLY = """{
+    'lens_model':  'LENSMODEL_OPENCV8',
+
+    # intrinsics are fx,fy,cx,cy,distortion0,distortion1,....
+    'intrinsics': [ 1761.181055, 1761.250444, 1965.706996, 1087.518797, -0.01266096516, 0.03590794372,
+        -0.0002547045941, 0.0005275929652, 0.01968883397, 0.01482863541, -0.0562239888, 0.0500223357,],
+
+    # extrinsics are rt_fromref
+    'extrinsics': [ 2e-2, -3e-1, -1e-2,  1., 2, -3., ],
+
+    'imagersize': [ 4000, 2200 ]
+}
+"""
+
+
+@pytest.mark.parametrize("model", list(MRCAL_PIXELS))
+def test_mrcal_pixels(tmp_path, model):
+    more, pixels = MRCAL_PIXELS[model]
+    camera = read_mrcal(write(tmp_path / "c.cameramodel", MRCAL.format(model=model, more=more)))
+    assert np.abs(camera.lens.project(POINTS) - places(pixels)).max() < ROUND
+    assert camera.rotvec_rad == (0.1, -0.2, 0.03)
+    assert camera.t_mm == (1000, 2000, 3000)
+    assert (camera.lens.width, camera.lens.height) == (1920, 1080)
+
+
+def knots():
+    j, i = np.mgrid[:6, :7]
+    return np.stack([0.02 * np.sin(1.0 + i + 2 * j), 0.03 * np.cos(2.0 * i - j)], axis=-1).round(4)
+
+
+# Where mrcal 2.2 puts points by these knots.
+SPLINE_POINTS = np.array(
+    [[0.1, -0.2, 1.0], [-0.5, 0.3, 1.2], [0.3, 0.4, 0.9], [0.0, 0.0, 2.0], [-0.3, -0.25, 1.0]]
+)
+SPLINE_PIXELS = np.array(
+    [
+        [1120.052937425, 234.62839194],
+        [371.382734593, 904.245063291],
+        [1415.531345772, 1154.397130559],
+        [965.072490278, 521.794082205],
+        [537.592752954, 159.422377886],
+    ]
+)
+
+
+def test_mrcal_spline(tmp_path):
+    more = ", ".join(map(repr, knots().ravel().tolist()))
+    text = MRCAL.format(model="SPLINED_STEREOGRAPHIC_order=3_Nx=7_Ny=6_fov_x_deg=100", more=more)
+    camera = read_mrcal(write(tmp_path / "c.cameramodel", text))
+    assert isinstance(camera.lens, SplinedLens)
+    assert np.abs(camera.lens.project(SPLINE_POINTS) - SPLINE_PIXELS).max() < ROUND
+    write_mrcal(tmp_path / "d.cameramodel", camera)
+    same_numbers(read_mrcal(tmp_path / "d.cameramodel").lens, camera.lens)
+    assert "Nx=7_Ny=6_fov_x_deg=100'" in (tmp_path / "d.cameramodel").read_text()
+    for change in ({"spacing": 0.47}, {"corner": (-1.4, -1.2)}):
+        with pytest.raises(ValueError, match="whole number of degrees"):
+            write_mrcal(tmp_path / "e.cameramodel", camera.replace(lens=camera.lens.replace(**change)))
+    assert not (tmp_path / "e.cameramodel").exists()
+
+
+@pytest.mark.parametrize("lens", [PLAIN, FOUR, LENS, EIGHT])
+def test_mrcal_model_comes_back(tmp_path, lens):
+    camera = RigCamera(lens=lens, rotvec_rad=(0.1, -0.2, 0.3), t_mm=(1 / 3, 2e-7, -4e5))
+    write_mrcal(tmp_path / "c.cameramodel", camera)
+    back = read_mrcal(tmp_path / "c.cameramodel")
+    same_numbers(back.lens, lens)
+    assert back.rotvec_rad == camera.rotvec_rad
+    assert back.t_mm == pytest.approx(camera.t_mm, rel=1e-15)
+
+
+def test_mrcal_file_of_an_early_version(tmp_path):
+    camera = read_mrcal(write(tmp_path / "c.cameramodel", MRCAL_EARLY))
+    assert (camera.lens.k6, camera.lens.cy, camera.lens.width) == (0.0500223357, 1087.518797, 4000)
+    assert camera.t_mm == (1000, 2000, -3000)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("OPENCV8", "CAHVOR", "lens_model: LENSMODEL_CAHVOR cannot be represented"),
+        ("OPENCV8", "OPENCV5", "intrinsics: 12 numbers, want 9"),
+        ("OPENCV8", "SPLINED_STEREOGRAPHIC_order=2_Nx=4_Ny=4_fov_x_deg=80", "splines of order 3"),
+        ("OPENCV8", "SPLINED_STEREOGRAPHIC_order=3_Nx=2_Ny=2_fov_x_deg=80", "4 x 4 knots"),
+        ("'imagersize'", "'size'", "imagersize: missing"),
+        ("1761.181055", "-1.0", "fx: Input should be greater"),
+        ("1761.181055", "'a'", "intrinsics: want numbers"),
+        ("2e-2,", "", "extrinsics: 5 numbers"),
+        ("[ 4000", "[ open('x')", "not a Python literal"),
+    ],
+)
+def test_mrcal_faults(tmp_path, old, new, message):
+    text = MRCAL_EARLY.replace(old, new)
+    if "Nx=2" in new:
+        text = (
+            text.replace("0.0500223357,", "")[: text.index("'intrinsics'")]
+            + "'intrinsics': [1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], 'imagersize': [4, 4]}"
+        )
+    refused(read_mrcal, write(tmp_path / "c.cameramodel", text), message)
+
+
+# ---------------------------------------------------------------- COLMAP
+
+# Written by pycolmap 4.2; the pixels are those of its img_from_cam, whose first pixel's centre is (0.5, 0.5).
+COLMAP = """# Camera list with one line of data per camera:
+#   CAMERA_ID, MODEL, WIDTH, HEIGHT, PARAMS[]
+# Number of cameras: 9
+1 SIMPLE_PINHOLE 1920 1080 1500.5 960.60000000000002 541.20000000000005
+2 PINHOLE 1920 1080 1500.5 1510.25 960.60000000000002 541.20000000000005
+3 SIMPLE_RADIAL 1920 1080 1500.5 960.60000000000002 541.20000000000005 -0.20000000000000001
+4 RADIAL 1920 1080 1500.5 960.60000000000002 541.20000000000005 -0.20000000000000001 0.050000000000000003
+5 OPENCV 1920 1080 1500.5 1510.25 960.60000000000002 541.20000000000005 -0.25 0.08 0.001 -0.0005
+6 FULL_OPENCV 1920 1080 1500.5 1510.25 960.6 541.2 -0.25 0.08 0.001 -0.0005 -0.01 0.1 0.02 -0.003
+7 OPENCV_FISHEYE 1920 1080 700.5 710.25 960.60000000000002 541.20000000000005 0.02 -0.01 0.003 -0.001
+8 SIMPLE_RADIAL_FISHEYE 1920 1080 700.5 960.60000000000002 541.20000000000005 0.02
+9 RADIAL_FISHEYE 1920 1080 700.5 960.60000000000002 541.20000000000005 0.02 -0.01
+"""
+COLMAP_PIXELS = {
+    "1": "1110.65 241.1, 335.391666667 916.325, 1960.933333333 1208.088888889, "
+        "960.6 541.2, 510.45 -134.025",
+    "2": "1110.65 239.15, 335.391666667 918.7625, 1960.933333333 1212.422222222, "
+        "960.6 541.2, 510.45 -138.4125",
+    "3": "1109.1495 244.101, 364.915393519 898.610763889, 1832.495473251 1122.463648834, "
+        "960.6 541.2, 536.783775 -94.5243375",
+    "4": "1109.16825625 244.0634875, 363.172673531 899.656395882, 1853.108956968 1136.205971312, "
+        "960.6 541.2, 534.858117703 -97.412823445",
+    "5": "1108.6918475 243.0917525, 368.757723251 898.862392554, 1833.108236499 1127.944491101, "
+        "960.6 541.2, 540.33680895 -92.517928069",
+    "6": "1107.947044347 244.591038022, 383.07853391 890.214073608, 1772.288401038 1087.134469328, "
+        "960.6 541.2, 553.038974008 -73.340875641",
+    "7": "1029.581433553 401.316878854, 687.90213125 707.096069618, 1357.180116662 809.266645595, "
+        "960.6 541.2, 767.11838135 246.938073563",
+    "8": "1029.583024551 403.233950898, 687.794914082 704.883051551, 1357.904686646 806.069791097, "
+        "960.6 541.2, 767.009874143 250.814811214",
+    "9": "1029.581410498 403.237179004, 687.908635049 704.814818971, 1357.084975194 805.523316796, "
+        "960.6 541.2, 767.126260362 250.989390543",
+}  # fmt: skip
+
+
+def test_colmap_pixels(tmp_path):
+    lenses = read_colmap(write(tmp_path / "cameras.txt", COLMAP))
+    assert list(lenses) == list(COLMAP_PIXELS)
+    for name, lens in lenses.items():
+        assert np.abs(lens.project(POINTS) + 0.5 - places(COLMAP_PIXELS[name])).max() < ROUND
+
+
+def test_colmap_file_of_a_reconstruction(tmp_path):
+    # Of a reconstruction that yDing121/video_sfm_mvs publishes; COLMAP puts the middle of 1280 px at 640.
+    text = "# Number of cameras: 1\n1 PINHOLE 1280 720 1201.4540592991229 1200.5395799766175 640 360\n"
+    lens = read_colmap(write(tmp_path / "cameras.txt", text))["1"]
+    assert (lens.cx, lens.cy) == ((1280 - 1) / 2, (720 - 1) / 2)
+
+
+def test_colmap_lenses_come_back(tmp_path):
+    lenses = {"a": PLAIN, "b": FOUR, "c": LENS, "d": EIGHT, "e": FISHEYE}
+    write_colmap(tmp_path / "cameras.txt", lenses)
+    back = read_colmap(tmp_path / "cameras.txt")
+    assert list(back) == ["1", "2", "3", "4", "5"]
+    for found, lens in zip(back.values(), lenses.values(), strict=True):
+        assert type(found) is type(lens)
+        np.testing.assert_allclose(found.parameters, lens.parameters, rtol=1e-15, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("1 FOV 10 10 1 1 1 1 0.5", "row 2: FOV cannot be represented"),
+        ("1 PINHOLE 10 10 1 1 1", "row 2, PINHOLE: 3 numbers, want 4"),
+        ("1 PINHOLE 10 10 1 1 1 one", "row 2, PINHOLE: want numbers"),
+        ("1 PINHOLE 10 x 1 1 1 1", "row 2: want numbers"),
+        ("1 PINHOLE", "row 2: want CAMERA_ID MODEL"),
+        ("1 PINHOLE 10 0 1 1 1 1", "height: Input should be greater"),
+        ("1 PINHOLE 9 9 1 1 1 1\n1 PINHOLE 9 9 1 1 1 1", "row 3: camera 1 is there twice"),
+        ("# nothing", "holds no camera"),
+    ],
+)
+def test_colmap_faults(tmp_path, line, message):
+    refused(read_colmap, write(tmp_path / "cameras.txt", f"# a comment\n{line}\n"), message)
+
+
+# ---------------------------------------------------------------- what a format has not
+
+
+def test_what_a_format_cannot_hold_is_refused_and_nothing_written(tmp_path):
+    spline = SplinedLens(
+        width=64, height=48, fx=50.0, fy=50.0, cx=32.0, cy=24.0, spacing=0.3,
+        corner=(-0.6, -0.6), knots=np.zeros((5, 5, 2)),
+    )  # fmt: skip
+    out = tmp_path / "out"
+    for call, message in (
+        (lambda: write_opencv_camera(out, spline), "OpenCV has no splined lens"),
+        (lambda: write_ros_camera(out, spline), "ROS has no splined lens"),
+        (lambda: write_colmap(out, {"a": spline}), "COLMAP has no splined lens"),
+        (lambda: write_kalibr(out, {"a": RigCamera(lens=spline)}), "camera a: Kalibr has no splined lens"),
+        (lambda: write_kalibr(out, {"a": RigCamera(lens=LENS)}), "Kalibr has no place for k3, k4, k5, k6"),
+        (lambda: write_mrcal(out, RigCamera(lens=FISHEYE)), "mrcal has no kannala-brandt lens"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+    assert not list(tmp_path.iterdir())
