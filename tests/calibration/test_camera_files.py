@@ -35,7 +35,7 @@ PLAIN = BrownConrady(width=640, height=480, fx=500.1, fy=501, cx=320.3, cy=240.7
 FISHEYE = KannalaBrandt(
     width=1920, height=1080, fx=700.5, fy=710.25, cx=960.1, cy=540.7, k1=0.02, k2=-0.01, k3=0.003, k4=-1e-3
 )
-POINTS = np.array([[0.1, -0.2, 1.0], [-0.5, 0.3, 1.2], [0.6, 0.4, 0.9], [0.0, 0.0, 2.0]])
+POINTS = np.array([[0.1, -0.2, 1.0], [-0.5, 0.3, 1.2], [0.6, 0.4, 0.9], [0.0, 0.0, 2.0], [-0.3, -0.45, 1.0]])
 ROUND = 5e-9  # of the pixels printed by other programs
 
 
