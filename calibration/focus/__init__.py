@@ -2,7 +2,14 @@
 
 from calibration.focus.edges import ViewEdges, board_edges, measure_edges
 from calibration.focus.fit import fit_focus
-from calibration.focus.model import Depth, FocalSurface, FocusModel, ViewSharpness, depth_of_field
+from calibration.focus.model import (
+    Depth,
+    FocalSurface,
+    FocusModel,
+    ViewSharpness,
+    blur_for_share,
+    depth_of_field,
+)
 from calibration.focus.mtf import EdgeMtf, NoEdge, edge_mtf
 
 __all__ = [
@@ -13,6 +20,7 @@ __all__ = [
     "NoEdge",
     "ViewEdges",
     "ViewSharpness",
+    "blur_for_share",
     "board_edges",
     "depth_of_field",
     "edge_mtf",

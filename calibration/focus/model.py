@@ -1,12 +1,13 @@
 """Focus model: where a camera is sharp, how fast it blurs away from there, and how sharp it gets."""
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 from pydantic import Field
 
+from calibration.focus.blur import predicted_mtf50
 from calibration.geometry import Float
 from calibration.provenance import Array, Model, Provenance, Quality
 
@@ -60,6 +61,11 @@ class FocalSurface(Model):
         """1 / distance, the slopes along x and y, half the curvature: (4,), 1 / mm."""
         slopes = np.tan(np.radians(self.tilt_deg)) / self.distance_mm
         return np.array([1 / self.distance_mm, *slopes, 0.5 * self.curvature_per_mm])
+
+    def best_mtf50(self, disc_px: float = 0.0) -> float:
+        """MTF50 at the picture's centre, across an edge along the pixels, out of focus by a disc."""
+        variance, disc = np.array([self.floor_px**2]), np.array([disc_px])
+        return float(predicted_mtf50(variance, disc, np.array([[1.0, 0.0]])).mtf50[0])
 
     def sharp_at(self, x: ArrayLike, y: ArrayLike) -> Float:
         """1 / z of the sharp point on the rays (x, y, 1)."""
@@ -120,8 +126,6 @@ class FocusModel(Model):
         MTF over frequency: cycles / px, mean of the sharpest edges near the centre, and near the corners (NaN
         where there are none).
     """
-
-    ARRAYS: ClassVar[tuple[str, ...]] = ("edges", "curves")
 
     kind: Literal["focus"] = "focus"
     width: int = Field(gt=0)
@@ -226,6 +230,19 @@ def depth_of_field(
         _stops(scale * worst / limit_px),
         _stops(scale * least / limit_px),
     )
+
+
+def blur_for_share(model: FocusModel, share: float) -> float:
+    """Circle of confusion, px, that lowers the MTF50 of the centre to ``share`` (0 to 1) of the best."""
+    surface = model._known()
+    wanted = share * surface.best_mtf50()
+    low, high = 0.0, 1.0
+    while surface.best_mtf50(high) > wanted:
+        low, high = high, 2 * high
+    for _ in range(50):
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if surface.best_mtf50(middle) > wanted else (low, middle)
+    return 0.5 * (low + high)
 
 
 def _stops(ratio: float) -> float:

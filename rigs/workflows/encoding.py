@@ -4,14 +4,16 @@ from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
 from calibration.colour import ColourModel
+from calibration.focus import FocusModel
 from calibration.lens import LensModel
 from calibration.lights.model import LightSet
 from calibration.photometric import NormalMap
 from calibration.provenance import FitError, Quality
 from calibration.radiometric import RadiometricModel
+from calibration.timing import TimingModel
 from capture.session import Session
 
-M = TypeVar("M", RadiometricModel, LensModel, LightSet, NormalMap, ColourModel)
+M = TypeVar("M", RadiometricModel, LensModel, LightSet, NormalMap, ColourModel, FocusModel, TimingModel)
 
 
 class Doubt(NamedTuple):

@@ -1,0 +1,68 @@
+"""``gnomon focus``: sharpness over the field, plane of focus, depth of field."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rigs.cli.app import app
+from rigs.cli.options import (
+    CameraOption,
+    LensOption,
+    ModelOut,
+    RigOption,
+    SensorOption,
+    models_of,
+    rig_config,
+    say,
+    track,
+)
+
+
+@app.command(
+    epilog="Example: `gnomon focus out/focus --board 'checkerboard 9x6 20' --lens lens.json --volume 450,600 "
+    "--out focus.json`"
+)
+def focus(
+    session: Annotated[
+        Path, typer.Argument(help="Session with `board` frames, the board moved through focus.")
+    ],
+    board: Annotated[str | None, typer.Option(help="As in `calibrate lens`.")] = None,
+    lens: LensOption = None,
+    rig: RigOption = None,
+    sensor: SensorOption = None,
+    volume: Annotated[
+        str | None,
+        typer.Option(metavar="NEAR,FAR", help="Distances between which all must be sharp, mm."),
+    ] = None,
+    criterion: Annotated[
+        str,
+        typer.Option(
+            metavar="PX",
+            help="Circle of confusion that is sharp enough, px; or the share of the best MTF50 that must be "
+            "left, such as 70%.",
+        ),
+    ] = "2",
+    out: ModelOut = Path("focus.json"),
+    camera: CameraOption = None,
+) -> None:
+    """Sharpness over the picture (MTF50), plane of focus and its tilt, and the depth of field.
+
+    From the slanted edges of a board in many places, some out of focus. Needs linear frames and a lens model.
+    """
+    from capture.session import Session
+    from rigs import workflows
+    from rigs.config import ConfigError
+
+    span = None if volume is None else workflows.parse_volume(volume)
+    radiometric, view = models_of(rig, camera, sensor, lens)
+    if view is None:
+        raise ConfigError("no lens model: give --lens, or --rig with a pinned one")
+    pattern = workflows.choose_board(board, rig_config(rig))
+    model = workflows.measure_focus(
+        Session.open(session), pattern, view, sensor=radiometric, camera=camera, track=track
+    )
+    lines = list(workflows.describe_focus(model, view, volume_mm=span, criterion=criterion))
+    workflows.save(out, model, say)
+    for line in lines:
+        say(line)
