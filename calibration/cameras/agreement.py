@@ -15,6 +15,7 @@ from calibration.lens.bundle import Corners, State
 # Chi-squared per degree of freedom: noise stays below 5; a lens that fits badly raises all views alike, which
 # the median takes out.
 _TOO_FAR = 20.0
+_HARM = 3.0  # sigmas of a corner: a view that is less far off does no harm worth the loss
 _WORST = 0.2  # views as bad as this part of the worst are judged with it, the others after it is gone
 _MIN_CORNERS = 6
 
@@ -94,10 +95,11 @@ def disagreements(
     if not shared:
         return []
     usual = max(1.0, float(np.median([shifts[key].chi for key in shared])))
-    worst = max(shifts[key].chi for key in shared)
+    far = {key: shifts[key].chi for key in shared if shifts[key].px > _HARM * sigma_px}
+    worst = max(far.values(), default=0.0)
     if worst <= _TOO_FAR * usual:
         return []
-    bad = sorted({v for v, c in shared if shifts[v, c].chi > max(_TOO_FAR * usual, _WORST * worst)})
+    bad = sorted({view for (view, _), chi in far.items() if chi > max(_TOO_FAR * usual, _WORST * worst)})
     out = []
     for view in bad:
         cameras = [camera for v, camera in shared if v == view]

@@ -15,6 +15,8 @@ from calibration.lens.fit import View, fit_lens, fit_pose
 from calibration.lens.model import BoardShape, LensModel
 from calibration.provenance import FitError, Provenance
 
+Intrinsics = Literal["fixed", "core", "free"]
+
 
 class _Seen(NamedTuple):
     """One camera's view of one board pose, corners in a fixed order."""
@@ -28,7 +30,7 @@ def fit_cameras(
     views: Mapping[tuple[str, str], View],
     lenses: Mapping[str, LensModel | tuple[int, int]],
     *,
-    intrinsics: Literal["fixed", "free"] = "fixed",
+    intrinsics: Intrinsics | Mapping[str, Intrinsics] = "fixed",
     reference: str | None = None,
     known: Mapping[tuple[str, str], Motion] | None = None,
     turns: Sequence[Motion] = (),
@@ -49,8 +51,9 @@ def fit_cameras(
         Corners of one rigid board, which stands still in a frame.
     lenses : mapping of camera -> LensModel or (width, height)
         Of every camera; where only its size is given, px, the lens is found from the same views, and free.
-    intrinsics : 'fixed' or 'free'
-        Whether lenses that are given stay as they are. Their covariance then goes into that of the poses.
+    intrinsics : 'fixed', 'core' or 'free', or a mapping of camera -> one of them
+        What of lenses that are given is fitted anew: nothing, and their covariance goes into that of the
+        poses; focal lengths and principal point; or all that their own fit left free.
     reference : str, optional
         Camera whose frame is the rig's; the first by name.
     known : mapping of (camera a, camera b) -> Motion
@@ -85,7 +88,11 @@ def fit_cameras(
     }
     disc_mm = max((view.disc_mm for view in views.values()), default=0.0)
     started = [_lens(name, lenses[name], views, by_camera[name]) for name in names]
-    is_free = [intrinsics == "free" or not isinstance(lenses[name], LensModel) for name in names]
+    wanted = {name: intrinsics for name in names} if isinstance(intrinsics, str) else intrinsics
+    free = [
+        _unknown(lens, wanted.get(name, "fixed") if isinstance(lenses[name], LensModel) else "free")
+        for name, lens in zip(names, started, strict=True)
+    ]
     sights, warnings = _sights(seen, started, frames, names)
     ties = {(names.index(a), names.index(b)): motion for (a, b), motion in (known or {}).items()}
     base = names.index(reference) if reference is not None else 0
@@ -100,7 +107,7 @@ def fit_cameras(
     out: list[Disagreement] = []
     state = _state(started, placed, every, keys, warp)
     for _ in range(len(keys)):
-        solution, corners = _solved(state, every, keys, is_free, warp)
+        solution, corners = _solved(state, every, keys, free, warp)
         numbers = sorted({frame for frame, _ in keys})
         found = disagreements(solution.state, corners, float(np.median(solution.sigma)), numbers)
         if not found:
@@ -114,6 +121,7 @@ def fit_cameras(
         state = _state(list(solution.state.lenses), placed, every, keys, warp)
     warnings += [entry.text(frames, names) for entry in sorted(out)]
     kept = [frames[frame] for frame in sorted({frame for frame, _ in keys})]
+    is_free = [bool(mask.any()) for mask in free]
     fitted = Fitted(solution, corners, every.placed, started, is_free, kept, names)
     return model_of(fitted, warnings, provenance)
 
@@ -237,26 +245,23 @@ def _corners(every: _Evidence, keys: Sequence[Key]) -> Corners:
 
 
 def _solved(
-    state: State,
-    every: _Evidence,
-    keys: Sequence[Key],
-    is_free: Sequence[bool],
-    warp: bool,
+    state: State, every: _Evidence, keys: Sequence[Key], free: Sequence[Mask], warp: bool
 ) -> tuple[Solution, Corners]:
     corners = _corners(every, keys)
     cameras = np.ones(len(state.lenses), dtype=bool)
     cameras[[every.placed.reference, *(tie.new for tie in every.placed.ties)]] = False
-    lens = tuple(
-        _unknown(model) if free else np.zeros(len(model.parameters), dtype=bool)
-        for model, free in zip(state.lenses, is_free, strict=True)
-    )
-    return solve(state, corners, Free(lens, cameras, warp=warp), min_points=MIN_POINTS), corners
+    return solve(state, corners, Free(tuple(free), cameras, warp=warp), min_points=MIN_POINTS), corners
 
 
-def _unknown(lens: LensModel) -> Mask:
-    """Parameters of a lens that its own fit left free; without a fit all that are not 0."""
-    if lens.covariance is not None and np.any(lens.covariance):
-        return np.asarray(np.diag(lens.covariance) > 0)
-    mask = np.asarray(lens.parameters != 0)
+def _unknown(lens: LensModel, intrinsics: Intrinsics) -> Mask:
+    """Parameters of a lens that are fitted; 'free': all that its own fit left so, or that are not 0."""
+    mask = np.zeros(len(lens.parameters), dtype=bool)
+    if intrinsics == "fixed":
+        return mask
     mask[:4] = True
+    if intrinsics == "free":
+        if lens.covariance is not None and np.any(lens.covariance):
+            mask |= np.diag(lens.covariance) > 0
+        else:
+            mask |= lens.parameters != 0
     return mask
