@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, model_validator
 
 from calibration.colour import ColourModel
+from calibration.focus import FocusModel
 from calibration.lens import Lens
 from calibration.lights.model import LightSet
 from calibration.photometric import NormalMap
@@ -138,6 +139,7 @@ class Report(Model):
     sensor: RadiometricModel | None = None
     colour: ColourModel | None = None
     lens: Lens | None = None
+    focus: FocusModel | None = None
     lights: LightSet | None = None
     true_lights: LightSet | None = None
     spheres: SphereSight | None = None

@@ -8,6 +8,7 @@ import numpy as np
 
 from calibration.colour import ColourModel
 from calibration.files import load_model, read_exr
+from calibration.focus import FocusModel
 from calibration.lens import LensModel
 from calibration.lights.model import LightSet
 from calibration.photometric import NormalMap
@@ -25,6 +26,7 @@ _MODELS: dict[str, tuple[str, type[Model]]] = {
     "checks": ("checks", SessionChecks),
     "colour": ("colour", ColourModel),
     "lens": ("lens", LensModel),
+    "focus": ("focus", FocusModel),
     "lights": ("lights", LightSet),
 }
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from calibration.colour import ColourModel
 from calibration.files import write_bytes
+from calibration.focus import FocusModel
 from calibration.lens import LensModel
 from calibration.lights.model import LightSet
 from calibration.photometric import NormalMap
@@ -73,7 +74,7 @@ def _groups(metrics: tuple[Metric, ...]) -> list[tuple[str, list[Metric]]]:
     return list(groups.items())
 
 
-_Shown = RadiometricModel | ColourModel | LensModel | LightSet | NormalMap | MergeRecord
+_Shown = RadiometricModel | ColourModel | LensModel | FocusModel | LightSet | NormalMap | MergeRecord
 
 
 def _models(report: Report) -> Iterator[tuple[str, _Shown]]:
@@ -81,6 +82,7 @@ def _models(report: Report) -> Iterator[tuple[str, _Shown]]:
         ("Sensor", report.sensor),
         ("Colour", report.colour),
         ("Lens", report.lens),
+        ("Focus", report.focus),
         ("Lights", report.lights),
     ):
         if model is not None:

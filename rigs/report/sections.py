@@ -13,6 +13,7 @@ from rigs.report import maps, plots
 from rigs.report.colour import colour_section
 from rigs.report.content import Report, Surface
 from rigs.report.flat import flat_sections
+from rigs.report.focus import focus_section
 from rigs.report.layout import (
     MAP_PX,
     Section,
@@ -31,21 +32,24 @@ from rigs.report.sheet import sensor_section
 def sections(report: Report) -> Iterator[Section]:
     """Chapters in reading order: what came out first, then what it rests on.
 
-    A sensor or a lens alone is a data sheet, and merged radiance stands for itself: that they come without
-    surface and lights needs no word.
+    A sensor, a lens or a focus model alone is a data sheet, and merged radiance stands for itself: that they
+    come without surface and lights needs no word.
     """
     yield from merged_sections(report.merged)
     if report.checks is not None:
         yield _checks(report.checks)
     whole = report.surfaces or report.lights or report.spheres or report.colour
-    if report.sensor is not None and not whole:
-        yield sensor_section(report.sensor)
-        yield from flat_sections(report.sensor)
-    if report.lens is not None and not whole:
-        yield lens_section(report.lens)
-        return
-    if not whole and (report.merged or report.sensor is not None or report.checks is not None):
-        return
+    if not whole:
+        if report.sensor is not None:
+            yield sensor_section(report.sensor)
+            yield from flat_sections(report.sensor)
+        if report.lens is not None:
+            yield lens_section(report.lens)
+        if report.focus is not None:
+            yield focus_section(report.focus)
+        parts = (report.sensor, report.lens, report.focus, report.checks)
+        if report.merged or any(part is not None for part in parts):
+            return
     for surface in report.surfaces:
         yield _surface(surface)
     if not report.surfaces:
@@ -55,6 +59,8 @@ def sections(report: Report) -> Iterator[Section]:
     if report.colour is not None:
         yield colour_section(report.colour)
     yield lens_section(report.lens)
+    if report.focus is not None:
+        yield focus_section(report.focus)
     yield _lights(report)
 
 
