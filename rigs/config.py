@@ -56,6 +56,7 @@ class Calibrations(Record):
     lens: Pin | None = None
     colour: Pin | None = None
     lights: Pin | None = None
+    timing: Pin | None = None
 
 
 class RigConfig(Record):

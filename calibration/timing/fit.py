@@ -20,6 +20,8 @@ _MOST_STRAYS = 0.2
 # Noise above this many times its own scatter means that the model does not hold.
 _MISFIT = 5.0
 _UNKNOWN = 0.5
+# Steady frames this many times as far off as most of their likes were taken before the light had settled.
+_UNSETTLED, _PARTS = 9.0, 6
 
 
 def fit_timing(
@@ -85,7 +87,7 @@ def fit_timing(
     rows = np.flatnonzero(np.isfinite(signal).all(axis=0) & (variance > 0).all(axis=0))
     if len(rows) < 2:
         raise FitError("fewer than two rows have a signal in all frames")
-    groups = _groups(signal[:, rows], variance[:, rows], exposure_s, lights, strobes, names)
+    groups, unsettled = _groups(signal[:, rows], variance[:, rows], exposure_s, lights, strobes, names)
     problem = Problem(groups, rows - 0.5 * (signal.shape[1] - 1), signal.shape[1], len(names))
     _refuse_blind(problem)
     starts, strays = find_starts(problem, _STRAY)
@@ -99,9 +101,15 @@ def fit_timing(
         problem = problem.without(strays)
     solution = solve(problem, starts)
     warnings = [
+        f"frame {index} was left out: {lights[index]!r} had not settled, or another light was not dark yet: "
+        "set a longer settle_s"
+        for index in unsettled
+    ]
+    warnings += [
         f"frame {index} does not show its pulse as the others do and was left out" for index in strays
     ]
-    return _model(problem, solution, names, len(strays), warnings, light_delay_s, provenance)
+    rejected = len(strays) + len(unsettled)
+    return _model(problem, solution, names, rejected, warnings, light_delay_s, provenance)
 
 
 def _groups(
@@ -111,10 +119,11 @@ def _groups(
     lights: Sequence[str],
     strobes: Float,
     names: tuple[str, ...],
-) -> tuple[Group, ...]:
-    """Frames of one exposure under one light, with their steady and dark ones."""
+) -> tuple[tuple[Group, ...], list[int]]:
+    """Frames of one exposure under one light, with their steady and dark ones; steady ones left out."""
     named, pulsed = np.array(lights), np.isfinite(strobes[:, 0])
-    groups = []
+    groups: list[Group] = []
+    unsettled: list[int] = []
     for exposure in np.unique(exposure_s[pulsed]):
         same = exposure_s == exposure
         dark = np.flatnonzero(same & (named == ""))
@@ -130,6 +139,9 @@ def _groups(
                     raise FitError(
                         f"no {what} frame{where} at {exposure:g} s: every exposure that is strobed wants one"
                     )
+            settled = _settled(signal[steady] - signal[dark].mean(axis=0), variance[steady])
+            unsettled += steady[~settled].tolist()
+            steady = steady[settled]
             frames = np.concatenate([dark, steady, taken])
             # several lights share the dark frames: each has its part of what they tell
             part = np.where(np.arange(len(frames)) < len(dark), sharing, 1.0)[:, None]
@@ -142,11 +154,23 @@ def _groups(
                     duration_s=strobes[taken, 1],
                     dark=len(dark),
                     steady=len(steady),
+                    sharing=sharing,
                     signal=signal[frames],
                     weight=1 / (variance[frames] * part),
                 )
             )
-    return tuple(groups)
+    return tuple(groups), unsettled
+
+
+def _settled(excess: Float, variance: Float) -> NDArray[np.bool_]:
+    """Which steady frames (n, rows) are as bright as most of them, at the top, in the middle and below."""
+    parts = np.array_split(np.arange(excess.shape[1]), min(_PARTS, excess.shape[1]))
+    level = np.stack([excess[:, part].mean(axis=1) for part in parts])
+    sigma = np.stack([np.sqrt(variance[:, part].sum(axis=1)) / len(part) for part in parts])
+    off = np.abs(level - np.median(level, axis=1, keepdims=True))
+    # a lamp that flickers is no reason to leave frames out
+    usual = np.median(off, axis=1, keepdims=True)
+    return np.asarray((off <= np.maximum(_SEEN_SIGMA * sigma, _UNSETTLED * usual)).all(axis=0))
 
 
 def _refuse_blind(problem: Problem) -> None:

@@ -12,6 +12,7 @@ from calibration.provenance import FitError
 Float = NDArray[np.float64]
 
 _FEWEST_COLUMNS = 8
+_MOST_ALIKE = 6
 
 
 class Rows(NamedTuple):
@@ -52,7 +53,8 @@ def reduce_rows(
     -----
     The noise is that of the frames themselves: the difference of two frames of the same light has twice the
     variance of one. It is taken to be constant plus proportional to the signal above dark (EMVA 1288).
-    Changes of the light's brightness between the two are taken out; anything that moved counts as noise.
+    Changes of the light's brightness between the two are taken out, and of several pairs the median counts:
+    the first after a change of light may not have settled.
     """
     shape: tuple[int, ...] = frames[0].shape
     usable: NDArray[np.bool_] = np.ones(shape, bool)
@@ -102,7 +104,7 @@ def _noise_law(
             what = f"under {name!r}" if name else "in the dark"
             raise FitError(f"one frame {what} at {exposure:g} s: take two or more, they tell the noise")
         found, level = [], 0.0
-        for one, two in pairwise(members[:4]):
+        for one, two in pairwise(members[:_MOST_ALIKE]):
             a, b = _flat(frames[one])[good], _flat(frames[two])[good]
             step, middle = (a - b).astype(np.float64), 0.5 * (a + b).astype(np.float64)
             level = float(middle.mean())
@@ -112,10 +114,10 @@ def _noise_law(
                 step -= (step @ shape) / power * shape
             found.append(0.5 * float(step @ step) / len(step))
         if name:
-            lit_noise.append(float(np.mean(found)))
+            lit_noise.append(float(np.median(found)))
             signal.append(level - black[exposure])
         else:
-            dark_noise.append(float(np.mean(found)))
+            dark_noise.append(float(np.median(found)))
             black[exposure] = level
     floor = max(float(np.mean(dark_noise)), float(np.finfo(np.float32).tiny))
     lit = np.maximum(np.array(lit_noise) - floor, 0.0)

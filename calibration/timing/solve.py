@@ -27,7 +27,8 @@ class Group(NamedTuple):
     """Frames of one exposure under one light: ``dark`` dark ones, ``steady`` steady ones, then the strobed.
 
     ``signal`` and ``weight`` (one over the variance) are (all frames, rows kept); ``frame``, ``delay_s`` and
-    ``duration_s`` are of the strobed ones, ``frame`` their numbers among what was given.
+    ``duration_s`` are of the strobed ones, ``frame`` their numbers among what was given. The dark frames are
+    those of ``sharing`` groups, each of which has that part of their weight.
     """
 
     light: int
@@ -37,6 +38,7 @@ class Group(NamedTuple):
     duration_s: Float
     dark: int
     steady: int
+    sharing: int
     signal: Float
     weight: Float
 
@@ -216,7 +218,8 @@ def solve(problem: Problem, starts: Sequence[Float]) -> Solution:
     if any(scatter):
         theta, effects, normal, scatter = _with_effects(problem, theta, scatter, prior)
     count = len(theta)
-    used = sum(group.signal.size - 2 * group.signal.shape[1] for group in problem.groups) - count
+    frames = [group.dark / group.sharing + group.steady + len(group.delay_s) - 2 for group in problem.groups]
+    used = int(sum(frames) * len(problem.row)) - count
     misfit = normal.misfit / max(used, 1)
     covariance = _inverse(normal.matrix)[:count, :count] * max(misfit, 1.0)
     covariance[_CAMERA, :] = covariance[:, _CAMERA] = 0.0

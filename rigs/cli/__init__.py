@@ -3,7 +3,20 @@
 Every command imports what it needs when it runs, so that ``gnomon --help`` answers at once.
 """
 
-from rigs.cli import calibrate, guide, importing, planning, results, rig
+from rigs.cli import calibrate, exporting, focus, guide, importing, planning, results, rig, timing, undistort
 from rigs.cli.app import app, main
 
-__all__ = ["app", "calibrate", "guide", "importing", "main", "planning", "results", "rig"]
+__all__ = [
+    "app",
+    "calibrate",
+    "exporting",
+    "focus",
+    "guide",
+    "importing",
+    "main",
+    "planning",
+    "results",
+    "rig",
+    "timing",
+    "undistort",
+]

@@ -29,6 +29,15 @@ def model_name(path: Path) -> Path:
     return path
 
 
+def plan_name(path: Path) -> Path:
+    """Refuse at once what could not be written after a long search."""
+    from rigs.config import ConfigError
+
+    if path.suffix not in (".yaml", ".yml"):
+        raise ConfigError(f"{path}: want a file that ends in .yaml")
+    return path
+
+
 def folder(path: Path) -> Path:
     """Refuse at once what could not be written after a long run."""
     from rigs.config import ConfigError
@@ -49,7 +58,11 @@ ColourOption = Annotated[
 ]
 LensOption = Annotated[
     Path | None,
-    typer.Option("--lens", help="Lens model (.json), or an OpenCV camera file (.yml, .yaml, .xml)."),
+    typer.Option(
+        "--lens",
+        help="Lens model (.json), or a camera file of OpenCV, ROS, Kalibr (.yaml, .xml), mrcal (.cameramodel) "
+        "or COLMAP (.txt); of several cameras one as FILE#NAME.",
+    ),
 ]
 RigOption = Annotated[Path | None, typer.Option("--rig", help="rig.yaml: targets and pinned calibrations.")]
 ModelOut = Annotated[Path, typer.Option(help="Model file to write; ends in .json.", callback=model_name)]

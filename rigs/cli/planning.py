@@ -6,15 +6,16 @@ from typing import Annotated
 import typer
 
 from rigs.cli.app import plan_app
-from rigs.cli.options import CameraOption, RigOption, SensorOption, models_of, rig_config, say, track
-
-
-def _plan_name(path: Path) -> Path:
-    from rigs.config import ConfigError
-
-    if path.suffix not in (".yaml", ".yml"):
-        raise ConfigError(f"{path}: want a file that ends in .yaml")
-    return path
+from rigs.cli.options import (
+    CameraOption,
+    RigOption,
+    SensorOption,
+    models_of,
+    plan_name,
+    rig_config,
+    say,
+    track,
+)
 
 
 @plan_app.command(
@@ -24,7 +25,7 @@ def _plan_name(path: Path) -> Path:
 def plan_bracket(
     session: Annotated[Path, typer.Argument(help="Metering session: one exposure or a few of each view.")],
     snr: Annotated[float, typer.Option(help="Wanted signal-to-noise ratio of the merged radiance.")],
-    out: Annotated[Path, typer.Option(help="Plan to write; ends in .yaml.", callback=_plan_name)],
+    out: Annotated[Path, typer.Option(help="Plan to write; ends in .yaml.", callback=plan_name)],
     sensor: SensorOption = None,
     rig: RigOption = None,
     camera: CameraOption = None,

@@ -39,6 +39,10 @@ def rig_check(
     for problem in bad:
         typer.echo(f"{rig}: {problem}", err=True)
     say(f"{rig}: {config.name}: {len(config.cameras)} cameras, {len(config.lights)} lights")
+    if not bad:
+        for line in workflows.check_settling(config, rig.parent):
+            typer.echo(f"{rig}: warning: {line}", err=True)
+        config = workflows.settled(config, rig.parent)
     for path in plan or []:
         report = workflows.check_plan(config, load_plan(path), session)
         for problem in report.problems:
@@ -74,7 +78,7 @@ def capture(
         raise typer.BadParameter("give RIG PLAN SESSION, or RIG SESSION --resume")
     if plan is None and not resume:
         raise typer.BadParameter("PLAN is missing")
-    config = load_rig(rig)
+    config = workflows.settled(load_rig(rig), rig.parent)
     chosen = Session.open(session).plan if plan is None else load_plan(plan)
     say(f"{chosen.name}: {workflows.describe(workflows.check_plan(config, chosen, session))}")
     try:

@@ -11,6 +11,7 @@ from rigs.workflows.capturing import capture_session, check_plan, describe, list
 from rigs.workflows.checking import check_session, parse_patch
 from rigs.workflows.colour import calibrate_colour, chart_reference, parse_corners
 from rigs.workflows.flat_field import calibrate_flat, parse_turn
+from rigs.workflows.focus import criterion_px, describe_focus, measure_focus, parse_volume, working_depth
 from rigs.workflows.frames import LightImages, light_images
 from rigs.workflows.lens import LensKind, calibrate_lens, describe_lens, guide, view_name
 from rigs.workflows.merge_record import MergeRecord, Patch, describe_merge, parse_luminance
@@ -30,6 +31,22 @@ from rigs.workflows.models import (
 from rigs.workflows.progress import Track, silent
 from rigs.workflows.reconstructing import Result, read_mask, reconstruct, solve_again, write_reconstruction
 from rigs.workflows.sensing import calibrate_sensor, describe_sensor, photons_per_s
+from rigs.workflows.timing import (
+    calibrate_timing,
+    check_settling,
+    describe_timing,
+    plan_timing,
+    settled,
+    write_timing_plan,
+)
+from rigs.workflows.undistorting import (
+    Source,
+    parse_size,
+    rectified_pair,
+    session_pictures,
+    undistort_pictures,
+    view_of,
+)
 
 __all__ = [
     "Bracketed",
@@ -40,6 +57,7 @@ __all__ = [
     "Merged",
     "Patch",
     "Result",
+    "Source",
     "Track",
     "calibrate_colour",
     "calibrate_flat",
@@ -47,40 +65,56 @@ __all__ = [
     "calibrate_lights",
     "calibrate_response",
     "calibrate_sensor",
+    "calibrate_timing",
     "capture_session",
     "chart_reference",
     "check_pins",
     "check_plan",
     "check_session",
+    "check_settling",
     "choose_board",
+    "criterion_px",
     "describe",
     "describe_bracket",
+    "describe_focus",
     "describe_lens",
     "describe_merge",
     "describe_sensor",
+    "describe_timing",
     "guide",
     "light_images",
     "list_devices",
+    "measure_focus",
     "merge_session",
     "parse_board",
     "parse_corners",
     "parse_luminance",
     "parse_patch",
+    "parse_size",
     "parse_turn",
+    "parse_volume",
     "photons_per_s",
     "pinned",
     "plan_brackets",
+    "plan_timing",
     "read_colour",
     "read_mask",
     "read_sensor",
     "read_truth",
     "reconstruct",
+    "rectified_pair",
     "save",
+    "session_pictures",
+    "settled",
     "silent",
     "solve_again",
     "sphere_target",
     "targets",
+    "undistort_pictures",
     "view_name",
+    "view_of",
+    "working_depth",
     "write_plan",
     "write_reconstruction",
+    "write_timing_plan",
 ]

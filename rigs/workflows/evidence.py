@@ -136,7 +136,8 @@ def views_of(stack: Stack, photons: Sequence[float | None] | None) -> dict[Any, 
         rate = None
         if photons is not None and shot.index < len(photons) and photons[shot.index]:
             rate = f"{float(photons[shot.index] or 0) / record.exposure_s:.3g}"
-        key = (shot.pose, shot.light, tuple(shot.lights.items()), "dark" in shot.kinds, record.gain_db, rate)
+        light = (shot.light, tuple(shot.lights.items()), shot.strobe)
+        key = (shot.pose, *light, "dark" in shot.kinds, record.gain_db, rate)
         groups.setdefault(key, []).append(record)
     return {key: tuple(records) for key, records in groups.items()}
 

@@ -12,6 +12,7 @@ from calibration.lights.model import LightSet
 from calibration.provenance import Model
 from calibration.radiometric import RadiometricModel
 from calibration.targets.boards import Board, Charuco, Checkerboard
+from calibration.timing import TimingModel
 from rigs.config import ConfigError, RigConfig, SphereTarget, Targets, validate
 from rigs.simulated import Truth, load_truth
 
@@ -128,6 +129,7 @@ def check_pins(config: RigConfig, root: Path) -> list[str]:
         "lens": LensModel,
         "colour": ColourModel,
         "lights": LightSet,
+        "timing": TimingModel,
     }
     for camera in config.calibrations:
         if camera not in config.cameras:
