@@ -185,7 +185,7 @@ def idle_views(lens: LensModel, limit: float = 0.02) -> tuple[int, ...]:
     left = list(range(len(told.views)))
 
     def variance(kept: list[int]) -> float:
-        return float(np.sum(scaled_inverse(told.matrix[kept].sum(axis=0)) * weight))
+        return float(np.sum(scaled_inverse(told.matrix[kept].sum(axis=0) + told.prior) * weight))
 
     whole = variance(left)
     idle: list[int] = []

@@ -8,15 +8,9 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from calibration.geometry import Float, angle_deg
+from calibration.lens.agreement import compare_halves, influence
 from calibration.lens.model import LensModel
-from calibration.lens.uncertainty import (
-    Evidence,
-    compare_halves,
-    evidence,
-    image_grid,
-    projection_sigma,
-    working_distance_mm,
-)
+from calibration.lens.uncertainty import Evidence, evidence, image_grid, projection_sigma, working_distance_mm
 from calibration.provenance import FitError, Quality
 
 PARALLEL_DEG = 3.0
@@ -327,13 +321,21 @@ def _of_projection(lens: LensModel) -> Iterator[Finding]:
             f"{place}: a point {distance:.0f} mm away is imaged to {worst:.2g} px only: put the tilted "
             "board there",
         )
-    halves = compare_halves(lens)
-    if halves is not None and halves.rms > max(halves.limit, 0.02):
-        times = halves.rms / halves.expected
+    changed, halves = influence(lens), compare_halves(lens)
+    if changed.rms > max(changed.limit, 0.002):
+        times = changed.rms / changed.expected
         yield Finding(
-            halves.rms > max(3 * halves.expected, _UNSURE_PX),
+            times > 3 and changed.rms > 0.01,
+            f"views left out in turn change the projection by {changed.rms:.2g} px, the covariance expects "
+            f"{changed.expected:.2g}: corners of one picture err together, and the uncertainty is really "
+            f"{times:.1f} times as large",
+        )
+    elif halves is not None and halves.rms > max(halves.limit, 0.02):
+        yield Finding(
+            halves.rms > _UNSURE_PX,
             f"two halves of the views disagree by {halves.rms:.2g} px where the covariance expects "
-            f"{halves.expected:.2g}: the uncertainty is really {times:.1f} times as large",
+            f"{halves.expected:.2g}: the uncertainty is really {halves.rms / halves.expected:.1f} times as "
+            "large",
         )
 
 

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from calibration.lens import LensModel
+from calibration.lens.agreement import compare_halves
 from calibration.lens.guidance import idle_views, seen_board, suggest_views
-from calibration.lens.uncertainty import compare_halves, image_grid, projection_sigma, working_distance_mm
+from calibration.lens.uncertainty import image_grid, projection_sigma, working_distance_mm
 from calibration.lens.verdict import place_in_words
 from rigs.report import lens_plots
 from rigs.report.layout import Figure, Section, Table, figure, number, quality_rows, with_sigma

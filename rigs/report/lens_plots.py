@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.lens import LensModel
+from calibration.lens.agreement import Halves
 from calibration.lens.guidance import Suggestion
-from calibration.lens.uncertainty import Halves, evidence, image_grid, projection_sigma
+from calibration.lens.uncertainty import evidence, image_grid, projection_sigma
 from rigs.report.drawing import BLUE, GRAY, GREEN, INK, ORANGE, drawing, png
 
 if TYPE_CHECKING:
@@ -217,7 +218,7 @@ def coverage(lens: LensModel, suggestions: Sequence[Suggestion]) -> bytes:
         for n, side in zip(_CELLS, (lens.width, lens.height), strict=True)
     ]
     count = np.histogram2d(pixels[:, 0], pixels[:, 1], edges)[0].T
-    with drawing(8.4, _height(lens, 3.3), 2, width_ratios=[1.13, 1]) as (figure, (seen, following)):
+    with drawing(8.4, _height(lens, 3.45), 2, width_ratios=[1.13, 1]) as (figure, (seen, following)):
         shown = seen.pcolormesh(
             *edges, np.ma.masked_equal(count, 0), cmap="Blues", vmin=0, vmax=1.3 * count.max(),
             edgecolors="none", rasterized=True,
@@ -235,7 +236,8 @@ def coverage(lens: LensModel, suggestions: Sequence[Suggestion]) -> bytes:
 def _outlines(axes: "Axes", lens: LensModel, suggestions: Sequence[Suggestion]) -> None:
     from matplotlib.patches import Polygon
 
-    for place, one in enumerate(suggestions):
+    # The first one last, so that it lies on top.
+    for place, one in reversed(list(enumerate(suggestions))):
         first = place == 0
         dashes: Any = "-" if first else (0, (4, 3))
         axes.add_patch(
@@ -247,7 +249,7 @@ def _outlines(axes: "Axes", lens: LensModel, suggestions: Sequence[Suggestion]) 
                 ec=ORANGE,
                 lw=2.2 if first else 1.2,
                 ls=dashes,
-            )  # fmt: skip
+            )
         )
         axes.annotate(
             str(place + 1), one.outline.mean(axis=0), ha="center", va="center",

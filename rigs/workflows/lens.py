@@ -6,13 +6,9 @@ from typing import Literal
 import numpy as np
 
 from calibration.lens import LensModel, fit_lens
+from calibration.lens.agreement import compare_halves
 from calibration.lens.guidance import Suggestion, first_lens, idle_views, suggest_views
-from calibration.lens.uncertainty import (
-    compare_halves,
-    image_grid,
-    projection_sigma,
-    working_distance_mm,
-)
+from calibration.lens.uncertainty import image_grid, projection_sigma, working_distance_mm
 from calibration.lens.verdict import place_in_words
 from calibration.provenance import FitError
 from calibration.radiometric import RadiometricModel

@@ -1,0 +1,235 @@
+"""Whether the views of a fit agree on the lens: halves of them, and each left out, against the covariance."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+from scipy.special import gammaincinv
+
+from calibration.geometry import Float
+from calibration.lens.model import LensModel
+from calibration.lens.uncertainty import (
+    evidence,
+    free_parameters,
+    image_grid,
+    information,
+    projection_difference,
+    scaled_inverse,
+    sensitivity,
+    weighted_derivatives,
+    working_distance_mm,
+)
+
+
+class Halves(NamedTuple):
+    """The lens fitted to two halves of its views.
+
+    Attributes
+    ----------
+    first, second : LensModel
+        With their own covariance, views and observations.
+    pixels : ndarray (gy, gx, 2)
+        Grid over the image.
+    difference : ndarray (gy, gx, 2)
+        Where the second half images what the first one images at ``pixels``, minus ``pixels``.
+    rms, expected, limit : float
+        Root mean square length of the difference, px; what the covariance expects; and what one of a
+        thousand honest calibrations exceeds.
+    """
+
+    first: LensModel
+    second: LensModel
+    pixels: Float
+    difference: Float
+    rms: float
+    expected: float
+    limit: float
+
+
+class Influence(NamedTuple):
+    """How much the lens changes when views are left out in turn.
+
+    Attributes
+    ----------
+    rms, expected, limit : float
+        Root mean square of the changes of the projection over image and views, px; what the covariance
+        expects; and what one of a thousand honest calibrations exceeds.
+    """
+
+    rms: float
+    expected: float
+    limit: float
+
+
+def split_views(lens: LensModel) -> NDArray[np.bool_]:
+    """Two halves of the views, alike in spread: (v,), true for the first.
+
+    Views that are most alike go to different halves. Nothing depends on the order of the views.
+    """
+    assert lens.views is not None
+    corners = evidence(lens)
+    first = np.zeros(len(lens.views), dtype=bool)
+    numbers = np.unique(corners.view)
+    trait = []
+    for number in numbers:
+        mine = corners.view == number
+        middle = corners.points[mine].mean(axis=0)
+        normal = Rotation.from_rotvec(lens.views[number, :3].copy()).as_matrix()[:, 2]
+        place = corners.pixels[mine].mean(axis=0) / lens.width
+        trait.append([*place, *normal, np.log(np.linalg.norm(middle))])
+    traits = np.array(trait)
+    order = np.lexsort(traits.T[::-1])
+    numbers, traits = numbers[order], traits[order]
+    apart = np.linalg.norm(traits[:, None] - traits, axis=-1)
+    apart[np.tril_indices(len(apart))] = np.inf
+    balance, left = np.zeros(traits.shape[1]), set(range(len(numbers)))
+    for flat in np.argsort(apart, axis=None, kind="stable"):
+        i, j = divmod(int(flat), len(numbers))
+        if i not in left or j not in left or not i < j:
+            continue
+        step = traits[i] - traits[j]
+        swap = np.linalg.norm(balance + step) > np.linalg.norm(balance - step)
+        balance += -step if swap else step
+        first[numbers[j if swap else i]] = True
+        left -= {i, j}
+    return first
+
+
+def compare_halves(lens: LensModel) -> Halves | None:
+    """Fit each half of the views for itself and compare; None where a half is too small for a fit.
+
+    The halves start at the common solution, with the corners that it kept and the shape of its board.
+    """
+    assert lens.views is not None
+    split, kept = split_views(lens), np.unique(evidence(lens).view)
+    own = [kept[split[kept]], kept[~split[kept]]]
+    if min(len(views) for views in own) < 3:
+        return None
+    prior = information(lens).prior
+    first, second = (_refined(lens, views, prior) for views in own)
+    if first is None or second is None:
+        return None
+    distance = working_distance_mm(lens)
+    pixels = image_grid(lens)
+    difference = projection_difference(first, second, distance, pixels)
+    free = free_parameters(lens)
+    # Of the difference; the prior is the same for both.
+    parts = (np.asarray(half.covariance)[np.ix_(free, free)] for half in (first, second))
+    covariance = np.sum([part - part @ prior @ part for part in parts], axis=0)
+    moves = sensitivity(lens, distance, pixels.reshape(-1, 2))
+    valid = np.isfinite(moves).all(axis=(1, 2)) & np.isfinite(difference).all(axis=-1).ravel()
+    if not valid.any():
+        return None
+    weight = np.einsum("nip,niq->pq", moves[valid], moves[valid]) / int(valid.sum())
+    # A sum of squares with these variances is close to a gamma variable of the same mean and variance.
+    product = covariance @ weight
+    mean, variance = float(np.trace(product)), 2 * float(np.sum(product * product.T))
+    shape = mean**2 / variance
+    return Halves(
+        first,
+        second,
+        pixels,
+        difference,
+        rms=float(np.sqrt(np.mean(np.sum(difference.reshape(-1, 2)[valid] ** 2, axis=1)))),
+        expected=float(np.sqrt(mean)),
+        limit=float(np.sqrt(mean * gammaincinv(shape, 0.999) / shape)),
+    )
+
+
+def _sigma(residual: Float, told: Float, freedom: int) -> Float:
+    """With it, the squares of the residuals (n, 2) sum up to their freedom, as in the fit."""
+    squares, variance = np.sum(residual**2, axis=1), np.maximum(told, 1e-7) ** 2
+    claimed = float(np.sum(squares / variance)) / freedom
+    if claimed <= 1:
+        return np.asarray(np.sqrt(variance * max(claimed, 1e-12)))
+    added = 0.0
+    for _ in range(60):
+        terms = squares / (variance + added)
+        step = (float(terms.sum()) - freedom) / float(np.sum(terms / (variance + added)))
+        added += step
+        if step <= 1e-9 * added:
+            break
+    return np.asarray(np.sqrt(variance + added))
+
+
+def influence(lens: LensModel) -> Influence:
+    """Leave each view out, one at a time, and compare the change with what the covariance expects.
+
+    More telling than two halves: each view is one more trial. ``rms / expected`` is the factor by which the
+    true uncertainty exceeds that of the covariance, where corners of one picture err together.
+    """
+    told, pixels = information(lens), image_grid(lens, 24).reshape(-1, 2)
+    moves = sensitivity(lens, working_distance_mm(lens), pixels)
+    moves = moves[np.isfinite(moves).all(axis=(1, 2))]
+    weight = np.einsum("nip,niq->pq", moves, moves, optimize=True) / max(len(moves), 1)
+    whole = told.matrix.sum(axis=0) + told.prior
+    covariance = scaled_inverse(whole)
+    square = mean = variance = 0.0
+    for matrix, gradient in zip(told.matrix, told.gradient, strict=True):
+        without = scaled_inverse(whole - matrix)
+        step = without @ gradient
+        # The covariance of a change by data left out is the difference of the covariances.
+        product = (without - covariance) @ weight
+        square += float(step @ weight @ step)
+        mean += float(np.trace(product))
+        variance += 2 * float(np.sum(product * product.T))
+    shape = mean**2 / variance
+    count = len(told.views)
+    return Influence(
+        np.sqrt(square / count),
+        np.sqrt(mean / count),
+        np.sqrt(mean / count * float(gammaincinv(shape, 0.999)) / shape),
+    )
+
+
+def _refined(lens: LensModel, views: NDArray[np.int64], prior: Float) -> LensModel | None:
+    """``lens`` fitted again to some of its views, with the corners and the prior that it had."""
+    corners, free = evidence(lens), free_parameters(lens)
+    mine = [np.flatnonzero(corners.view == view) for view in views]
+    poses = np.full_like(np.asarray(lens.views), np.nan)
+    poses[views] = np.asarray(lens.views)[views]
+    rotations = Rotation.from_rotvec(poses[views, :3]).as_matrix()
+    shifts = poses[views, 3:]
+    points = [corners.points[rows] for rows in mine]
+    residuals = [corners.residual[rows] for rows in mine]
+    now = lens
+    pull = -information(lens).gradient.sum(axis=0) if prior.any() else np.zeros(int(free.sum()))
+    for _ in range(4):
+        # The prior pulls against all views of the fit, in balance with them there.
+        matrix, gradient = prior.copy(), pull - prior @ (now.parameters - lens.parameters)[free]
+        parts = []
+        for rows, p, r in zip(mine, points, residuals, strict=True):
+            by_lens, by_pose, right = weighted_derivatives(now, free, p, r, corners.sigma[rows])
+            solved = np.linalg.lstsq(by_pose, np.column_stack([by_lens, right]), rcond=None)[0]
+            open_ = by_lens - by_pose @ solved[:, :-1]
+            matrix += open_.T @ open_
+            gradient += open_.T @ right
+            parts.append(solved)
+        covariance = scaled_inverse(matrix)
+        step = np.zeros(len(free))
+        step[free] = covariance @ gradient
+        values = now.parameters + step
+        if not (np.isfinite(values).all() and values[:2].min() > 0):
+            return None
+        following = now.with_parameters(values)
+        for i, (p, solved) in enumerate(zip(points, parts, strict=True)):
+            move = solved[:, -1] - solved[:, :-1] @ step[free]
+            move[3:] *= np.linalg.norm(p.mean(axis=0))
+            turn = Rotation.from_rotvec(move[:3]).as_matrix()
+            # What is stored counts as measured, so the shape of the board need not be known.
+            moved = p @ turn.T + move[3:]
+            residuals[i] = residuals[i] + now.project(p) - following.project(moved)
+            points[i] = moved
+            rotations[i], shifts[i] = turn @ rotations[i], turn @ shifts[i] + move[3:]
+        now = following
+    if not all(np.isfinite(r).all() for r in residuals):
+        return None
+    full = np.zeros((len(free), len(free)))
+    full[np.ix_(free, free)] = covariance
+    poses[views] = np.concatenate([Rotation.from_matrix(rotations).as_rotvec(), shifts], axis=1)
+    rows = np.asarray(lens.observations)
+    rows = rows[rows[:, 0] >= 0]
+    rows = rows[np.argsort(rows[:, 0], kind="stable")][np.concatenate(mine)]
+    rows[:, 6:8] = np.concatenate(residuals)
+    return now.replace(covariance=full, views=poses, observations=rows, board=lens.board)
