@@ -137,22 +137,6 @@ def compare_halves(lens: LensModel) -> Halves | None:
     )
 
 
-def _sigma(residual: Float, told: Float, freedom: int) -> Float:
-    """With it, the squares of the residuals (n, 2) sum up to their freedom, as in the fit."""
-    squares, variance = np.sum(residual**2, axis=1), np.maximum(told, 1e-7) ** 2
-    claimed = float(np.sum(squares / variance)) / freedom
-    if claimed <= 1:
-        return np.asarray(np.sqrt(variance * max(claimed, 1e-12)))
-    added = 0.0
-    for _ in range(60):
-        terms = squares / (variance + added)
-        step = (float(terms.sum()) - freedom) / float(np.sum(terms / (variance + added)))
-        added += step
-        if step <= 1e-9 * added:
-            break
-    return np.asarray(np.sqrt(variance + added))
-
-
 def influence(lens: LensModel) -> Influence:
     """Leave each view out, one at a time, and compare the change with what the covariance expects.
 
