@@ -15,7 +15,7 @@ __all__ = [
 ]  # fmt: skip
 
 _OUTLIER_SIGMA = 4.5  # of the length of a residual: one good corner in 25 000 is lost
-_MOST_LOST = 0.5  # a view that has lost more of its corners is not the board it says it is
+_MOST_LOST = 0.4  # a view that has lost more of its corners is not the board it says it is
 _FLOOR_PX = 1e-7  # exact data: rounding is no outlier
 _ROUGH = 1e-3  # gain a corner, in units of chi-squared, at which the next scale is tried
 _FINE = 1e-9  # gain, in these units, at which a minimum is reached
@@ -80,7 +80,7 @@ def solve(
     free : Free
         What is fitted besides the poses; all else stays.
     min_points : int
-        What a camera sees of a view is left out whole when fewer corners, or less than half, remain.
+        What a camera sees of a view is left out whole when fewer corners, or less than 60 %, remain.
     priors : tuple of Prior or None
         One a lens.
     trusted : ndarray (n,) bool, optional
