@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from pydantic import Discriminator, Tag
 
 from calibration.lens.brown_conrady import BrownConrady
+from calibration.lens.choice import choose_lens
 from calibration.lens.fit import LensKind, Pose, View, adjust_lens, fit_lens, fit_pose
 from calibration.lens.kannala_brandt import KannalaBrandt
 from calibration.lens.model import LensModel
@@ -43,6 +44,7 @@ __all__ = [
     "Undistorter",
     "View",
     "adjust_lens",
+    "choose_lens",
     "fit_lens",
     "fit_pose",
     "pinhole_view",

@@ -94,6 +94,36 @@ class BoardShape(Model):
         return np.asarray(1 - ((points[:, :2] - self.centre_mm) / self.half_mm) ** 2)
 
 
+class CandidateScore(Model):
+    """How well a model predicts corners that its fit has not seen.
+
+    Attributes
+    ----------
+    model : str
+    held_out_rms_px : float or None
+        Of a coordinate, over the corners of held-out views; None where the model could not be fitted.
+    worse_px, worse_sigma_px : float or None
+        How much that is above the best model's, and the standard error of the difference.
+    failure : str
+        Why it could not be fitted.
+    """
+
+    model: str
+    held_out_rms_px: float | None = None
+    worse_px: float | None = None
+    worse_sigma_px: float | None = None
+    failure: str = ""
+
+
+class ModelScores(Model):
+    """How a lens's model was chosen: ``candidates`` from the plainest on, the one ``chosen``, and why."""
+
+    candidates: tuple[CandidateScore, ...]
+    chosen: str
+    reason: str
+    folds: int = 0
+
+
 class LensModel(Model, ABC):
     """A central camera: pixel = (fx, fy) * distorted(ray) + (cx, cy).
 
@@ -120,6 +150,8 @@ class LensModel(Model, ABC):
         Of the views, in their order; empty where nobody named them.
     board : BoardShape or None
         The shape that the fit found the board to have; None where it was taken as described.
+    scores : ModelScores or None
+        Where the model was chosen among several.
     """
 
     MODEL: ClassVar[str]
@@ -136,6 +168,7 @@ class LensModel(Model, ABC):
     observations: Array | None = None
     view_names: tuple[str, ...] = ()
     board: BoardShape | None = None
+    scores: ModelScores | None = None
     quality: Quality | None = None
     provenance: Provenance = Provenance()
 
@@ -194,6 +227,6 @@ class LensModel(Model, ABC):
         """Copy without the evidence of a fit, which holds for the old parameters only."""
         gone: dict[str, object] = {
             "covariance": None, "views": None, "observations": None, "view_names": (), "board": None,
-            "quality": None,
+            "scores": None, "quality": None,
         }  # fmt: skip
         return self.replace(**gone, **changes)

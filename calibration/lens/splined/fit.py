@@ -15,6 +15,7 @@ FEWEST_CORNERS = 400
 _CORNERS_A_KNOT = 8
 _MOST_CELLS, _FEWEST_CELLS = 16, 4
 _TURN_PX = 1e-3  # to which the mean turn is held, which no corner tells
+_AS_GOOD = 0.1  # of twice the logarithm of the evidence
 _ROUNDS, _SETTLED = 4, 0.2  # of the stiffness: searches, and the logarithm that changes no projection
 _FILL = 1e-9  # smoothness of the start beside its samples: extends it beyond the picture
 
@@ -197,14 +198,15 @@ def _most_probable(solution: Solution, prior: Prior, bending: Float, stiffness: 
     bend = np.maximum(bend, 0)
     told = vectors.T @ information @ correction
     rank = len(bend) - 6  # planes bend nothing
-    ratio = np.geomspace(1e-6, 1e6, 481)[:, None]
+    ratio = np.geomspace(1e-5, 1e5, 401)[:, None]
     stiffer = 1 + (ratio - 1) * stiffness * bend
     with np.errstate(invalid="ignore"):
         evidence = (
             rank * np.log(ratio[:, 0]) - np.sum(np.log(stiffer), axis=1) + np.sum(told**2 / stiffer, axis=1)
         )
     evidence[~(stiffer > 0).all(axis=1)] = -np.inf
-    return float(stiffness * ratio[np.argmax(evidence), 0])
+    # Where nothing is to be corrected it rises without end, by less and less: the first as good as any.
+    return float(stiffness * ratio[np.argmax(evidence > evidence.max() - _AS_GOOD), 0])
 
 
 def _solved(matrix: Any, right: Float) -> Float:

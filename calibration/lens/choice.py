@@ -1,0 +1,275 @@
+"""Which lens model: the plainest that predicts unseen corners as well as the best does."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from calibration.geometry import Float
+from calibration.lens.bundle import solve
+from calibration.lens.fit import LensKind, View, adjust_lens
+from calibration.lens.model import BoardShape, CandidateScore, LensModel, ModelScores
+from calibration.lens.splined import SplinedLens
+from calibration.lens.splined.fit import fit_splined
+from calibration.lens.unknowns import Corners, Free, Index, State, alone, placed
+from calibration.lens.verdict import judge
+from calibration.provenance import FitError, Provenance
+
+CANDIDATES: tuple[LensKind, ...] = ("brown-4", "brown-5", "fisheye", "brown-8", "splined")
+"""From the plainest on."""
+
+_FOLDS, _FEWEST_VIEWS = 5, 5
+_SOBER: tuple[LensKind, ...] = ("brown-4", "brown-5", "fisheye")
+_GROSS_SIGMA = 6.0
+_FAR_PX = 1e4  # what counts as the error of a corner that a model cannot image
+
+
+class _Evidence(NamedTuple):
+    """All corners, the views in an order that does not depend on how they came, and first poses."""
+
+    corners: Corners
+    rotations: Float
+    translations: Float
+
+
+class _Predictions(NamedTuple):
+    """Errors (n, 2) with which a model foretells the corners, and the sigma (n,) of a coordinate, px."""
+
+    error: Float
+    sigma: Float
+
+
+def choose_lens(
+    views: Sequence[View],
+    width: int,
+    height: int,
+    *,
+    candidates: Sequence[LensKind] = CANDIDATES,
+    warp: bool = False,
+    aspect: bool = False,
+    names: Sequence[str] | None = None,
+    provenance: Provenance = Provenance(),  # noqa: B008
+) -> LensModel:
+    """Fit several lens models and keep the one that cross-validation recommends.
+
+    The views are dealt into five parts. Each model is fitted to four of them and foretells the corners of the
+    fifth: every corner from the pose that the others of its view give, with the lens held, so that neither
+    lens nor pose has seen it. Taken is the plainest model whose mean square error is within one standard
+    error of the least (the standard error is that of the difference over the views, which share their noise).
+    The residuals of the fits themselves do not count: they always prefer the model with more parameters.
+
+    Parameters
+    ----------
+    views, width, height, warp, aspect, names, provenance
+        As for ``fit_lens``.
+    candidates : sequence of str
+        From the plainest on. One that cannot be fitted is noted in the scores.
+
+    Returns
+    -------
+    LensModel
+        Fitted to all views; ``scores`` says how all candidates did and why this one was taken.
+
+    Raises
+    ------
+    FitError
+        None of the candidates can be fitted.
+
+    Notes
+    -----
+    The standard-error rule after L. Breiman et al., "Classification and Regression Trees" (1984). With fewer
+    than five views nothing is compared: the plainest candidate is taken.
+    """
+    if not candidates:
+        raise ValueError("no lens model to choose from")
+    labels = tuple(names) if names is not None else tuple(f"view {i + 1}" for i in range(len(views)))
+    fits: dict[LensKind, LensModel] = {}
+    failures: dict[LensKind, str] = {}
+    for model in candidates:
+        try:
+            fits[model] = adjust_lens(
+                views,
+                width,
+                height,
+                model=model,
+                warp=warp,
+                aspect=aspect,
+                names=names,
+                provenance=provenance,
+            )
+        except FitError as error:
+            if len(candidates) == 1 or (len(failures) == len(candidates) - 1):
+                raise
+            failures[model] = str(error)
+        if len(views) < _FEWEST_VIEWS and fits:
+            reason = f"{len(views)} views are too few to compare models; the plainest was taken"
+            scores = ModelScores(candidates=(), chosen=model, reason=reason)
+            return fits[model].replace(scores=scores, quality=judge(fits[model], labels))
+    free = Free((), np.zeros(1, dtype=bool), warp=warp, aspect=aspect)
+    evidence = _evidence(fits, views)
+    folds = min(_FOLDS, len(evidence.rotations))
+    foretold: dict[LensKind, _Predictions] = {}
+    for model, lens in fits.items():
+        try:
+            foretold[model] = _foretell(lens, _plain(fits), evidence, free, folds)
+        except FitError as error:
+            failures[model] = f"on a part of the views: {error}"
+    if not foretold:
+        raise FitError("no lens model can be fitted to a part of the views: " + next(iter(failures.values())))
+    scores = _scores(candidates, foretold, failures, evidence.corners.view, folds)
+    chosen = next(lens for model, lens in fits.items() if model == scores.chosen)
+    return chosen.replace(scores=scores, quality=judge(chosen, labels))
+
+
+def _plain(fits: dict[LensKind, LensModel]) -> LensModel | None:
+    """What a splined lens starts from: of the sober fits the one whose corners miss least."""
+
+    def miss(lens: LensModel) -> float:
+        assert lens.observations is not None
+        return float(np.median(np.hypot(lens.observations[:, 6], lens.observations[:, 7])))
+
+    return min((fits[model] for model in _SOBER if model in fits), key=miss, default=None)
+
+
+def _evidence(fits: dict[LensKind, LensModel], views: Sequence[View]) -> _Evidence:
+    """Corners, views ordered by what they show, and the pose of each from a model that has one."""
+    first = next(iter(fits.values()))
+    assert first.observations is not None
+    rows = first.observations
+    number = np.where(rows[:, 0] < 0, -1 - rows[:, 0], rows[:, 0]).astype(int)
+    parts = [rows[number == i] for i in range(len(views))]
+    poses = np.full((len(views), 6), np.nan)
+    for lens in fits.values():
+        assert lens.views is not None
+        poses = np.where(np.isnan(poses), lens.views, poses)
+    seen = [i for i in range(len(views)) if np.isfinite(poses[i]).all() and len(parts[i])]
+    order = sorted(seen, key=lambda i: (parts[i][:, 4:6].tobytes(), parts[i][:, 1:4].tobytes()))
+    rows = np.concatenate([parts[i] for i in order])
+    view = np.repeat(np.arange(len(order)), [len(parts[i]) for i in order])
+    corners = Corners(
+        rows[:, 1:4],
+        rows[:, 4:6],
+        np.nan_to_num(rows[:, 8]),
+        view,
+        np.zeros_like(view),
+        float(views[0].disc_mm),
+    )
+    return _Evidence(corners, Rotation.from_rotvec(poses[order, :3]).as_matrix(), poses[order, 3:])
+
+
+def _foretell(
+    lens: LensModel, plain: LensModel | None, evidence: _Evidence, free: Free, folds: int
+) -> _Predictions:
+    """Every corner foretold by a fit to the other parts of the views."""
+    corners, views = evidence.corners, np.arange(len(evidence.rotations))
+    out = _Predictions(np.empty_like(corners.pixels), np.empty(len(corners.points)))
+    for fold in range(folds):
+        trained = _trained(lens, plain, *_part(evidence, views[views % folds != fold]), free)
+        held = np.isin(corners.view, views[views % folds == fold])
+        part = _foretold(trained, *_part(evidence, views[views % folds == fold]))
+        out.error[held], out.sigma[held] = part
+    return out
+
+
+def _part(evidence: _Evidence, views: Index) -> tuple[Corners, Float, Float]:
+    """Corners of some views, and their poses."""
+    corners = evidence.corners
+    at = np.isin(corners.view, views)
+    part = corners._replace(
+        points=corners.points[at], pixels=corners.pixels[at], sigma=corners.sigma[at],
+        view=np.searchsorted(views, corners.view[at]), camera=corners.camera[at],
+    )  # fmt: skip
+    return part, evidence.rotations[views], evidence.translations[views]
+
+
+def _trained(
+    lens: LensModel,
+    plain: LensModel | None,
+    corners: Corners,
+    rotations: Float,
+    translations: Float,
+    free: Free,
+) -> State:
+    first = plain if isinstance(lens, SplinedLens) else lens
+    if first is None:
+        raise FitError("the splined model needs a plainer one to start from")
+    assert first.covariance is not None
+    mask = np.diag(first.covariance) > 0
+    state = alone(first, rotations, translations)._replace(board=lens.board or BoardShape())
+    solution = solve(state, corners, free._replace(lens=(mask,)))
+    if isinstance(lens, SplinedLens):
+        solution = fit_splined(solution.state, corners, free, stiffness=lens.stiffness).solution
+    return solution.state
+
+
+def _foretold(trained: State, corners: Corners, rotations: Float, translations: Float) -> _Predictions:
+    """Corners of unseen views, each from the pose of the others of its view."""
+    lens = trained.lenses[0]
+    state = trained._replace(rotations=rotations, translations=translations)
+    held = Free((np.zeros(len(lens.parameters), dtype=bool),), np.zeros(1, dtype=bool))
+    solution = solve(state, corners, held, min_points=4)
+    turned, seen = placed(solution.state, corners)
+    by_points = np.nan_to_num(lens.derivatives(seen).by_points)
+    # A small turn moves a point by turn x turned.
+    turning = np.cross(np.eye(3), turned[:, None]).swapaxes(1, 2)
+    by_pose = np.concatenate([by_points @ turning, by_points], axis=2)
+    weight = solution.used / solution.sigma**2
+    information = np.zeros((len(rotations), 6, 6))
+    np.add.at(information, corners.view, np.einsum("nki,nkj,n->nij", by_pose, by_pose, weight))
+    # A corner's own pull on its pose, taken back: the residual that a fit without it would leave.
+    scale = 1 / np.sqrt(np.maximum(np.einsum("vii->vi", information), 1e-300))
+    inverse = np.linalg.pinv(information * scale[:, None] * scale[:, :, None], hermitian=True)
+    inverse *= scale[:, None] * scale[:, :, None]
+    pull = np.einsum("nki,nij,nlj,n->nkl", by_pose, inverse[corners.view], by_pose, weight)
+    error = np.linalg.solve(np.eye(2) - 0.999 * pull, solution.residual[..., None])[..., 0]
+    return _Predictions(np.clip(np.nan_to_num(error, nan=_FAR_PX), -_FAR_PX, _FAR_PX), solution.sigma)
+
+
+def _scores(
+    candidates: Sequence[LensKind],
+    foretold: dict[LensKind, _Predictions],
+    failures: dict[LensKind, str],
+    view: Index,
+    folds: int,
+) -> ModelScores:
+    # What is wrong in the measurement is told by the model that errs least in most places.
+    usual = min(foretold.values(), key=lambda p: float(np.median(np.sum(p.error**2, axis=1))))
+    weight = np.where(np.linalg.norm(usual.error, axis=1) < _GROSS_SIGMA * usual.sigma, usual.sigma**-2, 0.0)
+    total = np.bincount(view, weight)
+    total, count = total / total.sum(), len(total)
+    weight = weight / weight.sum()
+    squares = {
+        model: np.bincount(view, weight * 0.5 * np.sum(p.error**2, axis=1)) for model, p in foretold.items()
+    }
+    best = min(squares, key=lambda model: float(squares[model].sum()))
+    least = float(squares[best].sum())
+    rows, within = [], []
+    for model in candidates:
+        if model not in squares:
+            rows.append(CandidateScore(model=model, failure=failures[model]))
+            continue
+        mean = float(squares[model].sum())
+        apart = squares[model] - squares[best]
+        worse = float(apart.sum())
+        sigma = float(np.sqrt(count / (count - 1) * np.sum((apart - worse * total) ** 2)))
+        rms = np.sqrt(mean)
+        rows.append(
+            CandidateScore(
+                model=model,
+                held_out_rms_px=float(rms),
+                worse_px=float(rms - np.sqrt(least)),
+                worse_sigma_px=sigma / (rms + np.sqrt(least)),
+            )
+        )
+        if worse <= sigma:
+            within.append((model, float(rms)))
+    chosen, rms = within[0]
+    if chosen == best:
+        reason = f"foretells unseen corners best, to {rms:.3g} px"
+    else:
+        reason = (
+            f"foretells unseen corners to {rms:.3g} px, within one standard error of the best, "
+            f"{best} ({np.sqrt(least):.3g} px), and is plainer"
+        )
+    return ModelScores(candidates=tuple(rows), chosen=chosen, reason=reason, folds=folds)
