@@ -48,10 +48,16 @@ def rotation(rotvec_rad: ArrayLike) -> Float:
     """Rotation matrix of a rotation vector (Rodrigues), (3,) -> (3, 3)."""
     r = np.asarray(rotvec_rad, np.float64)
     angle = float(np.linalg.norm(r))
-    k = np.array([[0, -r[2], r[1]], [r[2], 0, -r[0]], [-r[1], r[0], 0]])
+    k = cross_matrix(r)
     if angle < 1e-8:
         return np.asarray(np.eye(3) + k + 0.5 * k @ k)
     return np.asarray(np.eye(3) + np.sin(angle) / angle * k + (1 - np.cos(angle)) / angle**2 * k @ k)
+
+
+def cross_matrix(v: ArrayLike) -> Float:
+    """Matrix of ``v x``: (3,) -> (3, 3)."""
+    x, y, z = np.asarray(v, np.float64)
+    return np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
 
 
 def transform(rotvec_rad: ArrayLike, translation: ArrayLike, points: ArrayLike) -> Float:

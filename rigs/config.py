@@ -63,6 +63,7 @@ class RigConfig(Record):
     """A rig: its devices by name, its targets, its pinned calibrations.
 
     Keys of ``lights`` may be ranges: ``led01..led24`` gives each of them the same configuration.
+    ``geometry`` pins where the cameras stand to one another (`gnomon calibrate rig`).
     """
 
     name: str
@@ -71,6 +72,7 @@ class RigConfig(Record):
     operator: Literal["terminal"] = "terminal"
     targets: Targets = Targets()
     calibrations: dict[str, Calibrations] = {}
+    geometry: Pin | None = None
 
     @field_validator("lights", mode="before")
     @classmethod

@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.cameras.linking import Key
-from calibration.cameras.model import cross_matrix
-from calibration.geometry import Float
+from calibration.geometry import Float, cross_matrix
 from calibration.lens.bundle import Corners, State
 
 # Chi-squared per degree of freedom: noise stays below 5; a lens that fits badly raises all views alike, which

@@ -4,7 +4,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from calibration.geometry import Float, rotation
+from calibration.geometry import Float, cross_matrix, rotation
 from calibration.lens import Lens
 from calibration.lens.model import BoardShape
 from calibration.provenance import Array, Model, Provenance, Quality
@@ -174,11 +174,6 @@ class CameraSet(Model):
             boards=boards,
             covariance=None if self.covariance is None else by_pose @ self.covariance @ by_pose.T,
         )
-
-
-def cross_matrix(v: Float) -> Float:
-    """Matrix of ``v x``: (3,) -> (3, 3)."""
-    return np.array([[0, -v[2], v[1]], [v[2], 0, -v[0]], [-v[1], v[0], 0]])
 
 
 def rotvec(matrix: Float) -> Vector:

@@ -8,8 +8,8 @@ import numpy as np
 
 from calibration.cameras.fit import fit_cameras
 from calibration.cameras.linking import Motion
-from calibration.cameras.model import CameraSet, Relative, cross_matrix, rotvec
-from calibration.geometry import rotation
+from calibration.cameras.model import CameraSet, Relative, rotvec
+from calibration.geometry import cross_matrix, rotation
 from calibration.lens.bundle import Corners, Free, Prior, State, solve
 from calibration.lens.fit import View, fit_pose
 from calibration.lens.model import LensModel

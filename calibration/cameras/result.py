@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.cameras.linking import Motion, Placed
-from calibration.cameras.model import CameraSet, RigCamera, cross_matrix, rotvec
-from calibration.geometry import Float
+from calibration.cameras.model import CameraSet, RigCamera, rotvec
+from calibration.geometry import Float, cross_matrix
 from calibration.lens.bundle import Corners, Free, Prior, Solution, solve
 from calibration.lens.model import BoardShape, LensModel
 from calibration.provenance import Provenance, Quality

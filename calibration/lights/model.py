@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from pydantic import Field
 
-from calibration.geometry import Float, normalize
+from calibration.geometry import Float, cross_matrix, normalize, tangent_basis
 from calibration.provenance import Array, Model, Provenance, Quality
 
 Vector = tuple[float, float, float]
@@ -101,3 +101,44 @@ class LightSet(Model):
     scene_depth_mm: float | None = None
     quality: Quality | None = None
     provenance: Provenance = Provenance()
+
+    def moved(self, rotation: ArrayLike, t_mm: ArrayLike, covariance: ArrayLike | None = None) -> "LightSet":
+        """The same lights in another frame: ``p -> rotation @ p + t_mm``.
+
+        Parameters
+        ----------
+        rotation : array_like (3, 3)
+        t_mm : array_like (3,)
+        covariance : array_like (6, 6), optional
+            Of the motion: a small turn about the new frame's axes (rad) and the shift (mm). It goes into that
+            of each light; that its error is common to all lights is not kept.
+        """
+        turn, shift = np.asarray(rotation, np.float64), np.asarray(t_mm, np.float64)
+        own = np.zeros((6, 6)) if covariance is None else np.asarray(covariance, np.float64)
+        centres = None if self.sphere_centres_mm is None else self.sphere_centres_mm @ turn.T + shift
+        return self.replace(
+            lights={name: _moved(light, turn, shift, own) for name, light in self.lights.items()},
+            sphere_centres_mm=centres,
+            scene_depth_mm=self.scene_depth_mm if centres is None else float(centres[:, 2].mean()),
+        )
+
+
+def _moved(light: DistantLight | NearLight, turn: Float, shift: Float, covariance: Float) -> LightModel:
+    if isinstance(light, NearLight):
+        arm = turn @ np.asarray(light.position_mm)
+        spread = None
+        if light.covariance is not None:
+            by_motion = np.concatenate([-cross_matrix(arm), np.eye(3)], axis=1)
+            spread = turn @ light.covariance @ turn.T + by_motion @ covariance @ by_motion.T
+        return light.replace(
+            position_mm=tuple((arm + shift).tolist()),
+            axis=tuple((turn @ np.asarray(light.axis)).tolist()),
+            covariance=spread,
+        )
+    direction = turn @ np.asarray(light.direction)
+    spread = None
+    if light.covariance is not None:
+        basis = tangent_basis(direction)
+        own, by_turn = basis @ turn @ tangent_basis(light.direction).T, -basis @ cross_matrix(direction)
+        spread = own @ light.covariance @ own.T + by_turn @ covariance[:3, :3] @ by_turn.T
+    return light.replace(direction=tuple(direction.tolist()), covariance=spread)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal, TypeVar, overload
 
 from calibration import files
+from calibration.cameras import CameraSet
 from calibration.colour import ColourModel
 from calibration.lens import LensModel
 from calibration.lights.model import LightSet
@@ -121,6 +122,14 @@ def pinned(config: RigConfig, root: Path, camera: str, name: str, kind: type[M])
         return files.load_model(root / pin.path, kind, digest=pin.digest)
 
 
+def pinned_geometry(config: RigConfig, root: Path) -> CameraSet | None:
+    """Cameras of the rig in one frame, as rig.yaml pins them; the digest is checked."""
+    if config.geometry is None:
+        return None
+    with file_faults():
+        return files.load_model(root / config.geometry.path, CameraSet, digest=config.geometry.digest)
+
+
 def check_pins(config: RigConfig, root: Path) -> list[str]:
     """One line for each pinned calibration that is missing, damaged or not the one pinned."""
     problems = []
@@ -139,6 +148,13 @@ def check_pins(config: RigConfig, root: Path) -> list[str]:
                 pinned(config, root, camera, name, kind)
             except ConfigError as error:
                 problems.append(f"calibrations.{camera}.{name}: {error}")
+    try:
+        geometry = pinned_geometry(config, root)
+    except ConfigError as error:
+        problems.append(f"geometry: {error}")
+    else:
+        strange = sorted(set(geometry.cameras if geometry else ()) - set(config.cameras))
+        problems += [f"geometry: camera {name} is none of the rig's" for name in strange]
     return problems
 
 
