@@ -12,7 +12,14 @@ from calibration.files.cameras import (
     write_opencv_camera,
     write_ros_camera,
 )
-from calibration.files.images import Attribute, read_exr, read_exr_attributes, write_exr, write_normals_png
+from calibration.files.images import (
+    Attribute,
+    read_exr,
+    read_exr_attributes,
+    write_exr,
+    write_image,
+    write_normals_png,
+)
 from calibration.files.lights import read_lights
 from calibration.files.models import load_model, save_model, write_bytes
 
@@ -31,6 +38,7 @@ __all__ = [
     "write_bytes",
     "write_colmap",
     "write_exr",
+    "write_image",
     "write_kalibr",
     "write_mrcal",
     "write_normals_png",

@@ -149,6 +149,36 @@ def read_exr(path: Path) -> dict[str, NDArray[np.float32]]:
     return channels
 
 
+def write_image(path: Path, image: NDArray[Any]) -> None:
+    """Write a picture as it is: ``.png`` (uint8, uint16) or ``.tif`` (these and float32), RGB in this order.
+
+    Parameters
+    ----------
+    path : Path
+        Its folder exists.
+    image : ndarray (h, w) or (h, w, 3)
+
+    Raises
+    ------
+    ValueError
+        Another ending, shape or type.
+    OSError
+        The disk is full, or the folder cannot be written.
+    """
+    path = Path(path)
+    kinds = {".png": ("uint8", "uint16"), ".tif": ("uint8", "uint16", "float32")}.get(path.suffix, ())
+    if image.dtype.name not in kinds or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)):
+        raise ValueError(f"{path}: cannot hold an image {image.shape} of {image.dtype}")
+    if path.suffix == ".png":
+        _, data = cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1] if image.ndim == 3 else image))
+        write_bytes(path, data.tobytes())
+        return
+    import tifffile
+
+    with replacing(path) as temporary:
+        tifffile.imwrite(temporary, image, photometric="minisblack" if image.ndim == 2 else "rgb")
+
+
 def write_normals_png(path: Path, normals: NDArray[Any]) -> None:
     """Write normals as a 16-bit RGB PNG the way other programs show them.
 

@@ -60,8 +60,8 @@ LensOption = Annotated[
     Path | None,
     typer.Option(
         "--lens",
-        help="Lens model (.json), or a camera file of OpenCV, ROS, Kalibr (.yaml, .xml), mrcal (.cameramodel) "
-        "or COLMAP (.txt); of several cameras one as FILE#NAME.",
+        help="Lens model (.json), or a camera file of OpenCV, ROS, Kalibr (.yaml, .xml), mrcal "
+        "(.cameramodel) or COLMAP (.txt); of several cameras one as FILE#NAME.",
     ),
 ]
 RigOption = Annotated[Path | None, typer.Option("--rig", help="rig.yaml: targets and pinned calibrations.")]
