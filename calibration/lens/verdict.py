@@ -20,6 +20,7 @@ _SAME_TURN_DEG, _SAME_PLACE = 5.0, 0.08  # of the image's width, and of the dist
 _SQUARE_PART = 0.1  # of a square: no sharp corner is missed by that
 _UNSURE_PX = 0.3
 _SYSTEMATIC_Z, _REPEATED_PX = 4.0, 0.1
+_ABOVE_NOISE = 4.0  # times what the detections tell
 
 
 class Finding(NamedTuple):
@@ -211,9 +212,8 @@ def _of_residuals(lens: LensModel, names: Sequence[str], corners: Evidence) -> I
     lost = 1 - len(corners.view) / len(every)
     if lost > 0.1:
         yield Finding(True, f"{100 * lost:.0f} % of the corners do not agree with the rest")
-    told = every[every[:, 0] >= 0, 8] if every.shape[1] > 8 else np.array([np.nan])
-    expected = _rms(told)
-    if np.isfinite(expected) and rms > max(4 * expected, 0.1):
+    expected = _noise_px(lens)
+    if rms > max(_ABOVE_NOISE * expected, _REPEATED_PX):
         yield Finding(
             False,
             f"residuals of {rms:.2f} px where the pictures' noise explains {expected:.2f}: a bent board "
@@ -235,13 +235,22 @@ def _of_structure(lens: LensModel, corners: Evidence) -> Iterator[Finding]:
     best = max(shared, key=lambda one: one.part)
     if best.z < _SYSTEMATIC_Z or best.part < 0.1 or best.rms < 0.01:
         return
-    where, what = (
-        ("places of the image", "this kind of lens model cannot fit: try --model auto or splined"),
-        ("corners of the board", "it is not printed as described, or bent: try --warp, --aspect"),
-        ("corners of the board", "it is bent: try --warp"),
-    )[shared.index(best)]
-    part = f"{best.rms:.2g} px of the residuals' {_rms(corners.residual):.2g} px"
-    wrong = best.part > 0.3 and best.rms > _REPEATED_PX
+    rms = _rms(corners.residual)
+    above = rms > max(_ABOVE_NOISE * _noise_px(lens), _REPEATED_PX)
+    if best is shared[0]:
+        where = "places of the image"
+        what = "the lens is of another kind: try --model auto or splined"
+        if lens.MODEL == "splined":
+            what = "the lens is not even smooth, or its pictures were resampled"
+    else:
+        where = "corners of the board"
+        what = (
+            "it is bent: try --warp" if best is shared[2] else "it is not as described: try --warp, --aspect"
+        )
+        if lens.board is not None:
+            what = "it is neither as described nor evenly bent: take a stiffer, truer one"
+    wrong = best.rms > _REPEATED_PX or (best is shared[0] and above)
+    part = f"{best.rms:.2g} px of the residuals' {rms:.2g} px"
     yield Finding(wrong, f"{part} repeat at the same {where}: {what}")
 
 
@@ -357,6 +366,14 @@ def _from_behind(lens: LensModel, corners: Evidence, view: int) -> bool:
     # The board's z axis points into it, away from who sees its front.
     middle = corners.points[corners.view == view].mean(axis=0)
     return bool(_rotations(lens, np.array([view]))[0, :, 2] @ middle < 0)
+
+
+def _noise_px(lens: LensModel) -> float:
+    """Sigma of a coordinate that the detections tell; inf where they tell nothing."""
+    every = np.asarray(lens.observations)
+    told = every[every[:, 0] >= 0, 8] if every.shape[1] > 8 else np.zeros(1)
+    sigma = _rms(told)
+    return sigma if np.isfinite(sigma) and sigma > 0 else np.inf
 
 
 def _square_px(corners: Evidence) -> float:
