@@ -55,6 +55,7 @@ def focus(
     from rigs.config import ConfigError
 
     span = None if volume is None else workflows.parse_volume(volume)
+    enough = workflows.parse_criterion(criterion)
     radiometric, view = models_of(rig, camera, sensor, lens)
     if view is None:
         raise ConfigError("no lens model: give --lens, or --rig with a pinned one")
@@ -62,7 +63,7 @@ def focus(
     model = workflows.measure_focus(
         Session.open(session), pattern, view, sensor=radiometric, camera=camera, track=track
     )
-    lines = list(workflows.describe_focus(model, view, volume_mm=span, criterion=criterion))
+    lines = list(workflows.describe_focus(model, view, volume_mm=span, criterion=enough))
     workflows.save(out, model, say)
     for line in lines:
         say(line)

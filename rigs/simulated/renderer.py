@@ -176,10 +176,9 @@ class Renderer:
         else:
             # One picture a point of the pupil: exact for every surface, and where one hides another.
             points = sights(eye.lens, truth.optics)
-            place = self.place(camera)
+            stage = Stage(things, self.place(camera))
             for sight in points:
-                stage = Stage(things, Placement(place.matrix, place.offset - sight.offset))
-                view = cast(stage, sight.through(eye.rays))
+                view = cast(stage.seen_from(sight.offset), sight.through(eye.rays))
                 if name is None:
                     self._add_surroundings(planes, view, eye, scale)
                     continue

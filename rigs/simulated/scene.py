@@ -1,5 +1,6 @@
 """What a camera sees of a pose: every pixel's surface point, cast once, and which lights reach it."""
 
+import copy
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -108,15 +109,23 @@ class Stage:
                     self.solids.append(mesh_solid(thing, at, owner))
                 if thing.gloss is not None:
                     self.gloss[owner] = thing.gloss.roughness, thing.gloss.f0
-        self._embree: Any = None
-        if self.solids:
-            from embreex.mesh_construction import TriangleMesh
-            from embreex.rtcore_scene import EmbreeScene
+        self._embree = _embree_scene(self.solids)
 
-            self._embree = EmbreeScene(robust=True)
-            for body in self.solids:
-                vertices = body.place.points(body.vertices.astype(np.float64)).astype(np.float32)
-                TriangleMesh(self._embree, vertices, body.faces)
+    def seen_from(self, origin: Float) -> "Stage":
+        """The same things in a frame that is moved to ``origin`` (3,) and not turned."""
+        moved = copy.copy(self)
+        moved.balls = [replace(ball, centre=ball.centre - origin) for ball in self.balls]
+        moved.sheets = [
+            replace(
+                sheet,
+                place=sheet.place.seen_from(origin),
+                pivot=None if sheet.pivot is None else sheet.pivot - origin,
+            )
+            for sheet in self.sheets
+        ]
+        moved.solids = [replace(solid, place=solid.place.seen_from(origin)) for solid in self.solids]
+        moved._embree = _embree_scene(moved.solids)
+        return moved
 
     def nearest(
         self, origins: Float, directions: Float, *, solid_only: bool = False
@@ -207,6 +216,20 @@ class Stage:
             with ThreadPoolExecutor(2) as pool:
                 list(pool.map(cast, _parts(len(out))))
         return np.packbits(out, bitorder="little")
+
+
+def _embree_scene(solids: Sequence[Solid]) -> Any:
+    """Triangles of the solids for ray casting; None where there are none."""
+    if not solids:
+        return None
+    from embreex.mesh_construction import TriangleMesh
+    from embreex.rtcore_scene import EmbreeScene
+
+    scene = EmbreeScene(robust=True)
+    for body in solids:
+        vertices = body.place.points(body.vertices.astype(np.float64)).astype(np.float32)
+        TriangleMesh(scene, vertices, body.faces)
+    return scene
 
 
 def _parts(count: int) -> Iterator[slice]:

@@ -41,6 +41,10 @@ class Placement:
     def __matmul__(self, inner: "Placement") -> "Placement":
         return Placement(self.matrix @ inner.matrix, self.points(inner.offset))
 
+    def seen_from(self, origin: Float) -> "Placement":
+        """The same in a camera frame that is moved to ``origin`` (3,) and not turned."""
+        return Placement(self.matrix, self.offset - origin)
+
     def points(self, points: Float) -> Float:
         """Points (..., 3) of the thing's frame in the camera's."""
         return np.asarray(points @ self.matrix.T + self.offset)

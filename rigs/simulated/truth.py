@@ -505,8 +505,8 @@ def parse_truth(data: Mapping[str, Any], *, source: str = "truth", folder: Path 
 def _where(loc: tuple[int | str, ...], node: Any) -> str:
     # pydantic puts the union's tag into the path; the file has no such level
     parts: list[str] = []
-    for key in loc:
-        if isinstance(node, dict) and key not in node and key == node.get("kind"):
+    for place, key in enumerate(loc, start=1):
+        if isinstance(node, dict) and key not in node and (place < len(loc) or key == node.get("kind")):
             continue
         parts.append(str(key))
         if isinstance(node, dict):

@@ -11,7 +11,14 @@ from rigs.workflows.capturing import capture_session, check_plan, describe, list
 from rigs.workflows.checking import check_session, parse_patch
 from rigs.workflows.colour import calibrate_colour, chart_reference, parse_corners
 from rigs.workflows.flat_field import calibrate_flat, parse_turn
-from rigs.workflows.focus import criterion_px, describe_focus, measure_focus, parse_volume, working_depth
+from rigs.workflows.focus import (
+    Criterion,
+    describe_focus,
+    measure_focus,
+    parse_criterion,
+    parse_volume,
+    working_depth,
+)
 from rigs.workflows.frames import LightImages, light_images
 from rigs.workflows.lens import LensKind, calibrate_lens, describe_lens, guide, view_name
 from rigs.workflows.merge_record import MergeRecord, Patch, describe_merge, parse_luminance
@@ -50,6 +57,7 @@ from rigs.workflows.undistorting import (
 
 __all__ = [
     "Bracketed",
+    "Criterion",
     "LensKind",
     "LightImages",
     "LightsResult",
@@ -73,7 +81,6 @@ __all__ = [
     "check_session",
     "check_settling",
     "choose_board",
-    "criterion_px",
     "describe",
     "describe_bracket",
     "describe_focus",
@@ -88,6 +95,7 @@ __all__ = [
     "merge_session",
     "parse_board",
     "parse_corners",
+    "parse_criterion",
     "parse_luminance",
     "parse_patch",
     "parse_size",

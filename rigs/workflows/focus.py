@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from calibration.focus import (
     FocusModel,
     ViewSharpness,
     blur_for_share,
+    board_edges,
     depth_of_field,
     fit_focus,
     measure_edges,
@@ -56,6 +58,10 @@ def measure_focus(
         Gamma-encoded frames without a response; no board in any view; a lens model of other frames; too few
         edges that can be measured.
     """
+    if not len(board_edges(board).start):
+        raise FitError(
+            f"a board of kind {board.kind!r} has no straight edges to measure: take a checkerboard"
+        )
     stack = of_kind(session, camera, "board")
     name = stack.records[0].shot.camera
     refuse_encoded(session, name, sensor, "sharpness")
@@ -113,7 +119,18 @@ def parse_volume(text: str) -> tuple[float, float]:
     return near, far
 
 
-def criterion_px(text: str, model: FocusModel) -> float:
+class Criterion(NamedTuple):
+    """What is sharp enough: a circle of confusion, px, or the share of the best MTF50 that must be left."""
+
+    value: float
+    is_share: bool = False
+
+    def circle_px(self, model: FocusModel) -> float:
+        """Largest circle of confusion."""
+        return blur_for_share(model, self.value) if self.is_share else self.value
+
+
+def parse_criterion(text: str) -> Criterion:
     """``'2'``: largest circle of confusion, px; ``'70%'``: the circle that leaves this share of MTF50."""
     found = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)\s*(%?)", text.strip())
     value = float(found[1]) if found else 0.0
@@ -122,7 +139,7 @@ def criterion_px(text: str, model: FocusModel) -> float:
             f"criterion {text!r}: want a circle of confusion in px, such as 2, or a share of the best MTF50, "
             "such as 70%"
         )
-    return blur_for_share(model, value / 100) if found[2] else value
+    return Criterion(value / 100, True) if found[2] else Criterion(value)
 
 
 def working_depth(
@@ -150,7 +167,7 @@ def describe_focus(
     lens: LensModel,
     *,
     volume_mm: tuple[float, float] | None = None,
-    criterion: str = "2",
+    criterion: Criterion = Criterion(2.0),  # noqa: B008
 ) -> Iterator[str]:
     """What was found, in a few lines; then the views."""
     surface = model.surface
@@ -171,7 +188,7 @@ def describe_focus(
             f"entrance pupil {surface.pupil_mm:.2f} +- {surface.pupil_sigma_mm:.1g} mm; in focus, at the "
             f"centre, sigma of the blur {surface.floor_px:.2f} px, MTF50 {best:.3f} cycles/px"
         )
-        limit = criterion_px(criterion, model)
+        limit = criterion.circle_px(model)
         depth = working_depth(model, lens, None, limit)
         yield (
             f"circle of confusion up to {limit:.2g} px: sharp from {depth.near_mm:.0f} to "
