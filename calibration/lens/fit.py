@@ -32,7 +32,6 @@ _HELD: dict[LensKind, tuple[str, ...]] = {
     "brown-5": ("k4", "k5", "k6"),
     "brown-8": (),
     "fisheye": (),
-    "splined": ("k4", "k5", "k6"),
 }
 
 
@@ -155,17 +154,10 @@ def adjust_lens(
         )
     order = np.array(sorted(range(len(data)), key=lambda i: [part.tobytes() for part in data[i]]))
     corners = _corners([data[i] for i in order], _disc_mm(views))
-    state = first_guess(corners, _ideal(model, width, height), _free(model))
-    state = state._replace(board=_flat(corners.points))
-    facing = _facing(state, corners)
-    try:
-        solution = _solved(
-            model, state, corners, Free((_free(model),), np.zeros(1, bool), warp, aspect), facing
-        )
-    except FitError:
-        # Without tilt nothing tells the focal length, and the fit wanders.
-        refuse_parallel(largest_tilt_deg(state.rotations), _WANDERED_DEG)
-        raise
+    if model == "splined":
+        solution = _splined(corners, width, height, warp, aspect)
+    else:
+        solution = _plain(model, corners, width, height, warp, aspect)
     lens = solution.state.lenses[0]
     of_lens = solution.layout.lens[0]
     alive = np.isin(np.arange(len(order)), corners.view[solution.used])
@@ -252,12 +244,35 @@ def _labels(views: Sequence[View], names: Sequence[str] | None) -> tuple[str, ..
     return labels
 
 
-def _solved(model: LensKind, state: State, corners: Corners, free: Free, facing: Mask) -> Solution:
-    trusted = facing[corners.view]
-    if model == "splined":
-        plain = solve(state, corners, free, min_points=_MIN_POINTS, trusted=trusted)
-        return fit_splined(plain.state, corners, free, min_points=_MIN_POINTS).solution
-    return solve(state, corners, free, min_points=_MIN_POINTS, trusted=trusted)
+def _plain(model: LensKind, corners: Corners, width: int, height: int, warp: bool, aspect: bool) -> Solution:
+    """Fit of a model with few parameters."""
+    state = first_guess(corners, _ideal(model, width, height), _free(model))
+    state = state._replace(board=_flat(corners.points))
+    free = Free((_free(model),), np.zeros(1, bool), warp, aspect)
+    trusted = _facing(state, corners)[corners.view]
+    try:
+        return solve(state, corners, free, min_points=_MIN_POINTS, trusted=trusted)
+    except FitError:
+        # Without tilt nothing tells the focal length, and the fit wanders.
+        refuse_parallel(largest_tilt_deg(state.rotations), _WANDERED_DEG)
+        raise
+
+
+def _splined(corners: Corners, width: int, height: int, warp: bool, aspect: bool) -> Solution:
+    """Fit of the splined model, from the plain one that misses least."""
+    plain: list[Solution] = []
+    failure: FitError | None = None
+    kinds: tuple[LensKind, ...] = ("brown-5", "fisheye")
+    for kind in kinds:
+        try:
+            plain.append(_plain(kind, corners, width, height, warp, aspect))
+        except FitError as error:
+            failure = failure or error
+    if failure is not None and not plain:
+        raise failure
+    best = min(plain, key=lambda solution: float(np.median(np.linalg.norm(solution.residual, axis=1))))
+    free = Free((), np.zeros(1, bool), warp, aspect)
+    return fit_splined(best.state, corners, free, min_points=_MIN_POINTS).solution
 
 
 def _ideal(model: LensKind, width: int, height: int) -> LensModel:
