@@ -5,7 +5,14 @@ import numpy as np
 import pytest
 
 from calibration.geometry import normalize, rotation
-from calibration.lens import BrownConrady, KannalaBrandt, pinhole_view, undistort_image, undistorter
+from calibration.lens import (
+    BrownConrady,
+    KannalaBrandt,
+    SplinedLens,
+    pinhole_view,
+    undistort_image,
+    undistorter,
+)
 from calibration.lens.undistortion.maps import make_maps
 
 BROWN = BrownConrady(
@@ -15,7 +22,13 @@ CUSHION = BROWN.replace(k1=0.15, k2=0.02, k3=0.01)
 FISHEYE = KannalaBrandt(
     width=320, height=240, fx=110.0, fy=110.5, cx=161.0, cy=118.4, k1=0.02, k2=-0.01, k3=2e-3
 )
-LENSES = pytest.mark.parametrize("lens", [BROWN, CUSHION, FISHEYE], ids=["barrel", "cushion", "fisheye"])
+SPLINED = SplinedLens(
+    width=320, height=240, fx=200.0, fy=201.0, cx=158.0, cy=121.0, spacing=0.2, corner=(-1.4, -1.2),
+    knots=np.random.default_rng(1).normal(size=(13, 15, 2)) * 3e-3,
+)  # fmt: skip
+LENSES = pytest.mark.parametrize(
+    "lens", [BROWN, CUSHION, FISHEYE, SPLINED], ids=["barrel", "cushion", "fisheye", "splined"]
+)
 TURN = rotation([0.05, -0.12, 0.03])
 
 
@@ -100,7 +113,10 @@ def test_views_that_cannot_be():
 # ---------------------------------------------------------------- maps
 
 
-@LENSES
+OPENCV = pytest.mark.parametrize("lens", [BROWN, CUSHION, FISHEYE], ids=["barrel", "cushion", "fisheye"])
+
+
+@OPENCV
 @pytest.mark.parametrize("turn", [np.eye(3), TURN], ids=["straight", "turned"])
 def test_maps_are_those_of_opencv(lens, turn):
     view = pinhole_view(lens, "crop", rotation=turn)

@@ -1,9 +1,13 @@
 """`gnomon undistort` and `gnomon export`: files in, files out; camera files of all formats as --lens."""
 
+import hashlib
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
 import tifffile
+import yaml
 
 from calibration import files
 from calibration.cameras import CameraSet, RigCamera
@@ -16,6 +20,7 @@ from rigs.cli.app import _explain, app
 from rigs.config import ConfigError
 from rigs.interchange import read_cameras, read_lens
 
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 WIDTH, HEIGHT = 96, 72
 LENS = BrownConrady(
     width=WIDTH, height=HEIGHT, fx=80.0, fy=80.5, cx=47.0, cy=36.2, k1=-0.2, k2=0.05, p1=1e-3, p2=-5e-4,
@@ -91,6 +96,18 @@ def test_the_new_lens_serves_the_new_pictures(tmp_path, lens):
     assert not run("undistort", new / "a.png", "--lens", new / "view.json", "--view", "same", "--out", again)
     before, after = (cv2.imread(str(folder / "a.png"), cv2.IMREAD_UNCHANGED) for folder in (new, again))
     np.testing.assert_array_equal(before, after)
+
+
+def test_the_pinned_lens_serves(tmp_path, lens):
+    raw = yaml.safe_load((CONFIGS / "rigs" / "dome.yaml").read_text())
+    digest = hashlib.sha256(lens.read_bytes()).hexdigest()
+    raw["calibrations"] = {"top": {"lens": {"path": "lens.json", "digest": digest}}}
+    (tmp_path / "rig.yaml").write_text(yaml.safe_dump(raw))
+    cv2.imwrite(str(tmp_path / "a.png"), gray := picture("uint16"))
+    words = ("undistort", tmp_path / "a.png", "--rig", tmp_path / "rig.yaml", "--camera", "top")
+    assert not run(*words, "--out", tmp_path / "out")
+    found = cv2.imread(str(tmp_path / "out" / "a.png"), cv2.IMREAD_UNCHANGED)
+    np.testing.assert_array_equal(found, undistorter(LENS, "crop").image(gray))
 
 
 def test_a_mask_stays_a_mask(tmp_path, lens):
