@@ -122,7 +122,7 @@ def calibrate_flat(
     from rigs import workflows
     from rigs.config import ConfigError
 
-    model, view = models_of(rig, camera, sensor, lens)
+    model, view = models_of(rig, camera, sensor, lens, session)
     if model is None:
         raise ConfigError("no sensor model: give --sensor, or --rig with a pinned one")
     found = workflows.calibrate_flat(
@@ -151,23 +151,37 @@ def calibrate_lens(
         ),
     ] = None,
     rig: RigOption = None,
+    model: Annotated[
+        Literal["auto", "brown-4", "brown-5", "brown-8", "fisheye", "splined"],
+        typer.Option(help="Kind of lens model; auto: the plainest that foretells unseen corners best."),
+    ] = "auto",
+    warp: Annotated[bool, typer.Option("--warp", help="The board may be bent: fit its shape too.")] = False,
+    aspect: Annotated[
+        bool, typer.Option("--aspect", help="Squares may be higher than wide: fit that too.")
+    ] = False,
     sensor: SensorOption = None,
     out: ModelOut = Path("lens.json"),
     camera: CameraOption = None,
 ) -> None:
-    """Focal length, principal point and distortion, with covariance, from views of a board."""
+    """Focal length, principal point and distortion, with their uncertainty, from views of a board.
+
+    Says whether the result is good, or what is lacking; `gnomon guide` names the next view to take.
+    """
     from capture.session import Session
     from rigs import workflows
 
-    model = workflows.calibrate_lens(
+    lens = workflows.calibrate_lens(
         Session.open(session),
         workflows.choose_board(board, rig_config(rig)),
-        sensor=models_of(rig, camera, sensor, None)[0],
+        model=model,
+        warp=warp,
+        aspect=aspect,
+        sensor=models_of(rig, camera, sensor, None, session)[0],
         camera=camera,
         track=track,
     )
-    workflows.save(out, model, say)
-    for line in workflows.describe_lens(model):
+    workflows.save(out, lens, say)
+    for line in workflows.describe_lens(lens):
         say(line)
 
 
@@ -208,7 +222,7 @@ def calibrate_lights(
     from capture.session import Session
     from rigs import workflows
 
-    radiometric, view = models_of(rig, camera, sensor, lens)
+    radiometric, view = models_of(rig, camera, sensor, lens, session)
     targets = workflows.targets(rig_config(rig))
     lights = workflows.calibrate_lights(
         Session.open(session),
@@ -277,7 +291,7 @@ def calibrate_colour(
         reference=workflows.chart_reference(reference, edition, illuminant),
         method=method,
         keep_white=keep_white,
-        sensor=models_of(rig, camera, sensor, None)[0],
+        sensor=models_of(rig, camera, sensor, None, session)[0],
         camera=camera,
         pose=pose,
         light=light,

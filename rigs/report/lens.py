@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from calibration.lens import LensModel
-from calibration.lens.agreement import compare_halves
+from calibration.lens.agreement import compare_halves, influence
 from calibration.lens.guidance import idle_views, seen_board, suggest_views
 from calibration.lens.uncertainty import image_grid, projection_sigma, working_distance_mm
 from calibration.lens.verdict import place_in_words
@@ -28,7 +28,11 @@ def lens_section(lens: LensModel | None) -> Section:
         )
     figures, rows = _evidence(lens)
     return Section(
-        "Lens", tuple(figures), (*_parameters(lens), *rows, *quality_rows(lens.quality)), (), _tables(lens)
+        "Lens",
+        tuple(figures),
+        (*_parameters(lens), *rows, *quality_rows(lens.quality)),
+        (),
+        tuple(_tables(lens)),
     )
 
 
@@ -80,6 +84,14 @@ def _evidence(lens: LensModel) -> tuple[list[Figure], list[tuple[str, str]]]:
                 wide=True,
             )
         )
+    changed = influence(lens)
+    rows.append(
+        (
+            "Views left out in turn",
+            f"change it by {number(changed.rms)} px; {number(changed.expected)} expected, "
+            f"{number(changed.limit)} at most",
+        )
+    )
     compared = compare_halves(lens)
     if compared is not None:
         rows.append(
@@ -129,9 +141,8 @@ def _parameters(lens: LensModel) -> Iterator[tuple[str, str]]:
     sigma = np.zeros(len(values)) if lens.covariance is None else np.sqrt(np.diag(lens.covariance))
     yield "Picture", f"{lens.width} × {lens.height} px"
     yield "Model", lens.MODEL
-    chosen = lens.provenance.options.get("chosen")
-    if chosen:
-        yield "Chosen", str(chosen)
+    if lens.scores is not None:
+        yield "Chosen", f"{lens.scores.chosen}: {lens.scores.reason}"
     shown = [i for i, value in enumerate(values.tolist()) if value != 0 or sigma[i] > 0]
     if len(shown) > 20:
         yield "Parameters", str(len(shown))
@@ -140,14 +151,32 @@ def _parameters(lens: LensModel) -> Iterator[tuple[str, str]]:
         yield lens.names[i], with_sigma(float(values[i]), float(sigma[i]), "px" if i < 4 else "")
 
 
-def _tables(lens: LensModel) -> tuple[Table, ...]:
-    if lens.board is None:
-        return ()
-    shape = lens.board
-    rows = (
-        ("bulge along x", with_sigma(shape.warp_mm[0], shape.warp_sigma_mm[0], "mm")),
-        ("bulge along y", with_sigma(shape.warp_mm[1], shape.warp_sigma_mm[1], "mm")),
-        ("height to width of a square", with_sigma(shape.aspect, shape.aspect_sigma, "")),
-        ("scale", with_sigma(shape.scale, shape.scale_sigma, "")),
-    )
-    return (Table("Board as found", ("Quantity", "Value"), rows),)
+def _tables(lens: LensModel) -> Iterator[Table]:
+    if lens.scores is not None and lens.scores.candidates:
+        rows = tuple(
+            (
+                f"{one.model} (chosen)" if one.model == lens.scores.chosen else one.model,
+                one.failure or "",
+                number(one.held_out_rms_px),
+                "" if one.worse_px is None else with_sigma(one.worse_px, one.worse_sigma_px or 0.0, ""),
+            )
+            for one in lens.scores.candidates
+        )
+        yield Table(
+            "Models",
+            ("Model", "", "Unseen corners / px", "Worse than the best by / px"),
+            rows,
+            words=2,
+            note=f"Rms of a coordinate, of views left out of the fit in {lens.scores.folds} parts.",
+        )
+    if lens.board is not None:
+        shape = lens.board
+        yield Table(
+            "Board as found",
+            ("Quantity", "Value"),
+            (
+                ("bulge along x", with_sigma(shape.warp_mm[0], shape.warp_sigma_mm[0], "mm")),
+                ("bulge along y", with_sigma(shape.warp_mm[1], shape.warp_sigma_mm[1], "mm")),
+                ("height to width of a square", with_sigma(shape.aspect, shape.aspect_sigma, "")),
+            ),
+        )

@@ -5,27 +5,40 @@ from typing import Literal
 
 import numpy as np
 
-from calibration.lens import LensModel, fit_lens
-from calibration.lens.agreement import compare_halves
+from calibration.lens import LensKind as FittedKind
+from calibration.lens import LensModel, choose_lens, fit_lens
+from calibration.lens.agreement import compare_halves, influence
 from calibration.lens.guidance import Suggestion, first_lens, idle_views, suggest_views
 from calibration.lens.uncertainty import image_grid, projection_sigma, working_distance_mm
 from calibration.lens.verdict import place_in_words
 from calibration.provenance import FitError
 from calibration.radiometric import RadiometricModel
-from calibration.targets.boards import Board, Checkerboard, NoBoard, corners_mm, detect_board, size_mm
+from calibration.targets.boards import (
+    Board,
+    Checkerboard,
+    CircleGrid,
+    NoBoard,
+    corners_mm,
+    detect_board,
+    size_mm,
+)
 from capture.session import Session, Stack
 from rigs.config import ConfigError
 from rigs.workflows.encoding import Doubt, doubted, doubts_of
 from rigs.workflows.frames import gray, merged_of, of_kind, provenance_of, sensor_for
 from rigs.workflows.progress import Track, silent
 
-LensKind = Literal["auto", "brown-4", "brown-5", "brown-8", "fisheye", "splined"]
+LensKind = FittedKind | Literal["auto"]
+"""Lens model by its name in options; ``auto`` is chosen by cross-validation."""
 
 
 def calibrate_lens(
     session: Session,
     board: Board,
     *,
+    model: LensKind = "auto",
+    warp: bool = False,
+    aspect: bool = False,
     sensor: RadiometricModel | None = None,
     camera: str | None = None,
     track: Track = silent,
@@ -35,7 +48,11 @@ def calibrate_lens(
     Parameters
     ----------
     board : Board
-        As printed.
+        As described.
+    model : str
+        Kind of lens model.
+    warp, aspect : bool
+        The board may be bent; its squares may be higher than wide.
 
     Raises
     ------
@@ -55,9 +72,14 @@ def calibrate_lens(
     if not views:
         raise FitError(f"{session.path}: the board was found in none of {len(missed)} views: {missed[0]}")
     height, width = stack.shape[1:3]
-    lens = fit_lens(
-        views, width, height, names=names, provenance=provenance_of(session, board=board.kind)
-    ).replace(view_names=tuple(names))
+    provenance = provenance_of(session, board=board.kind)
+    if model == "auto":
+        lens = choose_lens(views, width, height, warp=warp, aspect=aspect, names=names, provenance=provenance)
+    else:
+        lens = fit_lens(
+            views, width, height, model=model, warp=warp, aspect=aspect, names=names, provenance=provenance
+        )
+    lens = lens.replace(view_names=tuple(names))
     doubts = doubts_of(session, stack.records[0].shot.camera, sensor)
     if missed:
         told = f"board not found in {len(missed)} of {len(missed) + len(names)} views: {', '.join(missed)}"
@@ -70,12 +92,19 @@ def describe_lens(lens: LensModel) -> Iterator[str]:
     if lens.covariance is None or lens.observations is None or lens.views is None:
         return
     sigma = np.sqrt(np.diag(lens.covariance))
-    fx, fy, cx, cy = (f"{lens.parameters[i]:.{_decimals(sigma[i])}f} +- {sigma[i]:.2g}" for i in range(4))
+    fx, fy, cx, cy = (_with_sigma(value, one) for value, one in zip(lens.parameters[:4], sigma, strict=False))
     yield f"focal lengths {fx}, {fy} px; principal point {cx}, {cy} px"
     free = [name for name, one in zip(lens.names, sigma, strict=True) if one > 0][4:]
     shown = ", ".join(free) if len(free) <= 8 else f"{len(free)} parameters"
-    why = str(lens.provenance.options.get("chosen", ""))
-    yield f"distortion {lens.MODEL}: {shown or 'none'}{f' ({why})' if why else ''}"
+    yield f"distortion {lens.MODEL}: {shown or 'none'}"
+    if lens.scores is not None:
+        yield f"chosen {lens.scores.chosen}: {lens.scores.reason}"
+    if lens.board is not None:
+        shape = lens.board
+        yield (
+            f"board: bulge {shape.warp_mm[0]:.3f} mm along x, {shape.warp_mm[1]:.3f} mm along y; height to "
+            f"width of a square {shape.aspect:.5f}"
+        )
     distance, grid = working_distance_mm(lens), image_grid(lens)
     unsure = projection_sigma(lens, distance, grid)
     if np.isfinite(unsure).any():
@@ -84,11 +113,16 @@ def describe_lens(lens: LensModel) -> Iterator[str]:
             f"a point {distance:.0f} mm away is imaged to {np.nanmedian(unsure):.2g} px (median over the "
             f"image), {np.nanmax(unsure):.2g} px at worst ({place_in_words(lens, worst)})"
         )
+    changed = influence(lens)
+    yield (
+        f"views left out in turn change that by {changed.rms:.2g} px; {changed.expected:.2g} expected, "
+        f"{changed.limit:.2g} at most"
+    )
     halves = compare_halves(lens)
     if halves is not None:
         yield (
-            f"halves of the views differ by {halves.rms:.2g} px; {halves.expected:.2g} expected from the "
-            f"covariance, {halves.limit:.2g} at most"
+            f"halves of the views differ by {halves.rms:.2g} px; {halves.expected:.2g} expected, "
+            f"{halves.limit:.2g} at most"
         )
     idle = idle_views(lens)
     if idle:
@@ -136,11 +170,16 @@ def guide(
             f"lens model is for {lens.width} x {lens.height} px, the picture is {size[0]} x {size[1]}"
         )
     suggestions = suggest_views(
-        lens, corners_mm(board), size_mm(board), count=count, whole=isinstance(board, Checkerboard)
+        lens, corners_mm(board), size_mm(board), count=count, whole=_wanted_whole(board)
     )
     if not suggestions:
         raise FitError("the whole board does not fit into the image at the distances seen so far")
     return lens, suggestions
+
+
+def _wanted_whole(board: Board) -> bool:
+    """Whether a part of the board says less than where it is."""
+    return isinstance(board, CircleGrid) or (isinstance(board, Checkerboard) and not board.marker)
 
 
 def board_views(session: Session, stack: Stack) -> list[tuple[str, Stack]]:
@@ -160,5 +199,8 @@ def board_views(session: Session, stack: Stack) -> list[tuple[str, Stack]]:
     return views
 
 
-def _decimals(sigma: float) -> int:
-    return max(1 - int(np.floor(np.log10(sigma))), 0) if sigma > 0 else 4
+def _with_sigma(value: float, sigma: float) -> str:
+    """Value with two digits of its sigma; a splined lens holds its nominal numbers."""
+    if not sigma > 0:
+        return f"{value:.2f} (held)"
+    return f"{value:.{max(1 - int(np.floor(np.log10(sigma))), 0)}f} +- {sigma:.2g}"
