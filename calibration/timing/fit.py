@@ -20,6 +20,8 @@ _MOST_STRAYS = 0.2
 # Noise above this many times its own scatter means that the model does not hold.
 _MISFIT = 5.0
 _UNKNOWN = 0.5
+# Residuals this large, as a share of steady burning, are no measurement.
+_UNEXPLAINED = 0.1
 # Steady frames this many times as far off as most of their likes were taken before the light had settled.
 _UNSETTLED, _PARTS = 9.0, 6
 
@@ -100,6 +102,11 @@ def fit_timing(
     if strays:
         problem = problem.without(strays)
     solution = solve(problem, starts)
+    if solution.unexplained > _UNEXPLAINED and solution.misfit > _MISFIT:
+        raise FitError(
+            f"the strobed frames fit no common timing: they miss it by {solution.unexplained:.0%} of steady "
+            "burning; are all pulses on the camera's own trigger, and was the view still?"
+        )
     warnings = [
         f"frame {index} was left out: {lights[index]!r} had not settled, or another light was not dark yet: "
         "set a longer settle_s"
@@ -286,10 +293,12 @@ def _doubts(problem: Problem, solution: Solution, names: tuple[str, ...]) -> lis
     theta, sigma = solution.theta, np.sqrt(np.diag(solution.covariance))
     out = []
     shortest = min(group.exposure_s for group in problem.groups)
-    span = sigma[1] * (problem.height - 1)
-    if span > 0.1 * shortest or sigma[0] > 0.1 * shortest:
+    # what the plan could tell, whether or not the light is as the model has it
+    known, line = sigma[:2] / np.sqrt(max(solution.misfit, 1.0))
+    span = line * (problem.height - 1)
+    if span > 0.1 * shortest or known > 0.1 * shortest:
         raise FitError(
-            f"the pulses do not bracket the exposures: the rows' starts are known to {1e6 * sigma[0]:.0f} µs "
+            f"the pulses do not bracket the exposures: the rows' starts are known to {1e6 * known:.0f} µs "
             f"only, and to {1e6 * span:.0f} µs over the picture: take pulses whose delays go from before the "
             "first row's start to after the last row's end, no farther apart than the exposure"
         )

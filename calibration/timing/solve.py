@@ -21,6 +21,7 @@ _LEVEL_SIGMA = 0.5
 _OFFSET_SHARE = 0.3
 # Random effects are fitted where the frames' own estimates of them scatter this much beyond their sigmas.
 _EFFECT_SIGMA = 4.0
+_EXPLAINED = 4.0
 
 
 class Group(NamedTuple):
@@ -52,7 +53,8 @@ class Group(NamedTuple):
             mean.append((self.signal[part] * self.weight[part]).sum(axis=0) / whole)
             noise.append(1 / whole)
         height = mean[0] - mean[1]
-        height = np.where(height > 0, height, np.finfo(np.float64).tiny)
+        # a row without light is not brighter than its noise
+        height = np.maximum(height, 1e-3 * np.sqrt(noise[0] + noise[1]))
         share = (self.signal[pulsed:] - mean[1]) / height
         variance = 1 / self.weight[pulsed:] + noise[1] * (1 - share) ** 2 + noise[0] * share**2
         return share, np.sqrt(variance) / height
@@ -106,7 +108,8 @@ class Solution(NamedTuple):
     """Unknowns with their covariance.
 
     ``effects``: (strobed, 2) of each group, shift s and relative brightness; ``scatter`` their standard
-    deviations; ``misfit`` is chi square over ``freedom``, and the covariance is widened by it.
+    deviations; ``misfit`` is chi square over ``freedom``, and the covariance is widened by it;
+    ``unexplained`` is the root mean square residual of the strobed frames as a share of steady burning.
     """
 
     theta: Float
@@ -115,6 +118,7 @@ class Solution(NamedTuple):
     scatter: tuple[float, float]
     misfit: float
     freedom: int
+    unexplained: float
 
 
 # ------------------------------------------------------------------------------------------ where to begin
@@ -129,8 +133,7 @@ def find_starts(problem: Problem, stray: float) -> tuple[list[Float], list[int]]
     """
     pick = np.unique(np.linspace(0, len(problem.row) - 1, _ROWS).round().astype(int))
     first = [group for group in problem.groups if group.light == 0]
-    low = min(float(group.delay_s.min()) - group.exposure_s for group in first)
-    high = max(float((group.delay_s + group.duration_s).max()) for group in first)
+    low, high = _reach(first)
     starts = np.linspace(low, high, _STARTS)
     table = np.zeros((len(pick), _STARTS))
     for group in first:
@@ -163,6 +166,12 @@ def find_starts(problem: Problem, stray: float) -> tuple[list[Float], list[int]]
             if np.sqrt(np.mean((share[index] - model) ** 2)) > stray:
                 strays.append(number)
     return found, strays
+
+
+def _reach(groups: Sequence[Group]) -> tuple[float, float]:
+    """Between which starts of a row some pulse falls into its exposure."""
+    low = min(float(group.delay_s.min()) - group.exposure_s for group in groups)
+    return low, max(float((group.delay_s + group.duration_s).max()) for group in groups)
 
 
 def _at_once(start_s: Float, exposure_s: float, duration_s: float) -> Float:
@@ -215,27 +224,40 @@ def solve(problem: Problem, starts: Sequence[Float]) -> Solution:
     theta = min(tried, key=lambda found: found[2].cost)[0]
     theta, effects, normal = _descend(problem, theta, none, (0.0, 0.0), prior)
     scatter = _seen_scatter(problem, theta, prior)
-    if any(scatter):
-        theta, effects, normal, scatter = _with_effects(problem, theta, scatter, prior)
     count = len(theta)
     frames = [group.dark / group.sharing + group.steady + len(group.delay_s) - 2 for group in problem.groups]
     used = int(sum(frames) * len(problem.row)) - count
+    if any(scatter):
+        moving = _with_effects(problem, theta, scatter, prior)
+        # where frames that jitter and flicker do not explain the misfit, they only hide it
+        scatter = (0.0, 0.0)
+        if moving[2].misfit < _EXPLAINED * used:
+            theta, effects, normal, scatter = moving
     misfit = normal.misfit / max(used, 1)
     covariance = _inverse(normal.matrix)[:count, :count] * max(misfit, 1.0)
     covariance[_CAMERA, :] = covariance[:, _CAMERA] = 0.0
-    return Solution(theta, covariance, effects, scatter, misfit, used)
+    off = [
+        (group.shares()[0] - _slopes(problem, group, theta, values).share[group.dark + group.steady :]) ** 2
+        for group, values in zip(problem.groups, effects, strict=True)
+    ]
+    unexplained = float(np.sqrt(np.mean(np.concatenate([part.ravel() for part in off]))))
+    return Solution(theta, covariance, effects, scatter, misfit, used, unexplained)
 
 
 def _prior(problem: Problem) -> tuple[Float, Float]:
     """Value and precision that are taken for granted of each unknown, much wider than any answer."""
     count = _CAMERA + _LIGHT * problem.lights
     value, sigma = np.zeros(count), np.full(count, np.inf)
+    low, high = _reach(problem.groups)
+    value[0], sigma[0] = 0.5 * (low + high), high - low
+    sigma[1] = (high - low) / problem.height
     sigma[2] = _OFFSET_SHARE * max(group.exposure_s for group in problem.groups)
     for number in range(problem.lights):
         at = problem.of_light(number).start
         longest = max(float(g.duration_s.max()) for g in problem.groups if g.light == number)
         sigma[at + 1 : at + 3] = longest
         value[at + 3], sigma[at + 3] = 1.0, _LEVEL_SIGMA
+        sigma[at] = longest + high - low
     # the first light's delay is the reference
     sigma[_CAMERA] = AT_ONCE_S
     return value, 1 / sigma**2
@@ -443,6 +465,8 @@ def _seen_scatter(problem: Problem, theta: Float, prior: tuple[Float, Float]) ->
             information += (weight * own**2).sum(axis=1).tolist()
         gain, known = np.array(value), np.array(information)
         told_by = known > 1e-6 * known.max()
+        if not told_by.any():
+            return 0.0, 0.0
         score = gain[told_by] ** 2 / known[told_by]
         count = len(score)
         excess.append(score.sum() > count + _EFFECT_SIGMA * np.sqrt(2 * count))
@@ -458,6 +482,7 @@ def _with_effects(
     """Alternate the unknowns and the variances of the effects (MacKay's fixed point of the evidence)."""
     effects = _no_effects(problem)
     count = len(theta)
+    told = [np.inf, np.inf]
     for _ in range(_ROUNDS):
         theta, effects, normal = _descend(problem, theta, effects, scatter, prior, steps=20)
         spread = np.diag(_inverse(normal.matrix))[count:].reshape(-1, 2)
@@ -467,8 +492,8 @@ def _with_effects(
             if scatter[effect] == 0:
                 new.append(0.0)
                 continue
-            well = np.clip(1 - spread[:, effect] / scatter[effect] ** 2, 1e-6, 1).sum()
-            sigma = float(np.sqrt((value[:, effect] ** 2).sum() / well))
+            told[effect] = float(np.clip(1 - spread[:, effect] / scatter[effect] ** 2, 1e-6, 1).sum())
+            sigma = float(np.sqrt((value[:, effect] ** 2).sum() / told[effect]))
             # below a hundredth of what a frame can tell it is nothing
             least = 0.01 * float(np.sqrt(np.median(spread[:, effect])))
             new.append(sigma if sigma > max(least, 1e-12) else 0.0)
@@ -480,4 +505,9 @@ def _with_effects(
             effects = _no_effects(problem)
             break
     theta, effects, normal = _descend(problem, theta, effects, scatter, prior)
+    # a scatter that so few frames tell is itself uncertain: the variance of Student's t
+    few = [max(count, 3.0) for count in told]
+    wide = [s * float(np.sqrt(1 + 2 / (n - 2))) if s > 0 else 0.0 for s, n in zip(scatter, few, strict=True)]
+    if any(scatter):
+        normal = _assemble(problem, theta, effects, (wide[0], wide[1]), prior)
     return theta, effects, normal, scatter
