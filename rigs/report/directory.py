@@ -26,6 +26,8 @@ _MODELS: dict[str, tuple[str, type[Model]]] = {
     "checks": ("checks", SessionChecks),
     "colour": ("colour", ColourModel),
     "lens": ("lens", LensModel),
+    "kannala-brandt": ("lens", LensModel),
+    "splined": ("lens", LensModel),
     "focus": ("focus", FocusModel),
     "lights": ("lights", LightSet),
 }
