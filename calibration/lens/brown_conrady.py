@@ -156,7 +156,8 @@ class BrownConrady(LensModel):
                 ex = x * radial + 2 * self.p1 * xy + self.p2 * (r2 + 2 * xx) - xd
                 ey = y * radial + self.p1 * (r2 + 2 * yy) + 2 * self.p2 * xy - yd
                 error = np.hypot(ex, ey)
-                better = error < best
+                # A pixel that has arrived stays, whatever its neighbours still need.
+                better = (error < best) & ~done
                 jxx = radial + slope * xx + 2 * self.p1 * y + 6 * self.p2 * x
                 jyy = radial + slope * yy + 6 * self.p1 * y + 2 * self.p2 * x
                 jxy = slope * xy + 2 * self.p1 * x + 2 * self.p2 * y

@@ -111,7 +111,7 @@ class KannalaBrandt(LensModel):
     def derivatives(self, points: Float) -> Derivatives:
         """Projection of points (n, 3) with its derivatives."""
         xd, yd = self._distort(points)
-        x, y, z = points[:, 0], points[:, 1], points[:, 2]
+        x, y, z = np.where(np.isfinite(xd), points.T, np.nan)
         r2 = x * x + y * y
         r, length2 = np.sqrt(r2), r2 + z * z
         theta = np.arctan2(r, z)

@@ -211,6 +211,7 @@ class LensModel(Model, ABC):
     def unproject(self, pixels: ArrayLike) -> Float:
         """Unit ray through pixels: (..., 2) px -> (..., 3); NaN where the model has no inverse."""
         p = np.asarray(pixels, np.float64)
+        p = np.where(np.isfinite(p).all(axis=-1, keepdims=True), p, np.nan)
         return normalize(self._undistort((p[..., 0] - self.cx) / self.fx, (p[..., 1] - self.cy) / self.fy))
 
     def rays(self) -> NDArray[np.float32]:
