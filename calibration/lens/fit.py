@@ -15,7 +15,7 @@ from calibration.lens.kannala_brandt import KannalaBrandt
 from calibration.lens.model import BoardShape, LensModel
 from calibration.lens.splined.fit import fit_splined
 from calibration.lens.start import first_guess, mirrored, plane_poses
-from calibration.lens.unknowns import Corners, Free, Index, Mask, State, alone, placed
+from calibration.lens.unknowns import Corners, Free, Index, Mask, Prior, State, alone, placed
 from calibration.lens.verdict import judge, largest_tilt_deg, refuse, refuse_parallel
 from calibration.provenance import FitError, Provenance
 
@@ -124,7 +124,7 @@ def adjust_lens(
     width, height : int
         Image size, px.
     model : 'brown-4', 'brown-5', 'brown-8', 'fisheye' or 'splined'
-        Brown-Conrady with k1, k2, p1, p2; with k3; with k4 to k6. ``KannalaBrandt``. ``SplinedLens``.
+        Brown-Conrady with k1, k2, p1, p2; with k3; with k4 to k6, of order 1. ``KannalaBrandt``. ``SplinedLens``.
     warp : bool
         Fit how the board is bent, too: two parabolas, along its x and its y.
     aspect : bool
@@ -225,7 +225,10 @@ def fit_pose(
     held = Free((np.zeros(len(lens.parameters), dtype=bool),), np.zeros(1, dtype=bool))
     solutions: list[Solution] = []
     for rotations, translations in _poses(points, rays):
-        solution = solve(alone(lens, rotations, translations), corners, held, min_points=4)
+        try:
+            solution = solve(alone(lens, rotations, translations), corners, held, min_points=4)
+        except FitError:
+            continue  # the wrong one of two need not settle
         if np.all(np.sum(placed(solution.state, corners)[1] * rays, axis=1)[solution.used] > 0):
             solutions.append(solution)
     if not solutions:
@@ -246,16 +249,31 @@ def _labels(views: Sequence[View], names: Sequence[str] | None) -> tuple[str, ..
 
 def _plain(model: LensKind, corners: Corners, width: int, height: int, warp: bool, aspect: bool) -> Solution:
     """Fit of a model with few parameters."""
-    state = first_guess(corners, _ideal(model, width, height), _free(model))
+    # The rational model's other unknowns say next to nothing before the rest is right.
+    state = first_guess(
+        corners, _ideal(model, width, height), _free("brown-5" if model == "brown-8" else model)
+    )
     state = state._replace(board=_flat(corners.points))
     free = Free((_free(model),), np.zeros(1, bool), warp, aspect)
     trusted = _facing(state, corners)[corners.view]
     try:
-        return solve(state, corners, free, min_points=_MIN_POINTS, trusted=trusted)
+        priors = (prior_of(state.lenses[0], free.lens[0]),)
+        return solve(state, corners, free, min_points=_MIN_POINTS, priors=priors, trusted=trusted)
     except FitError:
         # Without tilt nothing tells the focal length, and the fit wanders.
         refuse_parallel(largest_tilt_deg(state.rotations), _WANDERED_DEG)
         raise
+
+
+def prior_of(lens: LensModel, free: Mask) -> Prior | None:
+    """What a fit of the free parameters (p,) supposes: k4, k5, k6 of the rational model are of order 1.
+
+    Numerator and denominator may have a factor in common that no corner sees; without it they run away.
+    """
+    rational = free & np.isin(lens.names, ("k4", "k5", "k6")) & isinstance(lens, BrownConrady)
+    if not rational.any():
+        return None
+    return Prior(np.diag(rational / _RATIONAL**2), np.zeros(len(free)))
 
 
 def _splined(corners: Corners, width: int, height: int, warp: bool, aspect: bool) -> Solution:

@@ -286,7 +286,7 @@ def _with_better(state: State, corners: Corners, poses: tuple[Float, Float], tri
 
 def _resected(lens: LensModel, views: _Views) -> tuple[Float, Float]:
     rays = lens.unproject(views.pixels)
-    seen = np.isfinite(rays).all(axis=-1)
+    seen = np.asarray(np.isfinite(rays).all(axis=-1))
     return plane_poses(views.points, np.where(seen[..., None], rays, 1.0), views.there * seen)
 
 
