@@ -13,6 +13,7 @@ from calibration.photometric import NormalMap
 from calibration.provenance import Array, Model
 from calibration.radiometric import RadiometricModel
 from calibration.radiometric.checks import SessionChecks
+from calibration.timing import TimingModel
 from rigs.report.merged import MergedPicture
 
 # JSON has no NaN: a number that could not be had is null there and NaN here.
@@ -140,6 +141,7 @@ class Report(Model):
     colour: ColourModel | None = None
     lens: Lens | None = None
     focus: FocusModel | None = None
+    timing: TimingModel | None = None
     lights: LightSet | None = None
     true_lights: LightSet | None = None
     spheres: SphereSight | None = None

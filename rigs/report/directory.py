@@ -15,6 +15,7 @@ from calibration.photometric import NormalMap
 from calibration.provenance import Model
 from calibration.radiometric import RadiometricModel
 from calibration.radiometric.checks import SessionChecks
+from calibration.timing import TimingModel
 from rigs.config import ConfigError
 from rigs.report.content import Metric, Report, Surface
 from rigs.report.merged import kind_of, read_merged
@@ -29,6 +30,7 @@ _MODELS: dict[str, tuple[str, type[Model]]] = {
     "kannala-brandt": ("lens", LensModel),
     "splined": ("lens", LensModel),
     "focus": ("focus", FocusModel),
+    "timing": ("timing", TimingModel),
     "lights": ("lights", LightSet),
 }
 

@@ -14,6 +14,7 @@ from calibration.lights.model import LightSet
 from calibration.photometric import NormalMap
 from calibration.provenance import Provenance
 from calibration.radiometric import RadiometricModel
+from calibration.timing import TimingModel
 from rigs.report.content import Metric, Report
 from rigs.report.layout import number
 from rigs.report.sections import sections
@@ -74,7 +75,8 @@ def _groups(metrics: tuple[Metric, ...]) -> list[tuple[str, list[Metric]]]:
     return list(groups.items())
 
 
-_Shown = RadiometricModel | ColourModel | LensModel | FocusModel | LightSet | NormalMap | MergeRecord
+_Fitted = RadiometricModel | ColourModel | LensModel | FocusModel | LightSet | TimingModel
+_Shown = _Fitted | NormalMap | MergeRecord
 
 
 def _models(report: Report) -> Iterator[tuple[str, _Shown]]:
@@ -84,6 +86,7 @@ def _models(report: Report) -> Iterator[tuple[str, _Shown]]:
         ("Lens", report.lens),
         ("Focus", report.focus),
         ("Lights", report.lights),
+        ("Timing", report.timing),
     ):
         if model is not None:
             yield name, model

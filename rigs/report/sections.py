@@ -27,13 +27,14 @@ from rigs.report.layout import (
 from rigs.report.lens import lens_section
 from rigs.report.merged import merged_sections
 from rigs.report.sheet import sensor_section
+from rigs.report.timing import timing_section
 
 
 def sections(report: Report) -> Iterator[Section]:
     """Chapters in reading order: what came out first, then what it rests on.
 
-    A sensor, a lens or a focus model alone is a data sheet, and merged radiance stands for itself: that they
-    come without surface and lights needs no word.
+    A sensor, a lens, a focus or a timing model alone is a data sheet, and merged radiance stands for itself:
+    that they come without surface and lights needs no word.
     """
     yield from merged_sections(report.merged)
     if report.checks is not None:
@@ -47,7 +48,9 @@ def sections(report: Report) -> Iterator[Section]:
             yield lens_section(report.lens)
         if report.focus is not None:
             yield focus_section(report.focus)
-        parts = (report.sensor, report.lens, report.focus, report.checks)
+        if report.timing is not None:
+            yield timing_section(report.timing)
+        parts = (report.sensor, report.lens, report.focus, report.timing, report.checks)
         if report.merged or any(part is not None for part in parts):
             return
     for surface in report.surfaces:
@@ -62,6 +65,8 @@ def sections(report: Report) -> Iterator[Section]:
     if report.focus is not None:
         yield focus_section(report.focus)
     yield _lights(report)
+    if report.timing is not None:
+        yield timing_section(report.timing)
 
 
 def _checks(checks: SessionChecks) -> Section:
