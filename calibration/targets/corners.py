@@ -10,7 +10,7 @@ from calibration.geometry import Float
 
 _REACH_PX = 9  # beyond it lens distortion bends the edges, and little is gained
 _STEPS = 12
-_MAX_SHIFT_PX = 2.5
+MAX_SHIFT_PX = 2.5
 _BLUR_PX = (0.2, 4.0)
 _LEAST_CONTRAST = 2.0  # half the step from black to white over the scatter about the fit
 _BLURS = [4, 9]  # their logarithms' places among the parameters
@@ -44,13 +44,19 @@ class Refined(NamedTuple):
     blur_px: Float
 
 
-def refine_corners(image: NDArray[np.float32], pixels: Float, axes_px: Float, clear: float) -> Refined:
+def refine_corners(
+    image: NDArray[np.float32],
+    pixels: Float,
+    axes_px: Float,
+    clear: float,
+    bend_px: Float | None = None,
+) -> Refined:
     """Fit the blurred crossing of two edges around each corner.
 
-    The model is ``(m + b erf(n1.d / s1) erf(n2.d / s2)) (1 + g.d)``: two straight edges under free angles, a
-    Gaussian blur across each, and a shading that is linear over the window. It is symmetric about the
-    corner, so what it leaves out (the exact blur of a skew crossing, a clipped white) does not move the
-    centre. The sigma counts noise that neighbouring pixels share (demosaicing, JPEG) by the correlation of
+    The model is ``(m + b erf(n1.d / s1) erf(n2.d / s2)) (1 + g.d)``: two edges under free angles, straight or
+    bent as told, a Gaussian blur across each, and a shading that is linear over the window. Unbent it is
+    symmetric about the corner, so what it leaves out (the exact blur of a skew crossing, a clipped white)
+    does not move the centre. The sigma counts noise that neighbouring pixels share (demosaicing, JPEG) by the correlation of
     the residuals over all windows.
 
     Parameters
@@ -63,27 +69,33 @@ def refine_corners(image: NDArray[np.float32], pixels: Float, axes_px: Float, cl
         Image of a square's sides: ``axes_px[i, :, 0]`` along the board's x, ``[i, :, 1]`` along y, px.
     clear : float
         What lies further than this part of a side from BOTH edges is left out (ArUco markers); 1 keeps all.
+    bend_px : ndarray (n, 2, 2), optional
+        Second derivatives of the image along the board's x, ``[i, :, 0]``, and y, px per square of a side:
+        distortion and perspective. Unbent without it.
 
     Returns
     -------
     Refined
     """
     # Twice, so that the windows follow from the corner and not from the first guess.
-    first = _fit(image, pixels, axes_px, clear)
+    sides = np.sum(axes_px**2, axis=1, keepdims=True)
+    # Along the edges: the first runs along the board's y.
+    bend = np.zeros_like(axes_px) if bend_px is None else (bend_px / sides)[:, :, ::-1]
+    first = _fit(image, pixels, axes_px, clear, bend)
     start = np.where(first.good[:, None], first.pixels, pixels)
-    second = _fit(image, start, axes_px, clear)
-    near = np.linalg.norm(second.pixels - pixels, axis=1) < _MAX_SHIFT_PX
+    second = _fit(image, start, axes_px, clear, bend)
+    near = np.linalg.norm(second.pixels - pixels, axis=1) < MAX_SHIFT_PX
     return second._replace(good=second.good & near)
 
 
-def _fit(image: NDArray[np.float32], pixels: Float, axes_px: Float, clear: float) -> Refined:
+def _fit(image: NDArray[np.float32], pixels: Float, axes_px: Float, clear: float, bend: Float) -> Refined:
     grey, weight, base, offset = _windows(image, pixels, axes_px, clear)
     count = weight.sum(axis=1)
     scale = np.sqrt(np.maximum((weight * grey**2).sum(axis=1), 1e-30) / np.maximum(count, 1))
     grey = grey / scale[:, None]
-    p = _first_guess(grey, weight, offset, pixels - base, axes_px)
+    p = _first_guess(grey, weight, offset, pixels - base, axes_px, bend)
     damping = np.full(len(p), 1e-3)
-    model, jacobian = _model(p, offset)
+    model, jacobian = _model(p, offset, bend)
     cost = (weight * (grey - model) ** 2).sum(axis=1)
     diagonal = np.arange(p.shape[1])
     for _ in range(_STEPS):
@@ -97,7 +109,7 @@ def _fit(image: NDArray[np.float32], pixels: Float, axes_px: Float, clear: float
         trial = p + np.clip(step, -1.0, 1.0)
         # An edge that falls between two pixels has no measurable blur.
         trial[:, _BLURS] = np.clip(trial[:, _BLURS], *np.log(_BLUR_PX))
-        trial_model, trial_jacobian = _model(trial, offset)
+        trial_model, trial_jacobian = _model(trial, offset, bend)
         trial_cost = (weight * (grey - trial_model) ** 2).sum(axis=1)
         better = trial_cost <= cost
         p = np.where(better[:, None], trial, p)
@@ -117,7 +129,7 @@ def _fit(image: NDArray[np.float32], pixels: Float, axes_px: Float, clear: float
     blur = np.exp(p[:, _BLURS])
     normals = np.stack([np.cos(p[:, 2:4]), np.sin(p[:, 2:4])], axis=2)
     good = (
-        (np.linalg.norm(refined - pixels, axis=1) < _MAX_SHIFT_PX)
+        (np.linalg.norm(refined - pixels, axis=1) < MAX_SHIFT_PX)
         & (count > 4 * p.shape[1])
         & np.all(blur < 0.99 * _BLUR_PX[1], axis=1)
         & (sigma < 0.5)
@@ -172,14 +184,16 @@ def _windows(
     return np.where(usable, grey, 0.0), usable.astype(np.float64), base, offset.astype(np.float64)
 
 
-def _first_guess(grey: Float, weight: Float, offset: Float, centre: Float, axes_px: Float) -> Float:
+def _first_guess(
+    grey: Float, weight: Float, offset: Float, centre: Float, axes_px: Float, bend: Float
+) -> Float:
     # Edge 1 runs along the board's y (its normal is across it), edge 2 along x.
     angles = [np.arctan2(axes_px[:, 0, k], -axes_px[:, 1, k]) for k in (1, 0)]
     p = np.zeros((len(grey), 10))
     p[:, :2], p[:, 2], p[:, 3], p[:, 4], p[:, 9], p[:, 6] = (
         centre, angles[0], angles[1], np.log(0.8), np.log(0.8), 1.0,
     )  # fmt: skip
-    shape, _ = _model(p, offset)
+    shape, _ = _model(p, offset, bend)
     total = np.maximum(weight.sum(axis=1), 1)
     mean_shape, mean_grey = (weight * shape).sum(axis=1) / total, (weight * grey).sum(axis=1) / total
     d = weight * (shape - mean_shape[:, None])
@@ -188,18 +202,21 @@ def _first_guess(grey: Float, weight: Float, offset: Float, centre: Float, axes_
     return p
 
 
-def _model(p: Float, offset: Float) -> tuple[Float, Float]:
-    """Grey values (n, k) and their derivatives (n, k, 10)."""
+def _model(p: Float, offset: Float, bend: Float) -> tuple[Float, Float]:
+    """Grey values (n, k), derivatives (n, k, 10); ``bend`` (n, 2, 2): curvature vector of each edge, 1/px."""
     dx, dy = offset[:, 0] - p[:, 0, None], offset[:, 1] - p[:, 1, None]
     edges, slopes, turns, normals = [], [], [], []
     for k, at in zip((2, 3), _BLURS, strict=True):
         blur = np.sqrt(2) * np.exp(p[:, at])[:, None]
         c, s = np.cos(p[:, k])[:, None], np.sin(p[:, k])[:, None]
-        t = (c * dx + s * dy) / blur
+        across, along = c * dx + s * dy, c * dy - s * dx
+        curve = c * bend[:, 0, k - 2, None] + s * bend[:, 1, k - 2, None]
+        lean = curve * along
+        t = (across - lean * along / 2) / blur
         edges.append(erf(t))
         slopes.append(2 / np.sqrt(np.pi) * np.exp(-t * t))
-        turns.append((c * dy - s * dx) / blur)
-        normals.append((c / blur, s / blur, t))
+        turns.append(along * (1 + curve * across) / blur)
+        normals.append(((c + lean * s) / blur, (s - lean * c) / blur, t))
     crossing = edges[0] * edges[1]
     shading = 1 + (p[:, 7, None] * dx + p[:, 8, None] * dy) / _REACH_PX
     level = p[:, 5, None] + p[:, 6, None] * crossing

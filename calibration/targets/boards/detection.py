@@ -21,7 +21,13 @@ from calibration.targets.boards.description import (
     grid_shape,
     pitch_mm,
 )
-from calibration.targets.boards.plausibility import neighbourhood, plausible, unsharp
+from calibration.targets.boards.plausibility import (
+    MIN_POINTS,
+    bending,
+    neighbourhood,
+    plausible,
+    unsharp,
+)
 from calibration.targets.boards.tags import (
     find_aprilgrid,
     find_charuco,
@@ -30,7 +36,7 @@ from calibration.targets.boards.tags import (
     with_unread,
 )
 from calibration.targets.boards.view import BoardView, Found, NoBoard
-from calibration.targets.corners import Refined, refine_corners
+from calibration.targets.corners import MAX_SHIFT_PX, Refined, refine_corners
 from calibration.targets.discs import refine_discs
 
 Grey = NDArray[np.uint8]
@@ -187,25 +193,58 @@ def _seen(values: Image, level: _Level, grey: Grey, board: AnyBoard) -> BoardVie
     found = Found(found.ids[keep], found.pixels[keep])
     if isinstance(board, Charuco):
         found = with_unread(found, board)
-    if level.factor > 1:
-        # What is measured here is good to a fraction of a full pixel, a first guess is not.
-        near = _measured(level.values, found, board)
-        found = Found(found.ids, np.where(near.good[:, None], near.pixels, found.pixels))
-    found = Found(found.ids, level.full(found.pixels))
-    return _doubted(values, found, _measured(values, found, board), board)
+    scale = level if level.factor >= 1 else _Level(values, 1)
+    if level.factor < 1:
+        found = Found(found.ids, level.full(found.pixels))
+    refined = _measured(scale.values, found, board)
+    dull = _dull(refined, found, board)
+    if dull is not None:
+        return _Reason(_FINAL, dull.reason)
+    if scale.factor > 1:
+        start = Found(found.ids, scale.full(np.where(refined.good[:, None], refined.pixels, found.pixels)))
+        fine = _measured(values, start, board)
+        # A picture softer than the fit follows is as good reduced.
+        soft = fine.good.sum() < 0.8 * refined.good.sum()
+        refined = _enlarged(refined, scale) if soft else fine
+        found = start
+    return _doubted(values, found, refined, board)
+
+
+def _enlarged(refined: Refined, scale: _Level) -> Refined:
+    f = scale.factor
+    return refined._replace(
+        pixels=scale.full(refined.pixels), sigma_px=refined.sigma_px * f, blur_px=refined.blur_px * f
+    )
+
+
+def _dull(refined: Refined, found: Found, board: AnyBoard) -> NoBoard | None:
+    axes, _ = neighbourhood(corners_mm(board)[found.ids], found.pixels, pitch_mm(board))
+    pitch_px = float(np.median(np.sqrt(np.abs(np.linalg.det(axes)))))
+    fitted = np.linalg.norm(refined.pixels - found.pixels, axis=1) < 0.25 * pitch_px
+    return unsharp(refined.normals[fitted].reshape(-1, 2), refined.blur_px[fitted].ravel(), pitch_px)
 
 
 def _measured(values: Image, found: Found, board: AnyBoard) -> Refined:
-    """Fit of the corners; those whose black and white are swapped are not good."""
-    axes, _ = neighbourhood(corners_mm(board)[found.ids], found.pixels, pitch_mm(board))
+    """Fit of the corners: with straight edges, then with the bend that the corners' own grid shows."""
+    points, pitch = corners_mm(board)[found.ids], pitch_mm(board)
     side, clear = 1.0, 1.0
     if isinstance(board, Charuco):
         clear = (1 - board.marker_mm / board.square_mm) / 2
     elif isinstance(board, AprilGrid):
         # The small square is the shorter of the two; the tag's bits begin behind two modules of border.
-        side = board.gap_mm / pitch_mm(board)
+        side = board.gap_mm / pitch
         clear = min(0.2 * board.tag_mm / board.gap_mm, 1.0)
-    return refine_corners(values, found.pixels, axes * side, clear)
+    axes, _ = neighbourhood(points, found.pixels, pitch)
+    straight = refine_corners(values, found.pixels, axes * side, clear)
+    good = straight.good
+    if good.sum() < 2 * MIN_POINTS:
+        return straight
+    bend = np.zeros_like(axes)
+    bend[good] = bending(points[good], straight.pixels[good], pitch)
+    start = np.where(good[:, None], straight.pixels, found.pixels)
+    bent = refine_corners(values, start, axes * side, clear, bend * side**2)
+    near = np.linalg.norm(bent.pixels - found.pixels, axis=1) < MAX_SHIFT_PX
+    return bent._replace(good=bent.good & near)
 
 
 def _doubted(values: Image, found: Found, refined: Refined, board: AnyBoard) -> BoardView | _Reason:
@@ -216,12 +255,6 @@ def _doubted(values: Image, found: Found, refined: Refined, board: AnyBoard) -> 
         return _Reason(_MISPLACED, "black and white are swapped: off by a square, or a negative")
     good = refined.good & ~swapped
     points = corners_mm(board)[found.ids]
-    axes, _ = neighbourhood(points, found.pixels, pitch_mm(board))
-    pitch_px = float(np.median(np.sqrt(np.abs(np.linalg.det(axes)))))
-    fitted = np.linalg.norm(refined.pixels - found.pixels, axis=1) < 0.25 * pitch_px
-    dull = unsharp(refined.normals[fitted].reshape(-1, 2), refined.blur_px[fitted].ravel(), pitch_px)
-    if dull is not None:
-        return _Reason(_FINAL, dull.reason)
     keep = plausible(points[good], refined.pixels[good], pitch_mm(board))
     if isinstance(keep, NoBoard):
         few = f"{len(good)} of its points found, but no clear corner at {len(good) - good.sum()} of them"

@@ -8,8 +8,9 @@ from calibration.targets.boards.view import NoBoard
 
 MIN_POINTS = 6
 _MISS = 0.2  # of a pitch: how far a point may lie from where its neighbours say
-_SMEAR, _BLUR = 0.12, 0.12  # of a pitch
-_LEAST_SMEAR_PX, _LEAST_BLUR_PX = 3.0, 2.5
+_SMEAR, _BLUR = 0.15, 0.1  # of a pitch
+_LEAST_SMEAR_PX, _LEAST_BLUR_PX = 5.0, 2.5
+_WIDEST_PX = 3.8  # where the fit of a corner ends to follow
 
 
 def plausible(points: Float, pixels: Float, pitch_mm: float) -> NDArray[np.bool_] | NoBoard:
@@ -59,6 +60,24 @@ def neighbourhood(points: Float, pixels: Float, pitch_mm: float) -> tuple[Float,
     return np.swapaxes(solution[:, :2], 1, 2), np.linalg.norm(solution[:, 2] - pixels, axis=1)
 
 
+def bending(points: Float, pixels: Float, pitch_mm: float) -> Float:
+    """Second derivatives of the image along x, ``[i, :, 0]``, and y at each point, px per pitch^2: (n, 2, 2).
+
+    From a quadratic through the points around; none where there are too few to tell.
+    """
+    p = points[:, :2] / pitch_mm
+    x, y = np.moveaxis(p - p[:, None], 2, 0)
+    weight = np.exp(-(x**2 + y**2) / (2 * 1.5**2))
+    design = np.stack([np.ones_like(x), x, y, x * x / 2, x * y, y * y / 2], axis=2)
+    weighted = design * weight[..., None]
+    normal = np.swapaxes(weighted, 1, 2) @ design
+    index = np.arange(3, 6)
+    normal[:, index, index] += 0.02
+    moved = pixels - pixels[:, None]
+    solution = np.linalg.solve(normal, np.swapaxes(weighted, 1, 2) @ moved)
+    return np.swapaxes(solution[:, (3, 5)], 1, 2)
+
+
 def unsharp(normals: Float, blur_px: Float, pitch_px: float) -> NoBoard | None:
     """Refuse a picture that is smeared by motion or badly out of focus.
 
@@ -79,16 +98,19 @@ def unsharp(normals: Float, blur_px: Float, pitch_px: float) -> NoBoard | None:
         return None
     x, y = normals.T
     design = np.stack([x * x, 2 * x * y, y * y], axis=1)
+    # Edges along two directions only leave the covariance's third number open: then it is taken as 0.
+    held = np.array([[0.0, 0.1 * np.sqrt(len(x)), 0.0]])
     weight = np.ones(len(blur_px))
     for _ in range(10):
-        a, b, c = np.linalg.lstsq(design * weight[:, None], blur_px**2 * weight, rcond=None)[0]
+        rows = np.concatenate([design * weight[:, None], held])
+        a, b, c = np.linalg.lstsq(rows, np.append(blur_px**2 * weight, 0.0), rcond=None)[0]
         off = np.abs(blur_px**2 - design @ (a, b, c))
         weight = 1 / (1 + (off / max(2 * float(np.median(off)), 1e-6)) ** 2)
     low, high = np.clip(np.linalg.eigvalsh([[a, b], [b, c]]), 0, None)
     smear, blur = float(np.sqrt(12 * (high - low))), float(np.sqrt(high))
-    if smear > max(_LEAST_SMEAR_PX, _SMEAR * pitch_px) and high > 3 * low:
+    if smear > max(_LEAST_SMEAR_PX, _SMEAR * pitch_px) and high > 4 * low:
         return NoBoard(f"the picture is smeared over {smear:.1f} px: the board or the camera moved")
-    if blur > max(_LEAST_BLUR_PX, _BLUR * pitch_px):
+    if blur > min(max(_LEAST_BLUR_PX, _BLUR * pitch_px), _WIDEST_PX):
         return NoBoard(
             f"the picture is blurred: edges are {blur:.1f} px soft where squares are {pitch_px:.0f} px"
         )
