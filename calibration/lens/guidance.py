@@ -165,15 +165,18 @@ def seen_board(lens: LensModel) -> tuple[Float, tuple[float, float], bool]:
     return points, (width, height), bool(np.median(seen[seen > 0]) > 0.95 * len(points))
 
 
-def idle_views(lens: LensModel, limit: float = 0.02) -> tuple[int, ...]:
-    """Views without which the lens would be known as well: together they add less than ``limit``.
+def idle_views(lens: LensModel, each: float = 0.02, together: float = 0.1) -> tuple[int, ...]:
+    """Views without which the lens would be known nearly as well.
+
+    The least useful view goes first, then the least useful of those left, and so on: of views that repeat
+    each other some are named and some are kept.
 
     Parameters
     ----------
     lens : LensModel
         With covariance, views and observations.
-    limit : float
-        Of the mean variance of the projection over the image.
+    each, together : float
+        What a view, and what all of them, may add at most, of the mean variance of the projection.
 
     Returns
     -------
@@ -187,13 +190,14 @@ def idle_views(lens: LensModel, limit: float = 0.02) -> tuple[int, ...]:
     def variance(kept: list[int]) -> float:
         return float(np.sum(scaled_inverse(told.matrix[kept].sum(axis=0) + told.prior) * weight))
 
-    whole = variance(left)
+    whole = now = variance(left)
     idle: list[int] = []
     while len(left) > 3:
         without = [variance([i for i in left if i != gone]) for gone in left]
         least = int(np.argmin(without))
-        if without[least] > (1 + limit) * whole:
+        if without[least] > min((1 + each) * now, (1 + together) * whole):
             break
+        now = without[least]
         idle.append(int(told.views[left.pop(least)]))
     return tuple(idle)
 

@@ -115,7 +115,9 @@ def _evidence(lens: LensModel) -> tuple[list[Figure], list[tuple[str, str]]]:
             lens_plots.views(lens, names, idle),
             "Views",
             f"Residual rms of {len(names)} views",
-            "Pale: views that together add less than 2 %." if idle else "Every view adds something.",
+            "Pale: views that add less than 2 % each, 10 % together."
+            if idle
+            else "Every view adds something.",
         ),
         figure(
             lens_plots.distortion(lens),

@@ -126,7 +126,7 @@ def describe_lens(lens: LensModel) -> Iterator[str]:
         )
     idle = idle_views(lens)
     if idle:
-        yield f"views that together add less than 2 %: {', '.join(view_name(lens, i) for i in idle)}"
+        yield f"views that add less than 2 % each: {', '.join(view_name(lens, i) for i in idle)}"
 
 
 def view_name(lens: LensModel, number: int) -> str:
