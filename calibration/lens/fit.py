@@ -20,11 +20,10 @@ from calibration.lens.verdict import judge, largest_tilt_deg, refuse, refuse_par
 from calibration.provenance import FitError, Provenance
 
 _MIN_POINTS = 6
+_RATIONAL = 1.0  # sigma of the prior on k4, k5, k6
 _WANDERED_DEG = 9.0  # boards of less tilt explain a fit that found no end
-_ASPECT_KNOWN, _WARP_KNOWN = (
-    0.01,
-    0.01,
-)  # sigma, the latter over half the board's size, beyond which it is not told
+_ASPECT_KNOWN = 0.01  # sigma beyond which the shape is not told
+_WARP_KNOWN = 0.01  # the same, over half the board's size
 
 LensKind = Literal["brown-4", "brown-5", "brown-8", "fisheye", "splined"]
 _HELD: dict[LensKind, tuple[str, ...]] = {
@@ -124,7 +123,8 @@ def adjust_lens(
     width, height : int
         Image size, px.
     model : 'brown-4', 'brown-5', 'brown-8', 'fisheye' or 'splined'
-        Brown-Conrady with k1, k2, p1, p2; with k3; with k4 to k6, of order 1. ``KannalaBrandt``. ``SplinedLens``.
+        Brown-Conrady with k1, k2, p1, p2; with k3; with k4 to k6, of order 1. ``KannalaBrandt``.
+        ``SplinedLens``.
     warp : bool
         Fit how the board is bent, too: two parabolas, along its x and its y.
     aspect : bool
