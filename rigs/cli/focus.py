@@ -56,7 +56,7 @@ def focus(
 
     span = None if volume is None else workflows.parse_volume(volume)
     enough = workflows.parse_criterion(criterion)
-    radiometric, view = models_of(rig, camera, sensor, lens)
+    radiometric, view = models_of(rig, camera, sensor, lens, session)
     if view is None:
         raise ConfigError("no lens model: give --lens, or --rig with a pinned one")
     pattern = workflows.choose_board(board, rig_config(rig))

@@ -102,10 +102,56 @@ def truth_of(path: Path | None) -> "Truth | None":
     return read_truth(path)
 
 
+def camera_of(config: "RigConfig", camera: str | None, session: Path | None) -> str:
+    """The camera whose pins are meant: the one that is named, else the session's or the rig's only one."""
+    from capture.session import Session
+    from rigs.config import ConfigError
+
+    if camera is not None:
+        return camera
+    names = sorted(config.cameras)
+    if session is not None and len(names) > 1:
+        names = sorted({record.shot.camera for record in Session.open(session).frames}) or names
+    if len(names) > 1:
+        raise ConfigError(f"there are cameras {', '.join(names)}: say which with --camera")
+    return names[0]
+
+
+def camera_models(
+    rig: Path | None, cameras: Iterable[str], lenses: Iterable[str]
+) -> "tuple[dict[str, LensModel], dict[str, RadiometricModel]]":
+    """Lens and sensor of each camera: of options ``CAMERA=FILE``, else those that the rig file pins."""
+    from calibration.lens import LensModel
+    from calibration.radiometric import RadiometricModel
+    from rigs.config import ConfigError
+    from rigs.interchange import read_lens
+    from rigs.workflows import pinned
+
+    names, found, sensors = list(cameras), {}, {}
+    for text in lenses:
+        name, equals, path = text.partition("=")
+        if not equals or name not in names:
+            raise ConfigError(f"--lens {text!r}: want CAMERA=FILE; the cameras are {', '.join(names)}")
+        found[name] = read_lens(Path(path))
+    config = rig_config(rig)
+    for name in names if config is not None and rig is not None else ():
+        assert config is not None
+        assert rig is not None
+        lens = None if name in found else pinned(config, rig.parent, name, "lens", LensModel)
+        sensor = pinned(config, rig.parent, name, "sensor", RadiometricModel)
+        found |= {} if lens is None else {name: lens}
+        sensors |= {} if sensor is None else {name: sensor}
+    return found, sensors
+
+
 def models_of(
-    rig: Path | None, camera: str | None, sensor: Path | None, lens: Path | None
+    rig: Path | None,
+    camera: str | None,
+    sensor: Path | None,
+    lens: Path | None,
+    session: Path | None = None,
 ) -> "tuple[RadiometricModel | None, LensModel | None]":
-    """Models that the options name, else those that the rig file pins."""
+    """Models that the options name, else those that the rig file pins for the session's camera."""
     from calibration.lens import LensModel
     from calibration.radiometric import RadiometricModel
     from rigs.interchange import read_lens
@@ -114,14 +160,16 @@ def models_of(
     config = rig_config(rig)
     found_sensor = None if sensor is None else read_sensor(sensor)
     found_lens = None if lens is None else read_lens(lens)
-    if config is not None and rig is not None:
-        name = camera or next(iter(config.cameras))
+    if config is not None and rig is not None and config.calibrations:
+        name = camera_of(config, camera, session)
         found_sensor = found_sensor or pinned(config, rig.parent, name, "sensor", RadiometricModel)
         found_lens = found_lens or pinned(config, rig.parent, name, "lens", LensModel)
     return found_sensor, found_lens
 
 
-def colour_of(rig: Path | None, camera: str | None, path: Path | None) -> "ColourModel | None":
+def colour_of(
+    rig: Path | None, camera: str | None, path: Path | None, session: Path | None = None
+) -> "ColourModel | None":
     """Colour model that the option names, else the one that the rig file pins."""
     from calibration.colour import ColourModel
     from rigs.workflows import pinned, read_colour
@@ -129,23 +177,27 @@ def colour_of(rig: Path | None, camera: str | None, path: Path | None) -> "Colou
     if path is not None:
         return read_colour(path)
     config = rig_config(rig)
-    if config is None or rig is None:
+    if config is None or rig is None or not config.calibrations:
         return None
-    return pinned(config, rig.parent, camera or next(iter(config.cameras)), "colour", ColourModel)
+    return pinned(config, rig.parent, camera_of(config, camera, session), "colour", ColourModel)
 
 
-def sensor_digest(rig: Path | None, camera: str | None, sensor: Path | None) -> str:
+def sensor_digest(
+    rig: Path | None, camera: str | None, sensor: Path | None, session: Path | None = None
+) -> str:
     """SHA-256 of the sensor model's file that ``models_of`` takes; empty where there is none."""
     import hashlib
 
     config = rig_config(rig)
-    if sensor is None and config is not None and rig is not None:
-        pins = config.calibrations.get(camera or next(iter(config.cameras)))
+    if sensor is None and config is not None and rig is not None and config.calibrations:
+        pins = config.calibrations.get(camera_of(config, camera, session))
         sensor = None if pins is None or pins.sensor is None else rig.parent / pins.sensor.path
     return "" if sensor is None else hashlib.sha256(sensor.read_bytes()).hexdigest()
 
 
-def lights_of(rig: Path | None, camera: str | None, path: Path | None) -> "LightSet":
+def lights_of(
+    rig: Path | None, camera: str | None, path: Path | None, session: Path | None = None
+) -> "LightSet":
     """Lights that the option names, else those that the rig file pins."""
     from calibration.lights.model import LightSet
     from rigs.config import ConfigError
@@ -155,8 +207,8 @@ def lights_of(rig: Path | None, camera: str | None, path: Path | None) -> "Light
     if path is not None:
         return read_light_set(path)
     config = rig_config(rig)
-    if config is not None and rig is not None:
-        found = pinned(config, rig.parent, camera or next(iter(config.cameras)), "lights", LightSet)
+    if config is not None and rig is not None and config.calibrations:
+        found = pinned(config, rig.parent, camera_of(config, camera, session), "lights", LightSet)
         if found is not None:
             return found
     raise ConfigError("no lights: give --lights, or --rig with pinned lights")

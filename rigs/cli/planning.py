@@ -57,7 +57,7 @@ def plan_bracket(
     from rigs import workflows
     from rigs.config import ConfigError
 
-    model, _ = models_of(rig, camera, sensor, None)
+    model, _ = models_of(rig, camera, sensor, None, session)
     if model is None:
         raise ConfigError("no sensor model: give --sensor, or --rig with a pinned one")
     metering = Session.open(session)

@@ -55,18 +55,18 @@ def merge(
     from rigs import workflows
 
     patch = None if luminance is None else workflows.parse_luminance(luminance)
-    radiometric, _ = models_of(rig, camera, sensor, None)
+    radiometric, _ = models_of(rig, camera, sensor, None, session)
     for path, record in workflows.merge_session(
         Session.open(session),
         out,
         sensor=radiometric,
-        sensor_digest=sensor_digest(rig, camera, sensor),
+        sensor_digest=sensor_digest(rig, camera, sensor, session),
         camera=camera,
         exposures=exposures,
         margin_px=margin,
         motion=motion,
         luminance=patch,
-        colour=colour_of(rig, camera, colour),
+        colour=colour_of(rig, camera, colour, session),
         track=track,
     ):
         say(str(path))
@@ -103,8 +103,8 @@ def reconstruct(
     from capture.session import Session
     from rigs import workflows
 
-    radiometric, view = models_of(rig, camera, sensor, lens)
-    light_set = lights_of(rig, camera, lights)
+    radiometric, view = models_of(rig, camera, sensor, lens, session)
+    light_set = lights_of(rig, camera, lights, session)
     result = workflows.reconstruct(
         Session.open(session),
         light_set,

@@ -141,7 +141,7 @@ def session_check(
 
     if out is not None:
         model_name(out)
-    radiometric, _ = models_of(rig, camera, sensor, None)
+    radiometric, _ = models_of(rig, camera, sensor, None, session)
     checks = workflows.check_session(
         Session.open(session),
         sensor=radiometric,

@@ -41,7 +41,7 @@ def calibrate_timing(
 
     model = workflows.calibrate_timing(
         Session.open(session),
-        sensor=models_of(rig, camera, sensor, None)[0],
+        sensor=models_of(rig, camera, sensor, None, session)[0],
         camera=camera,
         pose=pose,
         light_delay_s=light_delay,

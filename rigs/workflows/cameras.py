@@ -4,15 +4,19 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from calibration.cameras import CameraSet, Change, Motion, find_moved, fit_cameras
 from calibration.cameras.fit import Intrinsics
 from calibration.cameras.turns import turns_of
+from calibration.geometry import rotation
 from calibration.lens import LensModel
 from calibration.lights.model import LightSet
 from calibration.provenance import FitError
 from calibration.radiometric import RadiometricModel
 from calibration.targets.boards import Board, BoardView, Checkerboard, NoBoard, corners_mm, detect_board
 from capture.session import Session, Stack
+from rigs.config import ConfigError
 from rigs.workflows.frames import check_lens, gray, merged_of, of_kind, provenance_of, sensor_for
 from rigs.workflows.progress import Track, silent
 
@@ -149,6 +153,19 @@ def check_cameras(
         width, height = found.sizes[camera]
         check_lens(cameras.cameras[camera].lens, (height, width))
     return find_moved(cameras, found.views, turns=turns_of(board))
+
+
+def parse_known(text: str) -> tuple[tuple[str, str], Motion]:
+    """``'A,B=RX,RY,RZ,TX,TY,TZ'``: cameras, rotation vector in degrees, translation in mm (b_from_a)."""
+    names, _, numbers = text.partition("=")
+    try:
+        a, b = (name.strip() for name in names.split(","))
+        values = np.array([float(number) for number in numbers.split(",")])
+        if len(values) != 6 or not np.isfinite(values).all() or not a or not b:
+            raise ValueError
+    except ValueError:
+        raise ConfigError(f"known {text!r}: want A,B=RX,RY,RZ,TX,TY,TZ in degrees and mm") from None
+    return (a, b), Motion(rotation(np.radians(values[:3])), values[3:])
 
 
 def describe_cameras(cameras: CameraSet) -> Iterator[str]:
