@@ -1,6 +1,6 @@
 """Which lens model: the plainest that predicts unseen corners as well as the best does."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -8,7 +8,7 @@ from scipy.spatial.transform import Rotation
 
 from calibration.geometry import Float
 from calibration.lens.bundle import solve
-from calibration.lens.fit import LensKind, View, adjust_lens
+from calibration.lens.fit import LensKind, View, adjust_lens, prior_of
 from calibration.lens.model import BoardShape, CandidateScore, LensModel, ModelScores
 from calibration.lens.splined import SplinedLens
 from calibration.lens.splined.fit import fit_splined
@@ -20,6 +20,7 @@ CANDIDATES: tuple[LensKind, ...] = ("brown-4", "brown-5", "fisheye", "brown-8", 
 """From the plainest on."""
 
 _FOLDS, _FEWEST_VIEWS = 5, 5
+_WORTH_KNOTS = 1.1  # ratio of errors: the plain model's own is then nearly half the noise of a corner
 _SOBER: tuple[LensKind, ...] = ("brown-4", "brown-5", "fisheye")
 _GROSS_SIGMA = 6.0
 _FAR_PX = 1e4  # what counts as the error of a corner that a model cannot image
@@ -57,7 +58,9 @@ def choose_lens(
     fifth: every corner from the pose that the others of its view give, with the lens held, so that neither
     lens nor pose has seen it. Taken is the plainest model whose mean square error is within one standard
     error of the least (the standard error is that of the difference over the views, which share their noise).
-    The residuals of the fits themselves do not count: they always prefer the model with more parameters.
+    The splined one, which has hundreds of parameters and which hardly another program reads, is taken only
+    where it is better by a tenth, too: the error of the plainer one is then nearly half the noise of a
+    corner. The residuals of the fits do not count: they always prefer the model with more parameters.
 
     Parameters
     ----------
@@ -197,7 +200,7 @@ def _trained(
     assert first.covariance is not None
     mask = np.diag(first.covariance) > 0
     state = alone(first, rotations, translations)._replace(board=lens.board or BoardShape())
-    solution = solve(state, corners, free._replace(lens=(mask,)))
+    solution = solve(state, corners, free._replace(lens=(mask,)), priors=(prior_of(first, mask),))
     if isinstance(lens, SplinedLens):
         solution = fit_splined(solution.state, corners, free, stiffness=lens.stiffness).solution
     return solution.state
@@ -242,34 +245,63 @@ def _scores(
     squares = {
         model: np.bincount(view, weight * 0.5 * np.sum(p.error**2, axis=1)) for model, p in foretold.items()
     }
-    best = min(squares, key=lambda model: float(squares[model].sum()))
-    least = float(squares[best].sum())
-    rows, within = [], []
+
+    def mean(model: LensKind) -> float:
+        return float(squares[model].sum())
+
+    def beyond(model: LensKind, other: LensKind) -> tuple[float, float]:
+        """How much larger the mean square error is, and the standard error of that, by views."""
+        apart = squares[model] - squares[other]
+        scatter = np.sum((apart - apart.sum() * total) ** 2)
+        return float(apart.sum()), float(np.sqrt(count / (count - 1) * scatter))
+
+    ranked = sorted(squares, key=mean)
+    best = ranked[0]
+    chosen, reason = _plainest(ranked, [model for model in candidates if model in squares], mean, beyond)
+    rows = []
     for model in candidates:
         if model not in squares:
             rows.append(CandidateScore(model=model, failure=failures[model]))
             continue
-        mean = float(squares[model].sum())
-        apart = squares[model] - squares[best]
-        worse = float(apart.sum())
-        sigma = float(np.sqrt(count / (count - 1) * np.sum((apart - worse * total) ** 2)))
-        rms = np.sqrt(mean)
+        rms, least = np.sqrt(mean(model)), np.sqrt(mean(best))
         rows.append(
             CandidateScore(
                 model=model,
                 held_out_rms_px=float(rms),
-                worse_px=float(rms - np.sqrt(least)),
-                worse_sigma_px=sigma / (rms + np.sqrt(least)),
+                worse_px=float(rms - least),
+                worse_sigma_px=float(beyond(model, best)[1] / (rms + least)),
             )
         )
-        if worse <= sigma:
-            within.append((model, float(rms)))
-    chosen, rms = within[0]
-    if chosen == best:
-        reason = f"foretells unseen corners best, to {rms:.3g} px"
-    else:
-        reason = (
-            f"foretells unseen corners to {rms:.3g} px, within one standard error of the best, "
-            f"{best} ({np.sqrt(least):.3g} px), and is plainer"
-        )
     return ModelScores(candidates=tuple(rows), chosen=chosen, reason=reason, folds=folds)
+
+
+def _plainest(
+    ranked: Sequence[LensKind],
+    candidates: Sequence[LensKind],
+    mean: Callable[[LensKind], float],
+    beyond: Callable[[LensKind, LensKind], tuple[float, float]],
+) -> tuple[LensKind, str]:
+    """The model to take, of ``ranked`` from the least mean square error on, and why."""
+    best = ranked[0]
+    foretells = f"foretells unseen corners best, to {np.sqrt(mean(best)):.3g} px"
+    few = [model for model in ranked if model != "splined"]
+    if best == "splined" and few:
+        worse, sigma = beyond(few[0], best)
+        if worse > max(sigma, (_WORTH_KNOTS**2 - 1) * mean(best)):
+            return best, f"{foretells}; {few[0]} to {np.sqrt(mean(few[0])):.3g} px"
+    if not few:
+        return best, foretells
+
+    def within(model: LensKind, other: LensKind) -> bool:
+        worse, sigma = beyond(model, other)
+        return worse <= sigma
+
+    model = next(model for model in candidates if model in few and within(model, few[0]))
+    told = f"foretells unseen corners to {np.sqrt(mean(model)):.3g} px"
+    if model == best:
+        return model, foretells
+    if model != few[0]:
+        told += f", within one standard error of {few[0]} ({np.sqrt(mean(few[0])):.3g} px), and is plainer"
+    if best == "splined" and not within(model, best):
+        told += f"; splined to {np.sqrt(mean(best)):.3g} px, less than a tenth better"
+    return model, told
