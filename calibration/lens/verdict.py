@@ -159,8 +159,8 @@ def _of_views(lens: LensModel, names: Sequence[str], corners: Evidence) -> Itera
         )
     elif distinct < 10:
         yield Finding(False, f"{distinct} different views: 15 or more would be safer")
-    if 2 * distinct <= len(alive):
-        for group in groups:
+    for group in groups:
+        if len(group) > 2:
             alike = ", ".join(sorted(names[i] for i in group))
             yield Finding(False, f"nearly the same view, counts little more than once: {alike}")
     tilt = largest_tilt_deg(_rotations(lens, alive))
