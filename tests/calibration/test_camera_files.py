@@ -280,7 +280,7 @@ def test_ros_faults(tmp_path, old, new, message):
 
 # ---------------------------------------------------------------- Kalibr
 
-# Numbers of OpenVINS' config/tum_vi and config/euroc_mav, as the data sets publish them.
+# Numbers of OpenVINS' config/tum_vi and config/euroc_mav; T_cn_cnm1 is that of msckf_vio's EuRoC chain.
 TUM_VI = """%YAML:1.0 # need to specify the file type at the top!
 
 cam0:
@@ -317,9 +317,9 @@ EUROC = """cam0:
   resolution: [752, 480]
 cam1:
   T_cn_cnm1:
-  - [0.9999972563, -0.0023175421, 0.0003760010, -0.1100739988]
-  - [0.0023120691, 0.9998980485, 0.0140898358, -0.0002127766]
-  - [-0.0004086140, -0.0140889713, 0.9999006631, 0.0008097633]
+  - [0.999997256477881, 0.002312067192424, 0.000376008102415, -0.110073808127187]
+  - [-0.002317135723281, 0.999898048506644, 0.014089835846648, 0.000399121547014]
+  - [-0.000343393120525, -0.014090668452714, 0.999900662637729, -0.000853702503357]
   - [0.0, 0.0, 0.0, 1.0]
   camera_model: pinhole
   distortion_coeffs: [-0.28368365, 0.07451284, -0.00010473, -3.55590700e-05]
@@ -327,6 +327,22 @@ cam1:
   intrinsics: [457.587, 456.134, 379.999, 255.238]
   resolution: [752, 480]
 """
+
+
+EUROC_IMU = {
+    "cam0": [
+        [0.0148655429818, -0.999880929698, 0.00414029679422, -0.0216401454975],
+        [0.999557249008, 0.0149672133247, 0.025715529948, -0.064676986768],
+        [-0.0257744366974, 0.00375618835797, 0.999660727178, 0.00981073058949],
+        [0.0, 0.0, 0.0, 1.0],
+    ],
+    "cam1": [
+        [0.0125552670891, -0.999755099723, 0.0182237714554, -0.0198435579556],
+        [0.999598781151, 0.0130119051815, 0.0251588363115, 0.0453689425024],
+        [-0.0253898008918, 0.0179005838253, 0.999517347078, 0.00786212447038],
+        [0.0, 0.0, 0.0, 1.0],
+    ],
+}
 
 
 def test_kalibr_chain_comes_back(tmp_path):
@@ -354,18 +370,25 @@ def test_kalibr_chains_of_others(tmp_path):
     euroc = read_kalibr(write(tmp_path / "e.yaml", EUROC))
     right = euroc.cameras["cam1"]
     assert right.lens.p2 == -3.5559070e-05
-    # The baseline of EuRoC's pair: cam0's centre lies 110 mm to the left of cam1.
-    assert right.t_mm == pytest.approx((-110.0739988, -0.2127766, 0.8097633), abs=1e-9)
-    assert (
-        np.abs(
-            right.rotation - [[1, -0.0023, 0.0004], [0.0023, 0.9999, 0.0141], [-0.0004, -0.0141, 0.9999]]
-        ).max()
-        < 1e-4
-    )
+    assert right.t_mm == pytest.approx((-110.073808127187, 0.399121547014, -0.853702503357), abs=1e-9)
+    # Points of cam0 become points of cam1: cam0's axis lies to the lower right there.
+    assert right.rotation[:, 2] == pytest.approx((0.000376008102415, 0.014089835846648, 0.999900662637729))
     tum = read_kalibr(write(tmp_path / "t.yaml", TUM_VI))
     assert isinstance(tum.cameras["cam0"].lens, KannalaBrandt)
-    assert np.linalg.norm(tum.cameras["cam1"].centre_mm) == pytest.approx(101.06, abs=0.05)
-    assert tum.cameras["cam1"].centre_mm[0] > 100
+    # The centre of cam1 seen by the IMU, and that by cam0.
+    zero, one = (
+        np.array(yaml.safe_load(TUM_VI.partition("\n")[2])[n]["T_cam_imu"]) for n in ("cam0", "cam1")
+    )
+    centre = zero[:3, :3] @ (-one[:3, :3].T @ one[:3, 3]) + zero[:3, 3]
+    assert np.linalg.norm(centre) == pytest.approx(0.101, abs=1e-3)
+    np.testing.assert_allclose(tum.cameras["cam1"].centre_mm, 1000 * centre, atol=1e-4)
+    # The same pair by way of its IMU, to the digits that are published.
+    imu = EUROC.replace(EUROC[EUROC.index("  T_cn_cnm1") : EUROC.index("  camera_model: pinhole", 200)], "")
+    for name, matrix in EUROC_IMU.items():
+        imu = imu.replace(f"{name}:\n", f"{name}:\n  T_imu_cam: {matrix}\n")
+    same = read_kalibr(write(tmp_path / "i.yaml", imu)).cameras["cam1"]
+    assert np.abs(same.rotation - right.rotation).max() < 1e-10
+    np.testing.assert_allclose(same.t_mm, right.t_mm, atol=1e-7)
     # OpenCV's fisheye sees the same.
     lens = tum.cameras["cam0"].lens
     matrix = np.array([[lens.fx, 0, lens.cx], [0, lens.fy, lens.cy], [0, 0, 1]])
@@ -383,7 +406,7 @@ def test_kalibr_chains_of_others(tmp_path):
         ("[458.654,", "[-458.654,", "fx: Input should be greater"),
         ("[-0.28340811,", "[", "cam0.distortion_coeffs: 3 numbers, want 4"),
         ("T_cn_cnm1", "T_cn", "cam1.T_cn_cnm1: missing"),
-        ("0.9999972563", "0.5", "cam1.T_cn_cnm1: its first three columns are no rotation"),
+        ("0.999997256477881", "0.5", "cam1.T_cn_cnm1: its first three columns are no rotation"),
         ("0.8097633e", "x", None),
         ("cam0:", "camera:", "nothing"),
     ],
@@ -392,7 +415,7 @@ def test_kalibr_faults(tmp_path, old, new, message):
     if message == "nothing":
         text, message = "a: 1\n", "cam0: missing"
     elif message is None:
-        text, message = EUROC.replace("0.0008097633", "x"), "cam1.T_cn_cnm1: want numbers"
+        text, message = EUROC.replace("0.000399121547014", "x"), "cam1.T_cn_cnm1: want numbers"
     else:
         text = EUROC.replace(old, new, 1)
     refused(read_kalibr, write(tmp_path / "c.yaml", text), message)

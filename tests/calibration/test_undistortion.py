@@ -140,6 +140,20 @@ def test_maps_where_the_model_turns_back():
     assert (maps.x[~valid] < -1).all()
 
 
+class Holed(BrownConrady):
+    """A lens that images nothing around (69, 45): the hole reaches 2 px into the tile on its left."""
+
+    def project(self, points):
+        pixels = super().project(points)
+        return np.where((np.hypot(*np.moveaxis(pixels - (69, 45), -1, 0)) < 8)[..., None], np.nan, pixels)
+
+
+def test_a_hole_that_reaches_over_into_a_tile_is_found_there():
+    lens = Holed(width=200, height=200, fx=150.0, fy=150.0, cx=100.0, cy=80.0)
+    valid = make_maps(lens, pinhole_view(lens), np.eye(3)).valid
+    np.testing.assert_array_equal(valid, np.hypot(*np.moveaxis(grid(lens) - (69, 45), -1, 0)) >= 8)
+
+
 # ---------------------------------------------------------------- pictures
 
 
