@@ -128,8 +128,8 @@ def adjust_lens(
     warp : bool
         Fit how the board is bent, too: two parabolas, along its x and its y.
     aspect : bool
-        Fit the ratio of the print's scales along y and x, too. Takes boards turned by 90 degrees, else it
-        cannot be told from fy / fx.
+        Fit the ratio of the print's scales along y and x, too; tilted boards, and boards turned by 90
+        degrees, tell it from fy / fx.
     names : sequence of str, optional
         Of the views, for warnings.
     provenance : Provenance
@@ -313,7 +313,7 @@ def _board(solution: Solution) -> BoardShape:
     wx, wy, aspect, scale = np.sqrt(np.diag(solution.covariance)[at]).tolist()
     if aspect > _ASPECT_KNOWN:
         raise FitError(
-            f"the views tell the aspect of the print to {100 * aspect:.1f} % only: turn the board by 90 deg"
+            f"the views tell the aspect of the print to {100 * aspect:.1f} % only: tilt and turn the board more"
         )
     if max(wx / board.half_mm[0], wy / board.half_mm[1]) > _WARP_KNOWN:
         raise FitError(
