@@ -16,6 +16,7 @@ _STEPS = 30
 _LEAST_BLUR_PX, _MOST_BLUR_PX = 0.15, 25.0
 # A blurred edge is over within so many sigmas; so far everything else must stay away.
 _REACH, _CLEAR = 5.0, 2.5
+_HALO_PX = 8.0  # beyond, for what a lens scatters; more would add noise
 _LEAST_LENGTH_PX, _LEAST_ROOM_PX = 5.0, 2.0
 _LEAST_CONTRAST = 5.0  # half the step over the scatter of a pixel
 _MOST_EMPTY = 0.1
@@ -110,7 +111,7 @@ def edge_mtf(distance: Float, along: Float, grey: NDArray[np.floating], room: fl
     # Once more, without what its blur shows to be too near to other edges, and without idle pixels.
     for _ in range(2):
         trim = _CLEAR * fit.blur
-        half = min(room - trim, _REACH * fit.blur + 3)
+        half = min(room - trim, _REACH * fit.blur + _HALO_PX)
         length = 2 * (ends - trim)
         if half < max(_CLEAR * fit.blur, _LEAST_ROOM_PX) or fit.blur > 0.99 * _MOST_BLUR_PX:
             return NoEdge("blurred as wide as the clear space beside it")
@@ -209,7 +210,7 @@ def _transformed(fit: _Step, d: Float, s: Float, y: Float, half: float, length: 
     index = np.floor(x / BIN_PX).astype(np.int64) + count // 2
     inside = (index >= 0) & (index < count)
     filled = np.bincount(index[inside], minlength=count)
-    if np.mean(filled == 0) > _MOST_EMPTY or _longest_gap(filled) > 2:
+    if np.mean(filled == 0) > _MOST_EMPTY:
         return NoEdge("runs so that the pixels do not sample it evenly")
     means = np.bincount(index[inside], residual[inside], minlength=count) / np.maximum(filled, 1)
     centres = (np.arange(count) - count // 2 + 0.5) * BIN_PX
@@ -275,8 +276,3 @@ def _transformed(fit: _Step, d: Float, s: Float, y: Float, half: float, length: 
         abs(fit.half) / fit.mean if fit.mean > 0 else np.inf,
         length,
     )
-
-
-def _longest_gap(filled: NDArray[np.int64]) -> int:
-    at = np.flatnonzero(np.concatenate([[1], filled, [1]]))
-    return int(np.max(np.diff(at))) - 1

@@ -65,6 +65,22 @@ def test_mtf50_is_that_of_the_blur(sigma, disc, angle_deg):
     assert np.max(np.abs(found.mtf - mtf(FREQUENCIES))[low]) < 0.015
 
 
+@pytest.mark.parametrize("angle_deg", [5.0, 30.0, 70.0])
+@pytest.mark.parametrize(("share", "wide", "off"), [(0.3, 1.5, 0.002), (0.2, 2.0, 0.005), (0.1, 3.0, 0.014)])
+def test_a_halo_is_seen(share, wide, off, angle_deg):
+    """A sharp core with a wide halo is far from the step that is fitted: the profile tells the rest."""
+    core, halo = blur_mtf(angle_deg, 0.6), blur_mtf(angle_deg, wide)
+
+    def mtf(f):
+        return (1 - share) * core(f) + share * halo(f)
+
+    d, s = pixels(angle_deg, np.random.default_rng(3), length=60, room=30)
+    found = edge_mtf(d, s, 100 + 800 * spread(mtf)(d - 0.2), 30)
+    assert found.mtf50 == pytest.approx(true_mtf50(mtf), rel=off)
+    low = FREQUENCIES < 0.5
+    assert np.max(np.abs(found.mtf - mtf(FREQUENCIES))[low]) < off
+
+
 @pytest.mark.parametrize(("sigma", "disc"), [(0.7, 0), (2.0, 0), (0.6, 8)])
 def test_the_scatter_of_mtf50_is_its_sigma(sigma, disc):
     rng = np.random.default_rng(3)
