@@ -16,6 +16,7 @@ _CAMERA, _LIGHT = 3, 4
 _ROWS, _STARTS, _ENDS, _CANDIDATES = 24, 3000, 320, 6
 _STEPS, _ROUNDS = 60, 30
 _CONVERGED = 1e-10
+_OTHER_LAGS = ((6.0, 6.0), (1.0, 6.0), (6.0, 1.0), (0.15, 0.15))
 # Weak knowledge that keeps what the frames do not tell finite.
 _LEVEL_SIGMA = 0.5
 _OFFSET_SHARE = 0.3
@@ -223,6 +224,15 @@ def solve(problem: Problem, starts: Sequence[Float]) -> Solution:
     tried = [_descend(problem, start, none, (0.0, 0.0), prior, steps=6) for start in starts]
     theta = min(tried, key=lambda found: found[2].cost)[0]
     theta, effects, normal = _descend(problem, theta, none, (0.0, 0.0), prior)
+    # quick lights may have a second, shallower minimum where rise or fall trades against the exposure's ends
+    for factors in _OTHER_LAGS:
+        start = theta.copy()
+        for number in range(problem.lights):
+            at = problem.of_light(number).start
+            start[at + 1 : at + 3] = np.maximum(start[at + 1 : at + 3], 10 * AT_ONCE_S) * factors
+        other = _descend(problem, start, none, (0.0, 0.0), prior)
+        if other[2].cost < normal.cost:
+            theta, effects, normal = other
     scatter = _seen_scatter(problem, theta, prior)
     count = len(theta)
     frames = [group.dark / group.sharing + group.steady + len(group.delay_s) - 2 for group in problem.groups]

@@ -73,7 +73,7 @@ def plan_timing(
         list[str] | None, typer.Option(help="A light to measure with (repeat); all that can strobe without.")
     ] = None,
     duration: Annotated[
-        float | None, typer.Option(help="Of a pulse, s; the exposure's if not given.")
+        float | None, typer.Option(help="Of a pulse, s; 0.7 of the exposure if not given.")
     ] = None,
     first: Annotated[float, typer.Option(help="Shortest delay after the trigger, s.")] = 0.0,
     last: Annotated[

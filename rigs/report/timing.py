@@ -132,7 +132,7 @@ def curves(model: TimingModel) -> bytes:
     assert model.signal is not None
     fitted = model.expected()
     names = list(model.lights)[:2]
-    with drawing(8.4, 2.9, len(names), sharey=True, squeeze=False) as (sheet, grid):
+    with drawing(8.4, 3.3, len(names), sharey=True, squeeze=False) as (sheet, grid):
         for number_, (name, at) in enumerate(zip(names, grid[0], strict=True)):
             mine = np.flatnonzero(model.strobes[:, 0] == number_)
             telling = mine[np.ptp(fitted[mine], axis=1) > 0.02 * np.ptp(fitted)]

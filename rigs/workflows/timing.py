@@ -26,6 +26,8 @@ _STILL = 3
 _LEAST_STEPS, _MOST_STEPS = 24, 400
 # Pulse controllers count in steps of about this.
 _TICK_DECIMALS = 7
+# Length of a pulse as a part of the exposure.
+_PULSE = 0.7
 
 
 def calibrate_timing(
@@ -167,7 +169,8 @@ def plan_timing(
     lights : sequence of str
         All of the rig that can strobe without.
     duration_s : float, optional
-        Of a pulse; without it that of the exposure, or twice the step where that is more.
+        Of a pulse; without it a part of the exposure: were they equal, beginnings and ends would fall
+        together, and what each of them tells could not be told apart.
     first_s, last_s : float
         First and last delay; without ``last_s`` the camera's ``readout_s`` and exposure, and a tenth.
     steps : int, optional
@@ -196,15 +199,15 @@ def plan_timing(
         raise ConfigError(
             f"delays from {first_s:g} to {last_s:g} s: want 0 or more, and the last after the first"
         )
-    narrow = 0.8 * min(exposure_s, duration_s or exposure_s)
+    duration_s = duration_s or round(_PULSE * exposure_s, _TICK_DECIMALS)
+    narrow = 0.8 * min(exposure_s, duration_s)
     count = steps or int(np.clip(np.ceil((last_s - first_s) / narrow) + 1, _LEAST_STEPS, _MOST_STEPS))
     step = (last_s - first_s) / max(count - 1, 1)
-    if count < 2 or step > min(exposure_s, duration_s or exposure_s):
+    if count < 2 or step > min(exposure_s, duration_s):
         raise ConfigError(
             f"{count} delays from {first_s:g} to {last_s:g} s leave gaps wider than exposure or pulse: give "
             "--last nearer to what the camera takes, or more --steps"
         )
-    duration_s = duration_s or exposure_s
     delays = np.round(np.linspace(first_s, last_s, count), _TICK_DECIMALS)
     told = {
         "kinds": "timing",
