@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from rigs.cli.app import app
+from rigs.cli.cameras import geometry_of
 from rigs.cli.options import CameraOption, LensOption, RigOption, folder, models_of, say, track
 
 if TYPE_CHECKING:
@@ -35,7 +36,10 @@ def undistort(
         str | None, typer.Option(metavar="WIDTHxHEIGHT", help="Of the new pictures; as they are without.")
     ] = None,
     cameras: Annotated[
-        Path | None, typer.Option(help="Cameras of `calibrate rig` (.json), or a camchain: for --pair.")
+        Path | None,
+        typer.Option(
+            help="For --pair: cameras of `calibrate rig` (.json) or a camchain; those pinned in --rig without."
+        ),
     ] = None,
     pair: Annotated[
         str | None,
@@ -54,13 +58,13 @@ def undistort(
     from rigs import workflows
     from rigs.config import ConfigError
 
-    if (cameras is None) != (pair is None):
-        raise ConfigError("--cameras and --pair go together")
-    if cameras is not None and pair is not None:
+    if pair is not None:
         if lens is not None or size is not None:
-            raise ConfigError("--pair takes lenses and size from --cameras: leave --lens and --size out")
-        _rectified(pictures, out, cameras, pair, camera, view)
+            raise ConfigError("--pair takes lenses and size from the cameras: leave --lens and --size out")
+        _rectified(pictures, out, rig, cameras, pair, camera, view)
         return
+    if cameras is not None:
+        raise ConfigError("--cameras is for --pair LEFT,RIGHT; of one camera give --lens FILE#NAME")
     _, model = models_of(rig, camera, None, lens)
     if model is None:
         raise ConfigError("no lens model: give --lens, or --rig with a pinned one")
@@ -72,7 +76,8 @@ def undistort(
 def _rectified(
     pictures: list[Path],
     out: Path,
-    cameras: Path,
+    rig: Path | None,
+    cameras: Path | None,
     pair: str,
     camera: str | None,
     view: Literal["crop", "keep-all", "same"],
@@ -80,7 +85,7 @@ def _rectified(
     from rigs import interchange, workflows
     from rigs.config import ConfigError
 
-    found = interchange.read_cameras(cameras)
+    found = geometry_of(rig, None) if cameras is None else interchange.read_cameras(cameras)
     views = workflows.rectified_pair(found, pair, view)
     names = views.names
     if camera is not None and camera not in names:

@@ -20,6 +20,10 @@ def read_picture(path: Path) -> Source:
     ConfigError
         No such file, or none that can be read; the line names it.
     """
+    if path.is_dir():
+        raise ConfigError(f"{path}: is a folder without a session: name its pictures")
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file")
     try:
         if path.suffix.lower() == ".exr":
             return Source(path, path.stem, ".exr", read_exr(path), read_exr_attributes(path))

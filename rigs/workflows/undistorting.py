@@ -152,7 +152,6 @@ def undistort_pictures(
     target = out / f"{name}.json"
     if lens is not None and lens.resolve() == target.resolve():
         raise FitError(f"{lens}: would be written over: choose another folder for --out")
-    out.mkdir(parents=True, exist_ok=True)
     provenance = Provenance(
         session=by.lens.provenance.session,
         code_version=version("gnomon"),
@@ -160,11 +159,6 @@ def undistort_pictures(
         note=f"view without distortion of {by.lens.MODEL if lens is None else lens.name}",
     )
     mask = out / f"{name}-valid.png"
-    # The lens first: who sees a picture finds its lens.
-    files.save_model(target, by.view.replace(provenance=provenance))
-    yield target
-    files.write_image(mask, by.valid.astype(np.uint8) * 255)
-    yield mask
     written = {mask: mask}
     for picture in pictures:
         path = out / f"{picture.name}{picture.suffix}"
@@ -173,6 +167,13 @@ def undistort_pictures(
         if path.resolve() == picture.path.resolve():
             raise FitError(f"{picture.path}: would be written over: choose another folder for --out")
         _check_size(picture, by.lens)
+        if len(written) == 1:
+            # The lens first: who sees a picture finds its lens.
+            out.mkdir(parents=True, exist_ok=True)
+            files.save_model(target, by.view.replace(provenance=provenance))
+            yield target
+            files.write_image(mask, by.valid.astype(np.uint8) * 255)
+            yield mask
         if isinstance(picture.image, Mapping):
             attributes = dict(picture.attributes) | _attributes(by, provenance)
             files.write_exr(path, _channels(picture, by), attributes)

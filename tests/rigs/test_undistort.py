@@ -297,11 +297,16 @@ def test_faults_name_the_file_and_leave_nothing_half(tmp_path, lens):
     assert "would be written over" in run("undistort", good, "--lens", lens, "--out", tmp_path)
     (tmp_path / "text.png").write_text("text")
     assert "text.png" in run("undistort", tmp_path / "text.png", "--lens", lens, "--out", out)
-    assert "none.png" in run("undistort", tmp_path / "none.png", "--lens", lens, "--out", out)
+    assert "is a folder without a session" in run("undistort", other, "--lens", lens, "--out", out)
+    empty = tmp_path / "empty"
+    assert "small.png: is 96" in run("undistort", small, "--lens", lens, "--out", empty)
+    assert not empty.exists()
+    assert "none.png: no such file" in run("undistort", tmp_path / "none.png", "--lens", lens, "--out", out)
     assert "none.exr: no such file" in run("undistort", tmp_path / "none.exr", "--lens", lens, "--out", out)
     assert "no lens model" in run("undistort", good, "--out", out)
     assert "want WIDTHxHEIGHT" in run("undistort", good, "--lens", lens, "--out", out, "--size", "big")
-    assert "go together" in run("undistort", good, "--out", out, "--pair", "a,b")
+    assert "no cameras: give" in run("undistort", good, "--out", out, "--pair", "a,b")
+    assert "is for --pair" in run("undistort", good, "--out", out, "--cameras", lens)
     files.save_model(tmp_path / "fish.json", FISHEYE.replace(fx=20.0, fy=20.0))
     said = run("undistort", good, "--lens", tmp_path / "fish.json", "--view", "keep-all", "--out", out)
     assert "150 degrees" in said
