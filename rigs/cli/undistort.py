@@ -38,7 +38,7 @@ def undistort(
     cameras: Annotated[
         Path | None,
         typer.Option(
-            help="For --pair: cameras of `calibrate rig` (.json) or a camchain; those pinned in --rig without."
+            help="For --pair: cameras of `calibrate rig` (.json), a camchain; pinned in --rig without."
         ),
     ] = None,
     pair: Annotated[
