@@ -127,7 +127,9 @@ def camera_models(
     from rigs.interchange import read_lens
     from rigs.workflows import pinned
 
-    names, found, sensors = list(cameras), {}, {}
+    names = list(cameras)
+    found: dict[str, LensModel] = {}
+    sensors: dict[str, RadiometricModel] = {}
     for text in lenses:
         name, equals, path = text.partition("=")
         if not equals or name not in names:

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from calibration.cameras import CameraSet
 from calibration.colour import ColourModel
 from calibration.focus import FocusModel
 from calibration.lens import Lens
@@ -140,6 +141,7 @@ class Report(Model):
     sensor: RadiometricModel | None = None
     colour: ColourModel | None = None
     lens: Lens | None = None
+    cameras: CameraSet | None = None
     focus: FocusModel | None = None
     timing: TimingModel | None = None
     lights: LightSet | None = None

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from calibration.cameras import CameraSet
 from calibration.colour import ColourModel
 from calibration.files import load_model, read_exr
 from calibration.focus import FocusModel
@@ -29,6 +30,7 @@ _MODELS: dict[str, tuple[str, type[Model]]] = {
     "lens": ("lens", LensModel),
     "kannala-brandt": ("lens", LensModel),
     "splined": ("lens", LensModel),
+    "cameras": ("cameras", CameraSet),
     "focus": ("focus", FocusModel),
     "timing": ("timing", TimingModel),
     "lights": ("lights", LightSet),

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 
+from calibration.cameras import CameraSet
 from calibration.colour import ColourModel
 from calibration.files import write_bytes
 from calibration.focus import FocusModel
@@ -75,7 +76,7 @@ def _groups(metrics: tuple[Metric, ...]) -> list[tuple[str, list[Metric]]]:
     return list(groups.items())
 
 
-_Fitted = RadiometricModel | ColourModel | LensModel | FocusModel | LightSet | TimingModel
+_Fitted = RadiometricModel | ColourModel | LensModel | CameraSet | FocusModel | LightSet | TimingModel
 _Shown = _Fitted | NormalMap | MergeRecord
 
 
@@ -84,6 +85,7 @@ def _models(report: Report) -> Iterator[tuple[str, _Shown]]:
         ("Sensor", report.sensor),
         ("Colour", report.colour),
         ("Lens", report.lens),
+        ("Cameras", report.cameras),
         ("Focus", report.focus),
         ("Lights", report.lights),
         ("Timing", report.timing),

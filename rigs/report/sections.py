@@ -10,6 +10,7 @@ from calibration.geometry import angle_deg
 from calibration.lights.model import DistantLight, LightSet, NearLight
 from calibration.radiometric.checks import SessionChecks
 from rigs.report import maps, plots
+from rigs.report.cameras import cameras_section
 from rigs.report.colour import colour_section
 from rigs.report.content import Report, Surface
 from rigs.report.flat import flat_sections
@@ -46,11 +47,13 @@ def sections(report: Report) -> Iterator[Section]:
             yield from flat_sections(report.sensor)
         if report.lens is not None:
             yield lens_section(report.lens)
+        if report.cameras is not None:
+            yield cameras_section(report.cameras)
         if report.focus is not None:
             yield focus_section(report.focus)
         if report.timing is not None:
             yield timing_section(report.timing)
-        parts = (report.sensor, report.lens, report.focus, report.timing, report.checks)
+        parts = (report.sensor, report.lens, report.cameras, report.focus, report.timing, report.checks)
         if report.merged or any(part is not None for part in parts):
             return
     for surface in report.surfaces:
@@ -62,6 +65,8 @@ def sections(report: Report) -> Iterator[Section]:
     if report.colour is not None:
         yield colour_section(report.colour)
     yield lens_section(report.lens)
+    if report.cameras is not None:
+        yield cameras_section(report.cameras)
     if report.focus is not None:
         yield focus_section(report.focus)
     yield _lights(report)
