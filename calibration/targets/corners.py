@@ -14,6 +14,7 @@ MAX_SHIFT_PX = 2.5
 _BLUR_PX = (0.2, 4.0)
 _LEAST_CONTRAST = 2.0  # half the step from black to white over the scatter about the fit
 _BLURS = [4, 9]  # their logarithms' places among the parameters
+_MOST_SHARED = 6.0  # variance over that of independent noise
 _LAGS = 3  # px over which noise is taken to be shared
 
 
@@ -56,8 +57,8 @@ def refine_corners(
     The model is ``(m + b erf(n1.d / s1) erf(n2.d / s2)) (1 + g.d)``: two edges under free angles, straight or
     bent as told, a Gaussian blur across each, and a shading that is linear over the window. Unbent it is
     symmetric about the corner, so what it leaves out (the exact blur of a skew crossing, a clipped white)
-    does not move the centre. The sigma counts noise that neighbouring pixels share (demosaicing, JPEG) by the correlation of
-    the residuals over all windows.
+    does not move the centre. The sigma counts noise that neighbouring pixels share (demosaicing, JPEG) by
+    the correlation of the residuals over all windows.
 
     Parameters
     ----------
@@ -158,7 +159,8 @@ def _shared_noise(residual: Float, weight: Float, position: Float) -> Float:
             pairs = float(np.sum(w[a] * w[b]))
             correlation = float(np.sum(r[a] * r[b])) / max(pairs, 1.0) / power
             gain += 2 * correlation * np.sum(lines[a] * lines[b], axis=(1, 2, 3)) / np.maximum(total, 1e-30)
-    return np.maximum(gain, 1.0)
+    # Of a picture without blur the model leaves a pattern that is no noise.
+    return np.clip(gain, 1.0, _MOST_SHARED)
 
 
 def _windows(

@@ -3,12 +3,26 @@
 Every command imports what it needs when it runs, so that ``gnomon --help`` answers at once.
 """
 
-from rigs.cli import calibrate, exporting, focus, guide, importing, planning, results, rig, timing, undistort
+from rigs.cli import (
+    calibrate,
+    cameras,
+    exporting,
+    focus,
+    guide,
+    importing,
+    planning,
+    results,
+    rig,
+    target,
+    timing,
+    undistort,
+)
 from rigs.cli.app import app, main
 
 __all__ = [
     "app",
     "calibrate",
+    "cameras",
     "exporting",
     "focus",
     "guide",
@@ -17,6 +31,7 @@ __all__ = [
     "planning",
     "results",
     "rig",
+    "target",
     "timing",
     "undistort",
 ]

@@ -146,8 +146,10 @@ def calibrate_lens(
     board: Annotated[
         str | None,
         typer.Option(
-            help="'checkerboard COLSxROWS SQUARE_MM' (inner corners), or "
-            "'charuco COLSxROWS SQUARE_MM MARKER_MM [DICTIONARY] [legacy]' (squares)."
+            help="Target file (configs/targets/*.yaml, or Kalibr's), or words: "
+            "'checkerboard COLSxROWS SQUARE_MM [marker]' (inner corners), "
+            "'charuco COLSxROWS SQUARE_MM MARKER_MM [DICTIONARY] [legacy]' (squares), "
+            "'aprilgrid COLSxROWS TAG_MM GAP_MM', 'circles COLSxROWS SPACING_MM [DIAMETER_MM] [asymmetric]'."
         ),
     ] = None,
     rig: RigOption = None,

@@ -5,8 +5,18 @@ Each workflow takes a session and models and gives a model or a result; files ar
 progress.
 """
 
+from rigs.workflows.boards import choose_board, parse_board, read_board
 from rigs.workflows.bracketing import Bracketed, describe_bracket, plan_brackets, write_plan
 from rigs.workflows.calibrating import LightsResult, calibrate_lights, calibrate_response
+from rigs.workflows.cameras import (
+    BoardFrames,
+    board_frames,
+    calibrate_cameras,
+    check_cameras,
+    describe_cameras,
+    lights_seen_from,
+    parse_known,
+)
 from rigs.workflows.capturing import capture_session, check_plan, describe, list_devices
 from rigs.workflows.checking import check_session, parse_patch
 from rigs.workflows.colour import calibrate_colour, chart_reference, parse_corners
@@ -25,9 +35,9 @@ from rigs.workflows.merge_record import MergeRecord, Patch, describe_merge, pars
 from rigs.workflows.merging import Merged, merge_session
 from rigs.workflows.models import (
     check_pins,
-    choose_board,
-    parse_board,
     pinned,
+    pinned_geometry,
+    read_cameras,
     read_colour,
     read_sensor,
     read_truth,
@@ -35,6 +45,7 @@ from rigs.workflows.models import (
     sphere_target,
     targets,
 )
+from rigs.workflows.printing import Paper, parse_paper, print_board
 from rigs.workflows.progress import Track, silent
 from rigs.workflows.reconstructing import Result, read_mask, reconstruct, solve_again, write_reconstruction
 from rigs.workflows.sensing import calibrate_sensor, describe_sensor, photons_per_s
@@ -56,6 +67,7 @@ from rigs.workflows.undistorting import (
 )
 
 __all__ = [
+    "BoardFrames",
     "Bracketed",
     "Criterion",
     "LensKind",
@@ -63,10 +75,13 @@ __all__ = [
     "LightsResult",
     "MergeRecord",
     "Merged",
+    "Paper",
     "Patch",
     "Result",
     "Source",
     "Track",
+    "board_frames",
+    "calibrate_cameras",
     "calibrate_colour",
     "calibrate_flat",
     "calibrate_lens",
@@ -76,6 +91,7 @@ __all__ = [
     "calibrate_timing",
     "capture_session",
     "chart_reference",
+    "check_cameras",
     "check_pins",
     "check_plan",
     "check_session",
@@ -83,6 +99,7 @@ __all__ = [
     "choose_board",
     "describe",
     "describe_bracket",
+    "describe_cameras",
     "describe_focus",
     "describe_lens",
     "describe_merge",
@@ -90,21 +107,28 @@ __all__ = [
     "describe_timing",
     "guide",
     "light_images",
+    "lights_seen_from",
     "list_devices",
     "measure_focus",
     "merge_session",
     "parse_board",
     "parse_corners",
     "parse_criterion",
+    "parse_known",
     "parse_luminance",
+    "parse_paper",
     "parse_patch",
     "parse_size",
     "parse_turn",
     "parse_volume",
     "photons_per_s",
     "pinned",
+    "pinned_geometry",
     "plan_brackets",
     "plan_timing",
+    "print_board",
+    "read_board",
+    "read_cameras",
     "read_colour",
     "read_mask",
     "read_sensor",

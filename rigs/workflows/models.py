@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, TypeVar, overload
+from typing import TypeVar
 
 from calibration import files
 from calibration.cameras import CameraSet
@@ -12,59 +12,11 @@ from calibration.lens import LensModel
 from calibration.lights.model import LightSet
 from calibration.provenance import Model
 from calibration.radiometric import RadiometricModel
-from calibration.targets.boards import Board, Charuco, Checkerboard
 from calibration.timing import TimingModel
 from rigs.config import ConfigError, RigConfig, SphereTarget, Targets, validate
 from rigs.simulated import Truth, load_truth
 
 M = TypeVar("M", bound=Model)
-
-
-@overload
-def choose_board(text: str | None, config: RigConfig | None, needed: Literal[True] = True) -> Board: ...
-
-
-@overload
-def choose_board(text: str | None, config: RigConfig | None, needed: bool) -> Board | None: ...
-
-
-def choose_board(text: str | None, config: RigConfig | None, needed: bool = True) -> Board | None:
-    """Board from the option's text, else from the rig file."""
-    if text is not None:
-        return parse_board(text)
-    board = None if config is None else config.targets.board
-    if board is None and needed:
-        raise ConfigError("no board: give --board, or --rig with targets.board")
-    return board
-
-
-def parse_board(text: str) -> Board:
-    """``'checkerboard 9x6 25'`` (inner corners, mm) or ``'charuco 11x8 10 7.5 [DICT] [legacy]'``."""
-    usage = (
-        f"board {text!r}: want 'checkerboard COLSxROWS SQUARE_MM' or "
-        "'charuco COLSxROWS SQUARE_MM MARKER_MM [DICTIONARY] [legacy]'"
-    )
-    words = text.split()
-    try:
-        columns, rows = (int(word) for word in words[1].lower().split("x"))
-        sizes = [float(word) for word in words[2 : 3 if words[0] == "checkerboard" else 4]]
-        rest = words[2 + len(sizes) :]
-    except (IndexError, ValueError):
-        raise ConfigError(usage) from None
-    raw: dict[str, object] = {"columns": columns, "rows": rows}
-    match words[0], sizes:
-        case "checkerboard", [square] if not rest:
-            return validate(raw | {"square_mm": square}, Checkerboard, f"board {text!r}")
-        case "charuco", [square, marker]:
-            legacy = "legacy" in rest
-            names = [word for word in rest if word != "legacy"]
-            raw |= {"square_mm": square, "marker_mm": marker, "legacy": legacy}
-            if len(names) > 1:
-                raise ConfigError(usage)
-            if names:
-                raw["dictionary"] = names[0]
-            return validate(raw, Charuco, f"board {text!r}")
-    raise ConfigError(usage)
 
 
 def sphere_target(
@@ -110,6 +62,12 @@ def read_sensor(path: Path) -> RadiometricModel:
     """Sensor or response model."""
     with file_faults():
         return files.load_model(path, RadiometricModel)
+
+
+def read_cameras(path: Path) -> CameraSet:
+    """Cameras of a rig in one frame."""
+    with file_faults():
+        return files.load_model(path, CameraSet)
 
 
 def pinned(config: RigConfig, root: Path, camera: str, name: str, kind: type[M]) -> M | None:
