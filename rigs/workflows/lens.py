@@ -63,7 +63,11 @@ def calibrate_lens(
     radiometric = sensor_for(session, stack, sensor)
     views, names, missed = [], [], []
     for name, view in track(board_views(session, stack), "finding boards"):
-        found = detect_board(gray(merged_of(view, radiometric).value), board)
+        try:
+            found = detect_board(gray(merged_of(view, radiometric).value), board)
+        except FitError as error:
+            # A frame without a valid pixel, among others that are good.
+            found = NoBoard(str(error))
         if isinstance(found, NoBoard):
             missed.append(f"{name} ({found.reason})")
         else:

@@ -25,7 +25,7 @@ COMMANDS = (
     "rig check", "capture", "session verify", "session check", "import folder", "import emva", "plan bracket",
     "calibrate sensor", "calibrate response", "calibrate flat", "calibrate colour", "calibrate lens",
     "calibrate lights", "merge", "reconstruct", "undistort", "export lens", "export cameras", "report",
-    "devices", "demo",
+    "devices", "demo", "guide",
 )  # fmt: skip
 BOARD = "charuco 5x4 23 11.5 DICT_4X4_50"
 
