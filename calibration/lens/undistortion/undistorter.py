@@ -138,7 +138,10 @@ class Undistorter:
         out = cv2.remap(np.ascontiguousarray(image), self.maps.x, self.maps.y, interpolation)
         out = np.asarray(out).reshape(*self.valid.shape, *image.shape[2:])
         if image.dtype.kind == "f":
-            np.copyto(out, np.nan, where=~self.valid.reshape(*self.valid.shape, *[1] * (image.ndim - 2)))
+            unseen = ~self.valid
+            # Plane by plane: numpy is slow where a mask is spread over a short last axis.
+            for plane in [out] if out.ndim == 2 else np.moveaxis(out, -1, 0):
+                np.copyto(plane, np.nan, where=unseen)
         return out
 
 
