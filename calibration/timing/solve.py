@@ -494,7 +494,7 @@ def _with_effects(
     count = len(theta)
     told = [np.inf, np.inf]
     for _ in range(_ROUNDS):
-        theta, effects, normal = _descend(problem, theta, effects, scatter, prior, steps=20)
+        theta, effects, normal = _descend(problem, theta, effects, scatter, prior, steps=4)
         spread = np.diag(_inverse(normal.matrix))[count:].reshape(-1, 2)
         value = np.concatenate(effects)
         new = []
