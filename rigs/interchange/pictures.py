@@ -3,11 +3,14 @@
 from pathlib import Path
 
 import numpy as np
+import tifffile
 
 from calibration.files import read_exr, read_exr_attributes
 from rigs.config import ConfigError
 from rigs.interchange.images import ImageError, read_image
 from rigs.workflows import Source
+
+_COLOUR_FILTER_ARRAY = 32803
 
 
 def read_picture(path: Path) -> Source:
@@ -18,7 +21,7 @@ def read_picture(path: Path) -> Source:
     Raises
     ------
     ConfigError
-        No such file, or none that can be read; the line names it.
+        No such file, none that can be read, or a TIFF that says it is a raw mosaic; the line names it.
     """
     if path.is_dir():
         raise ConfigError(f"{path}: is a folder without a session: name its pictures")
@@ -32,6 +35,10 @@ def read_picture(path: Path) -> Source:
         raise ConfigError(f"{path}: {error}") from None
     except (ValueError, OSError) as error:
         raise ConfigError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
+    if _is_mosaic(path):
+        raise ConfigError(
+            f"{path}: is a raw mosaic, whose neighbours are of different colours: develop it first"
+        )
     image = picture.dn
     suffix = ".tif" if image.dtype.kind == "f" or path.suffix.lower() in (".tif", ".tiff") else ".png"
     if image.ndim == 2 and image.dtype.kind == "u":
@@ -39,3 +46,10 @@ def read_picture(path: Path) -> Source:
         if top > 0 and bool(np.all((image == 0) | (image == top))) and not image.all():
             return Source(path, path.stem, suffix, image, is_mask=True)
     return Source(path, path.stem, suffix, image)
+
+
+def _is_mosaic(path: Path) -> bool:
+    if path.suffix.lower() not in (".tif", ".tiff"):
+        return False
+    with tifffile.TiffFile(path) as tiff:
+        return int(tiff.pages.first.photometric) == _COLOUR_FILTER_ARRAY

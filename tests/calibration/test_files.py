@@ -20,6 +20,7 @@ from calibration.files import (
     read_lights,
     save_model,
     write_exr,
+    write_image,
     write_normals_png,
 )
 from calibration.lens import BrownConrady, LensModel
@@ -265,6 +266,26 @@ def test_bad_exr_is_one_clear_error(tmp_path):
     with pytest.raises(ValueError, match="belongs to the format"):
         write_exr(tmp_path / "d.exr", {"Z": plane}, {"dataWindow": 3})
     assert not (tmp_path / "d.exr").exists()
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("channels", [(), (3,)])
+def test_a_picture_is_written_as_it_is(tmp_path, suffix, kind, channels):
+    image = (np.random.default_rng(0).random((5, 7, *channels)) * 255).astype(kind)
+    path = tmp_path / f"a{suffix}"
+    if kind == np.float32 and suffix == ".png":
+        with pytest.raises(ValueError, match=r"a\.png: cannot hold an image"):
+            write_image(path, image)
+        assert not list(tmp_path.iterdir())
+        return
+    write_image(path, image)
+    back = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    np.testing.assert_array_equal(back[..., ::-1] if channels else back, image)
+    assert back.dtype == kind
+    assert os.listdir(tmp_path) == [path.name]
+    with pytest.raises(ValueError, match="cannot hold"):
+        write_image(path, np.zeros((2, 2, 2), np.uint8))
 
 
 def test_normals_png_points_up_and_to_the_camera(tmp_path):

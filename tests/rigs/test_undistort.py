@@ -27,6 +27,7 @@ LENS = BrownConrady(
     covariance=np.eye(12),
 )  # fmt: skip
 FISHEYE = KannalaBrandt(width=WIDTH, height=HEIGHT, fx=40.0, fy=40.0, cx=47.0, cy=36.2, k1=0.01)
+CFA = [(33421, 3, 2, (2, 2)), (33422, 1, 4, (0, 1, 1, 2))]  # tags that such a TIFF must have
 RNG = np.random.default_rng(2)
 
 
@@ -297,6 +298,8 @@ def test_faults_name_the_file_and_leave_nothing_half(tmp_path, lens):
     assert "would be written over" in run("undistort", good, "--lens", lens, "--out", tmp_path)
     (tmp_path / "text.png").write_text("text")
     assert "text.png" in run("undistort", tmp_path / "text.png", "--lens", lens, "--out", out)
+    tifffile.imwrite(tmp_path / "raw.tif", picture("uint16"), photometric=32803, extratags=CFA)
+    assert "raw.tif: is a raw mosaic" in run("undistort", tmp_path / "raw.tif", "--lens", lens, "--out", out)
     assert "is a folder without a session" in run("undistort", other, "--lens", lens, "--out", out)
     empty = tmp_path / "empty"
     assert "small.png: is 96" in run("undistort", small, "--lens", lens, "--out", empty)
