@@ -201,13 +201,16 @@ def _prior(lens: LensModel, free: NDArray[np.bool_], told: Float) -> Float:
     """Part of the inverse covariance that the views' information ``told`` does not explain."""
     covariance = np.asarray(lens.covariance)[np.ix_(free, free)]
     scale = np.sqrt(np.diag(covariance))
-    root = np.linalg.cholesky(covariance / scale / scale[:, None]) * scale[:, None]
+    values, axes = np.linalg.eigh(covariance / scale / scale[:, None])
+    # Directions that nothing tells apart have no variance of their own.
+    length = np.sqrt(np.maximum(values, 1e-14))
+    root = axes * length * scale[:, None]
     share, turn = np.linalg.eigh(root.T @ told @ root)
     # Rounding, and unknowns of the board that the views share, leave a little on either side of one.
     more = np.where(1 - share > _PRIOR_SHARE, 1 - share, 0.0)
     if not more.any():
         return np.zeros_like(told)
-    back = np.linalg.solve(root.T, turn)
+    back = (axes / length / scale[:, None]) @ turn
     return np.asarray((back * more) @ back.T)
 
 
