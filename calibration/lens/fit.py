@@ -277,10 +277,10 @@ def prior_of(lens: LensModel, free: Mask) -> Prior | None:
 
 
 def _splined(corners: Corners, width: int, height: int, warp: bool, aspect: bool) -> Solution:
-    """Fit of the splined model, from the plain one that misses least."""
+    """Fit of the splined model, from the plain one that is nowhere far off, thrown-out corners included."""
     plain: list[Solution] = []
     failure: FitError | None = None
-    kinds: tuple[LensKind, ...] = ("brown-5", "fisheye")
+    kinds: tuple[LensKind, ...] = ("brown-4", "brown-5", "fisheye")
     for kind in kinds:
         try:
             plain.append(_plain(kind, corners, width, height, warp, aspect))
@@ -288,7 +288,7 @@ def _splined(corners: Corners, width: int, height: int, warp: bool, aspect: bool
             failure = failure or error
     if failure is not None and not plain:
         raise failure
-    best = min(plain, key=lambda solution: float(np.median(np.linalg.norm(solution.residual, axis=1))))
+    best = min(plain, key=lambda solution: float(np.mean(solution.residual**2)))
     free = Free((), np.zeros(1, bool), warp, aspect)
     return fit_splined(best.state, corners, free, min_points=_MIN_POINTS).solution
 
@@ -313,7 +313,7 @@ def _board(solution: Solution) -> BoardShape:
     wx, wy, aspect, scale = np.sqrt(np.diag(solution.covariance)[at]).tolist()
     if aspect > _ASPECT_KNOWN:
         raise FitError(
-            f"the views tell the aspect of the print to {100 * aspect:.1f} % only: tilt and turn the board more"
+            f"the views tell the aspect of the print to {100 * aspect:.1f} % only: tilt and turn it more"
         )
     if max(wx / board.half_mm[0], wy / board.half_mm[1]) > _WARP_KNOWN:
         raise FitError(

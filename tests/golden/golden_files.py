@@ -11,6 +11,7 @@ import numpy as np
 
 from calibration import files
 from calibration.lens import BrownConrady
+from calibration.lens.model import BoardShape
 from calibration.lights.model import DistantLight, LightSet, NearLight
 from calibration.provenance import Model, Provenance, Quality
 from calibration.radiometric import RadiometricModel
@@ -21,6 +22,8 @@ from rigs.config import load_plan
 
 HERE = Path(__file__).parent
 SHAPE = (4, 6)
+PROVENANCE = Provenance(session="5e5510", code_version="0.1.0", options={"method": "robust", "lights": 2})
+QUALITY = Quality(residual_rms=0.25, unit="px", observations=10, verdict="good", warnings=("one",))
 
 
 def pixels(shot: Shot) -> np.ndarray:
@@ -45,14 +48,22 @@ def small_plan() -> CapturePlan:
     )
 
 
+def earlier_lens() -> BrownConrady:
+    """What ``lens-earlier.json`` says: of a time without k4 to k6, sigmas of corners and the board's shape."""
+    return BrownConrady(
+        width=6, height=4, fx=7.5, fy=7.25, cx=2.5, cy=1.5, k1=-0.1, p2=1e-4,
+        covariance=np.diag(np.arange(1.0, 10.0)), quality=QUALITY, provenance=PROVENANCE,
+    )  # fmt: skip
+
+
 def models() -> dict[str, Model]:
     """One model of each kind that is kept in files, with every kind of field: arrays, NaN, nothing."""
     grid = np.arange(24, dtype=np.float32).reshape(SHAPE)
-    provenance = Provenance(session="5e5510", code_version="0.1.0", options={"method": "robust", "lights": 2})
-    quality = Quality(residual_rms=0.25, unit="px", observations=10, verdict="good", warnings=("one",))
-    lens = BrownConrady(
-        width=6, height=4, fx=7.5, fy=7.25, cx=2.5, cy=1.5, k1=-0.1, p2=1e-4,
-        covariance=np.diag(np.arange(1.0, 10.0)), quality=quality, provenance=provenance,
+    provenance, quality = PROVENANCE, QUALITY
+    lens = earlier_lens().replace(
+        k4=0.01, covariance=np.diag(np.arange(1.0, 13.0)), views=np.array([[0.1, 0.2, 0.3, 4.0, 5.0, 600.0]]),
+        observations=np.array([[-1, 10, 20, 0, 1, 2, 0.5, -0.25, 0.1], [0, 20, 20, 0, 3, 2, 0.1, 0.0, np.nan]]),
+        board=BoardShape(warp_mm=(0.25, -0.5), centre_mm=(10.0, 20.0), half_mm=(40.0, 30.0)),
     )  # fmt: skip
     lights = LightSet(
         lights={

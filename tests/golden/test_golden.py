@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from calibration import files
+from calibration.lens import LensModel
 from capture.session import Session
 from rigs.config import load_plan
 
@@ -63,6 +64,13 @@ def test_model(name, tmp_path):
         if document["arrays"] is not None:
             document["arrays"].pop("sha256")
     assert written == kept
+
+
+def test_a_lens_of_an_earlier_version_is_read_as_it_was_meant():
+    lens = files.load_model(golden.HERE / "lens-earlier.json", LensModel)
+    assert lens == golden.earlier_lens()
+    assert lens.covariance.shape == (12, 12)
+    assert lens.board is None
 
 
 def test_plan_expands_as_the_table_says():
