@@ -49,7 +49,7 @@ def small_plan() -> CapturePlan:
 
 
 def earlier_lens() -> BrownConrady:
-    """What ``lens-earlier.json`` says: of a time without k4 to k6, sigmas of corners and the board's shape."""
+    """What ``lens-earlier.json`` says: of a time without k4 to k6 and the board's shape."""
     return BrownConrady(
         width=6, height=4, fx=7.5, fy=7.25, cx=2.5, cy=1.5, k1=-0.1, p2=1e-4,
         covariance=np.diag(np.arange(1.0, 10.0)), quality=QUALITY, provenance=PROVENANCE,
@@ -62,7 +62,9 @@ def models() -> dict[str, Model]:
     provenance, quality = PROVENANCE, QUALITY
     lens = earlier_lens().replace(
         k4=0.01, covariance=np.diag(np.arange(1.0, 13.0)), views=np.array([[0.1, 0.2, 0.3, 4.0, 5.0, 600.0]]),
-        observations=np.array([[-1, 10, 20, 0, 1, 2, 0.5, -0.25, 0.1], [0, 20, 20, 0, 3, 2, 0.1, 0.0, np.nan]]),
+        observations=np.array(
+            [[-1, 10, 20, 0, 1, 2, 0.5, -0.25, 0.1], [0, 20, 20, 0, 3, 2, 0.1, 0, np.nan]]
+        ),
         board=BoardShape(warp_mm=(0.25, -0.5), centre_mm=(10.0, 20.0), half_mm=(40.0, 30.0)),
     )  # fmt: skip
     lights = LightSet(
