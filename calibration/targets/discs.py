@@ -171,7 +171,7 @@ def _model(p: Float, offset: Float, reach: int) -> Float:
     r = np.sqrt(u * u + v * v) + 1e-9
     # First-order distance to the ellipse: (1 - r) over the gradient of r.
     gx, gy = (u / a - v * b / (a * c)) / r, (v / c) / r
-    distance = (1 - r) / np.sqrt(gx * gx + gy * gy)
+    distance = (1 - r) / np.sqrt(gx * gx + gy * gy + 1e-18)
     blur = np.exp(p[:, 5, None])
     inside = 0.5 * (1 + erf(distance / (np.sqrt(2) * blur)))
     shading = 1 + (p[:, 8, None] * dx + p[:, 9, None] * dy) / reach

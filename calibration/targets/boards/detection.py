@@ -191,7 +191,7 @@ def _seen(values: Image, level: _Level, grey: Grey, board: AnyBoard) -> BoardVie
     if isinstance(keep, NoBoard):
         return _Reason(_MISPLACED, keep.reason)
     found = Found(found.ids[keep], found.pixels[keep])
-    if isinstance(board, Charuco):
+    if isinstance(board, Charuco | AprilGrid):
         found = with_unread(found, board)
     scale = level if level.factor >= 1 else _Level(values, 1)
     if level.factor < 1:

@@ -16,6 +16,7 @@ from calibration.targets.boards.description import (
     corners_mm,
     dictionary,
     grid_shape,
+    pitch_mm,
 )
 from calibration.targets.boards.plausibility import MIN_POINTS, plausible
 from calibration.targets.boards.view import Found, NoBoard
@@ -52,7 +53,7 @@ def _layout(board: Charuco) -> Any:
     return layout
 
 
-def with_unread(found: Found, board: Charuco) -> Found:
+def with_unread(found: Found, board: Charuco | AprilGrid) -> Found:
     """Add the corners whose markers could not be read, where the corners around them say."""
     ids, pixels = found
     every = corners_mm(board)
@@ -63,7 +64,7 @@ def with_unread(found: Found, board: Charuco) -> Found:
     for _ in range(2):
         offset = pixels - flat[ids]
         for corner in np.setdiff1d(np.arange(len(every)), ids):
-            around = np.linalg.norm(every[ids[: len(offset)]] - every[corner], axis=1) < 1.5 * board.square_mm
+            around = np.linalg.norm(every[ids[: len(offset)]] - every[corner], axis=1) < 1.6 * pitch_mm(board)
             if around.sum() >= 3:
                 ids = np.append(ids, corner)
                 pixels = np.vstack([pixels, flat[corner] + np.mean(offset[around], axis=0)])
@@ -94,7 +95,7 @@ def find_aprilgrid(grey: Grey, board: AprilGrid) -> Found | NoBoard:
     i, j = 2 * row[:, None] + (1, 1, 0, 0), 2 * column[:, None] + (1, 0, 0, 1)
     ids = (i * 2 * board.columns + j).ravel().astype(np.int64)
     side = np.linalg.norm(quads - np.roll(quads, 1, axis=1), axis=2).min(axis=1)
-    pixels = _saddles(grey, quads, 0.4 * side * min(board.gap_mm / board.tag_mm, 0.2))
+    pixels = _saddles(grey, quads, 0.7 * side * min(board.gap_mm / board.tag_mm, 0.2))
     return Found(ids, pixels)
 
 
