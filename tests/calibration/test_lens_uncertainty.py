@@ -39,14 +39,14 @@ def scatter(lens, seeds, distances, model, **how):
     [(LENS, "brown-5", {}), (FISHEYE, "fisheye", {"reach": (200, 100), "distance": (150, 260)})],
 )
 def test_sigma_is_the_scatter_of_fits(lens, model, how):
-    ratio = scatter(lens, range(30), (450.0, np.inf), model, **how)
+    ratio = scatter(lens, range(20), (450.0, np.inf), model, **how)
     # Some of the fisheye's fits end before the corners of the image.
     assert np.mean(np.isfinite(ratio)) > 0.7
-    # 30 runs: a sigma to 13 %, and the largest direction of a scatter is chosen, which adds some.
+    # 20 runs: a sigma to 16 %, and the largest direction of a scatter is chosen, which adds some.
     assert 0.85 < np.nanmedian(ratio[0]) < 1.25
     assert 0.85 < np.nanmedian(ratio[1]) < 1.25
-    assert np.nanmin(ratio) > 0.6
-    assert np.nanmax(ratio) < 1.6
+    assert np.nanmin(ratio) > 0.5
+    assert np.nanmax(ratio) < 1.7
 
 
 def test_a_turn_of_the_camera_is_no_difference_of_lenses():
@@ -128,11 +128,11 @@ def refocused(seed):
 
 def test_views_left_out_tell_whether_the_covariance_holds():
     ratio, honest = [], 0
-    for seed in range(20):
+    for seed in range(16):
         told = influence(fit_lens(views(seed, 14), LENS.width, LENS.height))
         ratio.append(told.rms / told.expected)
         honest += told.rms > told.limit
-    assert np.sqrt(np.mean(np.square(ratio))) == pytest.approx(1, abs=0.2)
+    assert np.sqrt(np.mean(np.square(ratio))) == pytest.approx(1, abs=0.25)
     assert honest <= 1
     bad = [influence(fit_lens(refocused(seed), LENS.width, LENS.height)) for seed in range(6)]
     assert np.median([told.rms / told.limit for told in bad]) > 1

@@ -47,7 +47,7 @@ def folder(tmp_path_factory):
         place = np.array([45 * np.cos(1.3 * number), 30 * np.sin(1.7 * number), 150 + 8 * number])
         image = picture(rng, rotation, place - rotation @ middle)
         cv2.imwrite(str(path / f"board{number}.png"), image.astype(np.uint8))
-    wall = rng.normal(90, 5, (LENS.height, LENS.width))
+    wall = 90 + 40 * np.linspace(0, 1, LENS.width) * np.linspace(1, 0.5, LENS.height)[:, None]
     cv2.imwrite(str(path / "wall.png"), wall.astype(np.uint8))
     return path
 
