@@ -11,11 +11,13 @@ from calibration.cameras.model import CameraSet
 from calibration.cameras.result import MIN_POINTS, Fitted, Mask, model_of
 from calibration.geometry import Float, rotation
 from calibration.lens.bundle import Corners, Free, Solution, State, solve
-from calibration.lens.fit import View, fit_lens, fit_pose
+from calibration.lens.choice import choose_lens
+from calibration.lens.fit import LensKind, View, fit_pose
 from calibration.lens.model import BoardShape, LensModel
 from calibration.provenance import FitError, Provenance
 
 Intrinsics = Literal["fixed", "core", "free"]
+_PARAMETRIC: tuple[LensKind, ...] = ("brown-5", "brown-8", "fisheye")
 
 
 class _Seen(NamedTuple):
@@ -34,6 +36,7 @@ def fit_cameras(
     reference: str | None = None,
     known: Mapping[tuple[str, str], Motion] | None = None,
     turns: Sequence[Motion] = (),
+    model: Literal["auto", "brown-4", "brown-5", "brown-8", "fisheye"] = "auto",
     warp: bool = False,
     provenance: Provenance = Provenance(),  # noqa: B008
 ) -> CameraSet:
@@ -60,6 +63,8 @@ def fit_cameras(
         b_from_a, taken as exact; used only where no board links the two.
     turns : sequence of Motion
         Motions of the board after which it looks the same: each camera may have taken it either way.
+    model : str
+        Of lenses that are to be found; 'auto' lets cross-validation choose for each.
     warp : bool
         Whether the board may be bent.
     provenance : Provenance
@@ -87,7 +92,8 @@ def fit_cameras(
         if (frame, camera) in views
     }
     disc_mm = max((view.disc_mm for view in views.values()), default=0.0)
-    started = [_lens(name, lenses[name], views, by_camera[name]) for name in names]
+    candidates = _PARAMETRIC if model == "auto" else (model,)
+    started = [_lens(name, lenses[name], views, by_camera[name], candidates) for name in names]
     wanted = {name: intrinsics for name in names} if isinstance(intrinsics, str) else intrinsics
     free = [
         _unknown(lens, wanted.get(name, "fixed") if isinstance(lenses[name], LensModel) else "free")
@@ -175,11 +181,13 @@ def _lens(
     given: LensModel | tuple[int, int],
     views: Mapping[tuple[str, str], View],
     frames: Sequence[str],
+    candidates: Sequence[LensKind],
 ) -> LensModel:
     if isinstance(given, LensModel):
         return given
     try:
-        return fit_lens([views[frame, name] for frame in frames], *given, names=frames)
+        own = [views[frame, name] for frame in frames]
+        return choose_lens(own, *given, candidates=candidates, names=frames)
     except FitError as error:
         raise FitError(f"lens of camera {name}: {error}") from None
 

@@ -1,7 +1,7 @@
 """Several cameras: ``gnomon calibrate rig``, ``gnomon rig moved``, ``gnomon rig lights``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -45,6 +45,10 @@ def calibrate_rig(
             "cameras that no board links."
         ),
     ] = None,
+    lens_model: Annotated[
+        Literal["auto", "brown-4", "brown-5", "brown-8", "fisheye"],
+        typer.Option("--model", help="Of lenses found from the frames; auto: by cross-validation."),
+    ] = "auto",
     warp: Annotated[bool, typer.Option("--warp", help="The board may be bent: fit its sag.")] = False,
     out: ModelOut = Path("cameras.json"),
 ) -> None:
@@ -70,6 +74,7 @@ def calibrate_rig(
         intrinsics="free" if free_intrinsics else "fixed",
         reference=reference,
         known=dict(workflows.parse_known(text) for text in known or ()),
+        model=lens_model,
         warp=warp,
         track=track,
     )
@@ -80,9 +85,7 @@ def calibrate_rig(
 
 @rig_app.command("moved", epilog="Example: `gnomon rig moved out/boards-today --rig rig.yaml`")
 def rig_moved(
-    session: Annotated[
-        Path, typer.Argument(help="Session with `board` frames, taken later.")
-    ],
+    session: Annotated[Path, typer.Argument(help="Session with `board` frames, taken later.")],
     rig: RigOption = None,
     cameras: GeometryOption = None,
     board: BoardOption = None,

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -99,6 +99,7 @@ def calibrate_cameras(
     intrinsics: Intrinsics = "fixed",
     reference: str | None = None,
     known: Mapping[tuple[str, str], Motion] | None = None,
+    model: Literal["auto", "brown-4", "brown-5", "brown-8", "fisheye"] = "auto",
     warp: bool = False,
     track: Track = silent,
 ) -> CameraSet:
@@ -111,7 +112,7 @@ def calibrate_cameras(
     lenses : mapping of camera -> LensModel
         Those that are known; that of any other camera is found from the same frames.
     sensors : mapping of camera -> RadiometricModel, optional
-    intrinsics, reference, known, warp
+    intrinsics, reference, known, model, warp
         As in ``fit_cameras``.
 
     Raises
@@ -124,19 +125,20 @@ def calibrate_cameras(
     for camera in cameras & set(lenses):
         width, height = found.sizes[camera]
         check_lens(lenses[camera], (height, width))
-    model = fit_cameras(
+    rig = fit_cameras(
         found.views,
         {camera: lenses.get(camera, found.sizes[camera]) for camera in cameras},
         intrinsics=intrinsics,
         reference=reference,
         known=known,
         turns=turns_of(board),
+        model=model,
         warp=warp,
         provenance=provenance_of(session, board=board.kind, intrinsics=intrinsics),
     )
-    assert model.quality is not None
-    told = (*found.warnings, *model.quality.warnings)
-    return model.replace(quality=model.quality.replace(warnings=told))
+    assert rig.quality is not None
+    told = (*found.warnings, *rig.quality.warnings)
+    return rig.replace(quality=rig.quality.replace(warnings=told))
 
 
 def check_cameras(

@@ -257,7 +257,7 @@ def test_real_stereo_pair_agrees_with_opencv() -> None:
             if isinstance(view, BoardView):
                 views[path.stem.removeprefix(side), side] = view
     size = (640, 480)
-    found = fit_cameras(views, {"left": size, "right": size})
+    found = fit_cameras(views, {"left": size, "right": size}, model="brown-5")
     relative = found.relative("left", "right")
     points, left, right = [], [], []
     for frame in sorted({frame for frame, _ in views}):
