@@ -89,7 +89,7 @@ def residuals(problem: Problem, state: State, pixels: Float) -> Float:
 
 
 def _far_where_lost(residual: Float) -> Float:
-    residual[~np.isfinite(residual).all(axis=1)] = _FAR_PX
+    residual[~np.isfinite(residual[:, 0] + residual[:, 1])] = _FAR_PX
     return residual
 
 
@@ -102,19 +102,18 @@ def equations(problem: Problem, state: State, pixels: Float, weight: Float, heav
     parts = [lens.derivatives(seen[mine]) for lens, mine in zip(state.lenses, problem.seen_by, strict=True)]
     n, most = len(seen), max(part.by_parameters.shape[2] for part in parts)
     if len(parts) == 1:
-        model, by_points, by_parameters, columns = parts[0]
-        columns = np.broadcast_to(np.arange(most), (n, most)) if columns is None else columns
+        model, by_points, by_parameters, _ = parts[0]
     else:
-        model, by_points = np.empty((n, 2)), np.empty((n, 2, 3))
-        by_parameters, columns = np.zeros((n, 2, most)), np.full((n, most), -1)
-        for part, mine, at in zip(parts, problem.seen_by, layout.lens, strict=True):
-            m = part.by_parameters.shape[2]
-            model[mine], by_points[mine], by_parameters[mine, :, :m] = (
-                part.pixels,
-                part.by_points,
-                part.by_parameters,
-            )
-            columns[mine, :m] = at.start + (np.arange(m) if part.columns is None else part.columns)
+        model, by_points, by_parameters = np.empty((n, 2)), np.empty((n, 2, 3)), np.zeros((n, 2, most))
+    unknown = np.full((n, most), -1)
+    for part, mine, at in zip(parts, problem.seen_by, layout.lens, strict=True):
+        m = part.by_parameters.shape[2]
+        unknown[mine, :m] = rank[at.start + (np.arange(m) if part.columns is None else part.columns)]
+        if len(parts) > 1:
+            model[mine], by_points[mine] = part.pixels, part.by_points
+            by_parameters[mine, :, :m] = part.by_parameters
+    shape = rank[layout.board]
+    by_board = state.board.by_values(corners.points) if np.any(shape >= 0) else np.empty((0, 3, 4))
     residual = _far_where_lost(pixels - model)
     squares = weight * np.sum(residual**2, axis=1)
     cost = float(np.sum(squares))
@@ -123,9 +122,9 @@ def equations(problem: Problem, state: State, pixels: Float, weight: Float, heav
         weight = weight / (1 + squares / _TAIL_SIGMA**2)
     a, b, c, ga, gc = normal_equations(
         residual, np.where(residual[:, 0] == _FAR_PX, 0.0, weight), by_points, by_parameters,
-        np.where(columns < 0, -1, rank[columns]), turned, seen, state.board.by_values(corners.points),
-        corners.view, corners.camera, state.rotations, state.camera_rotations, state.camera_translations,
-        rank[[at.start for at in layout.cameras]], rank[layout.board], len(problem.free),
+        unknown, turned, seen, by_board, corners.view, corners.camera,
+        state.rotations, state.camera_rotations, state.camera_translations,
+        rank[[at.start for at in layout.cameras]], shape, len(problem.free),
     )  # fmt: skip
     if len(problem.mean):
         away = _values(state)[problem.free] - problem.mean

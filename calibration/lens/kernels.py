@@ -68,7 +68,7 @@ def normal_equations(
     turned, seen : ndarray (n, 3)
         Of ``place``.
     by_board : ndarray (n, 3, 4)
-        Of the point in the board's frame, by the shape of the board.
+        Of the point in the board's frame, by the shape of the board; not looked at where that is held.
     camera_columns, board_columns : ndarray (c,), (4,)
         First unknown of each camera's six, and of the board's four; -1 where held.
     unknowns : int
