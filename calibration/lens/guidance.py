@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.transform import Rotation
 
-from calibration.geometry import Float
+from calibration.geometry import Float, normalize
 from calibration.lens.brown_conrady import BrownConrady
 from calibration.lens.model import LensModel
 from calibration.lens.uncertainty import (
@@ -94,34 +94,28 @@ def suggest_views(
     distances = _distances(lens, size_mm)
     weight = _mean_weight(lens, float(np.median(distances)))
     border = _border(size_mm)
+    anywhere = _in_view(lens, _candidates(lens, distances), border - middle, whole)
     out: list[Suggestion] = []
     taken: list[_Pose] = []
     for _ in range(count):
         best: tuple[float, _Pose] | None = None
-        candidates = _candidates(lens, distances)
         for fine in (False, True):
-            if fine:
-                if best is None:
-                    break
-                candidates = _around(lens, best[1])
             # The same view twice would help too, but no one asks for it.
-            seen = [
+            around = [] if best is None else _in_view(lens, _around(lens, best[1]), border - middle, whole)
+            poses = [
                 pose
-                for pose in candidates
+                for pose in (around if fine else anywhere)
                 if not any(_alike(lens, pose, other) for other in taken)
-                and _in_view(lens, pose, middle, border, whole)
             ]
-            for pose, value in zip(
-                seen, _values(lens, free, seen, thin - middle, sigma, covariance, weight), strict=True
-            ):
+            values = _values(lens, free, poses, thin - middle, sigma, covariance, weight)
+            for pose, value in zip(poses, values, strict=True):
                 if best is None or value > best[0] * (1 + 1e-9):
                     best = value, pose
         if best is None:
             break
         value, pose = best
         taken.append(pose)
-        before = float(np.sum(covariance * weight))
-        rotation, centre = _placed(lens, pose)
+        (rotation,), (centre,) = _placed(lens, [pose])
         outline = lens.project((border - middle) @ rotation.T + centre)
         out.append(
             Suggestion(
@@ -129,7 +123,7 @@ def suggest_views(
                 centre - rotation @ middle,
                 outline[np.isfinite(outline).all(axis=1)],
                 _words(lens, pose, outline),
-                value / before,
+                value / float(np.sum(covariance * weight)),
             )
         )
         rows = _reduced(lens, free, [pose], thin - middle, sigma)[0]
@@ -245,27 +239,29 @@ def _alike(lens: LensModel, one: _Pose, other: _Pose) -> bool:
     return bool(near and one.distance_mm == other.distance_mm and not turned)
 
 
-def _placed(lens: LensModel, pose: _Pose) -> tuple[Float, Float]:
-    """Rotation of the board and its middle in the camera frame."""
-    away = lens.unproject([pose.x, pose.y])
-    right = np.array([1.0, 0, 0]) - away[0] * away
-    right /= np.linalg.norm(right)
-    facing = np.stack([right, np.cross(away, right), away], axis=1)
-    side = np.radians(pose.side_deg)
+def _placed(lens: LensModel, poses: list[_Pose]) -> tuple[Float, Float]:
+    """Rotations (n, 3, 3) of the board and its middles (n, 3), in the camera frame; NaN beyond the lens."""
+    x, y, distance, tilt, side, upright = np.array(poses, np.float64).T
+    away = lens.unproject(np.stack([x, y], axis=-1))
+    right = normalize(np.array([1.0, 0, 0]) - away[:, :1] * away)
+    facing = np.stack([right, np.cross(away, right), away], axis=2)
     # The side at this angle in the board's plane (right, then down) comes nearer.
-    tilt = Rotation.from_rotvec(np.radians(pose.tilt_deg) * np.array([-np.sin(side), np.cos(side), 0]))
-    turn = Rotation.from_rotvec([0, 0, np.pi / 2 if pose.upright else 0])
-    return np.asarray(facing @ (tilt * turn).as_matrix()), np.asarray(away * pose.distance_mm)
+    side, zero = np.radians(side), np.zeros_like(side)
+    axis = np.stack([-np.sin(side), np.cos(side), zero], axis=-1)
+    turn = Rotation.from_rotvec(np.radians(tilt)[:, None] * axis) * Rotation.from_rotvec(
+        np.stack([zero, zero, np.pi / 2 * upright], axis=-1)
+    )
+    return np.asarray(facing @ turn.as_matrix()), np.asarray(away * distance[:, None])
 
 
-def _in_view(lens: LensModel, pose: _Pose, middle: Float, border: Float, whole: bool) -> bool:
-    if not np.isfinite(lens.unproject([pose.x, pose.y])).all():
-        return False
-    rotation, centre = _placed(lens, pose)
-    moved = (border - middle) @ rotation.T + centre
-    if not np.all(moved @ rotation[:, 2] > 0):
-        return False
-    return bool(np.mean(_inside(lens, lens.project(moved))) >= (1 if whole else 0.5))
+def _in_view(lens: LensModel, poses: list[_Pose], border: Float, whole: bool) -> list[_Pose]:
+    """Those that show the front of the board, all of it or half."""
+    rotations, centres = _placed(lens, poses)
+    moved = border @ np.swapaxes(rotations, 1, 2) + centres[:, None]
+    with np.errstate(invalid="ignore"):
+        front = np.all(np.einsum("nbi,ni->nb", moved, rotations[:, :, 2]) > 0, axis=1)
+    seen = np.mean(_inside(lens, lens.project(moved)), axis=1) >= (1 if whole else 0.5)
+    return [pose for pose, good in zip(poses, front & seen, strict=True) if good]
 
 
 def _inside(lens: LensModel, pixels: Float) -> NDArray[np.bool_]:
@@ -301,9 +297,8 @@ def _reduced(
     lens: LensModel, free: NDArray[np.bool_], poses: list[_Pose], points: Float, sigma: float
 ) -> Float:
     """Derivatives (k, 2n, p) of the corners in units of their sigma, what the pose can take up removed."""
-    placed = [_placed(lens, pose) for pose in poses]
-    moved = np.array([points @ rotation.T + centre for rotation, centre in placed])
-    flat = moved.reshape(-1, 3)
+    rotations, centres = _placed(lens, poses)
+    flat = (points @ np.swapaxes(rotations, 1, 2) + centres[:, None]).reshape(-1, 3)
     hidden = ~_inside(lens, lens.project(flat))
     residual = np.where(hidden[:, None], np.nan, np.zeros((len(flat), 2)))
     by_lens, by_pose, _ = weighted_derivatives(lens, free, flat, residual, np.full(len(flat), sigma))
