@@ -146,7 +146,9 @@ class _Job:
         board = workflows.choose_board(None, self.config)
         session = self._capture("lens")
         with self._step("lens: boards and fit"):
-            self.lens = workflows.calibrate_lens(session, board, sensor=self.sensor, track=self.track)
+            self.lens = workflows.calibrate_lens(
+                session, board, model="brown-5", sensor=self.sensor, track=self.track
+            )
             files.save_model(self.out / "models" / "lens.json", self.lens)
         metrics += verify.lens(self.lens, self.twin, self.camera)
         session = self._capture("lights")

@@ -181,7 +181,7 @@ def calibrate(
 ) -> tuple[RadiometricModel, LensModel, workflows.LightsResult]:
     targets = mini.config.targets
     sensor = workflows.calibrate_sensor(captured("sensor"))
-    lens = workflows.calibrate_lens(captured("lens"), targets.board, sensor=sensor)
+    lens = workflows.calibrate_lens(captured("lens"), targets.board, model="brown-5", sensor=sensor)
     lights = calibrate_lights(mini, captured("lights"), sensor, lens)
     return sensor, lens, lights
 
