@@ -7,8 +7,10 @@ from numpy.typing import NDArray
 
 from calibration.provenance import FitError, Provenance, Quality
 from calibration.timing.model import LightTiming, TimingModel
+from calibration.timing.problem import Group, Problem
 from calibration.timing.pulse import AT_ONCE_S
-from calibration.timing.solve import Group, Problem, Solution, find_starts, solve
+from calibration.timing.solve import Solution, solve
+from calibration.timing.starts import find_starts
 
 Float = NDArray[np.float64]
 

@@ -1,19 +1,16 @@
 """Least squares of the timing: rows' brightness eliminated, frames' jitter and flicker as random effects."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.provenance import FitError
+from calibration.timing.problem import CAMERA_UNKNOWNS, LIGHT_UNKNOWNS, Group, Problem, reach
 from calibration.timing.pulse import AT_ONCE_S, pulse_share
 
 Float = NDArray[np.float64]
 
-# Unknowns of the camera: start of the middle row, line time, exposure offset; then four of each light.
-_CAMERA, _LIGHT = 3, 4
-_ROWS, _STARTS, _ENDS, _CANDIDATES = 24, 3000, 320, 6
 _STEPS, _ROUNDS = 60, 30
 _CONVERGED = 1e-10
 _OTHER_LAGS = ((6.0, 6.0), (1.0, 6.0), (6.0, 1.0), (0.15, 0.15))
@@ -23,86 +20,6 @@ _OFFSET_SHARE = 0.3
 # Random effects are fitted where the frames' own estimates of them scatter this much beyond their sigmas.
 _EFFECT_SIGMA = 4.0
 _EXPLAINED = 4.0
-
-
-class Group(NamedTuple):
-    """Frames of one exposure under one light: ``dark`` dark ones, ``steady`` steady ones, then the strobed.
-
-    ``signal`` and ``weight`` (one over the variance) are (all frames, rows kept); ``frame``, ``delay_s`` and
-    ``duration_s`` are of the strobed ones, ``frame`` their numbers among what was given. The dark frames are
-    those of ``sharing`` groups, each of which has that part of their weight.
-    """
-
-    light: int
-    exposure_s: float
-    frame: NDArray[np.intp]
-    delay_s: Float
-    duration_s: Float
-    dark: int
-    steady: int
-    sharing: int
-    signal: Float
-    weight: Float
-
-    def shares(self) -> tuple[Float, Float]:
-        """Strobed frames as shares of steady burning, (strobed, rows), with their sigma."""
-        pulsed = self.dark + self.steady
-        bright, black = slice(self.dark, pulsed), slice(0, self.dark)
-        mean, noise = [], []
-        for part in (bright, black):
-            whole = self.weight[part].sum(axis=0)
-            mean.append((self.signal[part] * self.weight[part]).sum(axis=0) / whole)
-            noise.append(1 / whole)
-        height = mean[0] - mean[1]
-        # a row without light is not brighter than its noise
-        height = np.maximum(height, 1e-3 * np.sqrt(noise[0] + noise[1]))
-        share = (self.signal[pulsed:] - mean[1]) / height
-        variance = 1 / self.weight[pulsed:] + noise[1] * (1 - share) ** 2 + noise[0] * share**2
-        return share, np.sqrt(variance) / height
-
-
-class Problem(NamedTuple):
-    """All groups, and the rows kept as distances from the middle row of ``height``."""
-
-    groups: tuple[Group, ...]
-    row: Float
-    height: int
-    lights: int
-
-    @property
-    def row_index(self) -> NDArray[np.intp]:
-        """Numbers of the rows kept, from 0 at the top."""
-        return np.asarray(np.round(self.row + 0.5 * (self.height - 1)), np.intp)
-
-    def of_light(self, number: int) -> slice:
-        """Where a light's delay, rise, fall and level stand among the unknowns."""
-        return slice(_CAMERA + _LIGHT * number, _CAMERA + _LIGHT * (number + 1))
-
-    def names(self, lights: Sequence[str]) -> tuple[str, ...]:
-        """Names of the unknowns."""
-        own = ("delay", "rise", "fall", "level")
-        camera = ("middle", "line_time", "exposure_offset")
-        return (*camera, *(f"{name} {what}" for name in lights for what in own))
-
-    def without(self, strays: Sequence[int]) -> Self:
-        """The problem less some strobed frames."""
-        groups = []
-        for group in self.groups:
-            keep = ~np.isin(group.frame, strays)
-            every = np.concatenate([np.ones(group.dark + group.steady, bool), keep])
-            if keep.any():
-                groups.append(
-                    group._replace(
-                        frame=group.frame[keep],
-                        delay_s=group.delay_s[keep],
-                        duration_s=group.duration_s[keep],
-                        signal=group.signal[every],
-                        weight=group.weight[every],
-                    )
-                )
-        if {group.light for group in groups} != set(range(self.lights)):
-            raise FitError("no strobed frame of a light agrees with those of the others")
-        return self._replace(groups=tuple(groups))
 
 
 class Solution(NamedTuple):
@@ -120,92 +37,6 @@ class Solution(NamedTuple):
     misfit: float
     freedom: int
     unexplained: float
-
-
-# ------------------------------------------------------------------------------------------ where to begin
-
-
-def find_starts(problem: Problem, stray: float) -> tuple[list[Float], list[int]]:
-    """Unknowns to begin from, best first, and the numbers of the frames that fit none of them.
-
-    The starts of the first and the last row are searched over everything that the delays reach, for lights
-    that follow at once: for each row and start the misfit of all frames is summed once, and a line of starts
-    is then a walk through that table.
-    """
-    pick = np.unique(np.linspace(0, len(problem.row) - 1, _ROWS).round().astype(int))
-    first = [group for group in problem.groups if group.light == 0]
-    low, high = _reach(first)
-    starts = np.linspace(low, high, _STARTS)
-    table = np.zeros((len(pick), _STARTS))
-    for group in first:
-        share = np.clip(group.shares()[0][:, pick], -1, 2)
-        for index in range(len(group.delay_s)):
-            model = _at_once(starts - group.delay_s[index], group.exposure_s, group.duration_s[index])
-            # what is far off says no more than that it is off
-            table += np.minimum((share[index][:, None] - model) ** 2, stray**2)
-    ends = np.linspace(0, _STARTS - 1, _ENDS)
-    half = 0.5 * (problem.height - 1)
-    place = (problem.row[pick] + half) / (2 * half)
-    at = ends[:, None, None] + (ends[None, :, None] - ends[:, None, None]) * place
-    cost = table[np.arange(len(pick)), np.round(at).astype(np.intp)].sum(axis=-1)
-    found = []
-    reach = max(2, _ENDS // 40)
-    for _ in range(_CANDIDATES):
-        i, j = np.unravel_index(int(np.argmin(cost)), cost.shape)
-        if not np.isfinite(cost[i, j]):
-            break
-        cost[max(i - reach, 0) : i + reach + 1, max(j - reach, 0) : j + reach + 1] = np.inf
-        top, bottom = np.interp([ends[i], ends[j]], np.arange(_STARTS), starts)
-        found.append(_begin(problem, 0.5 * (top + bottom), (bottom - top) / (2 * half)))
-    best = found[0]
-    strays = []
-    for group in problem.groups:
-        start = best[0] + best[1] * problem.row[pick] - best[problem.of_light(group.light)][0]
-        share = group.shares()[0][:, pick]
-        for index, number in enumerate(group.frame.tolist()):
-            model = _at_once(start - group.delay_s[index], group.exposure_s, group.duration_s[index])
-            if np.sqrt(np.mean((share[index] - model) ** 2)) > stray:
-                strays.append(number)
-    return found, strays
-
-
-def _reach(groups: Sequence[Group]) -> tuple[float, float]:
-    """Between which starts of a row some pulse falls into its exposure."""
-    low = min(float(group.delay_s.min()) - group.exposure_s for group in groups)
-    return low, max(float((group.delay_s + group.duration_s).max()) for group in groups)
-
-
-def _at_once(start_s: Float, exposure_s: float, duration_s: float) -> Float:
-    """Share of the exposure that a pulse without rise and fall fills."""
-    overlap = np.minimum(start_s + exposure_s, duration_s) - np.maximum(start_s, 0.0)
-    return np.asarray(np.maximum(overlap, 0.0) / exposure_s)
-
-
-def _begin(problem: Problem, middle_s: float, line_s: float) -> Float:
-    theta = np.zeros(_CAMERA + _LIGHT * problem.lights)
-    theta[:2] = middle_s, line_s
-    start = middle_s + line_s * problem.row
-    for number in range(problem.lights):
-        groups = [group for group in problem.groups if group.light == number]
-        tau = 0.02 * min(group.exposure_s for group in groups)
-        delay = 0.0
-        if number:
-            span = max(float((group.delay_s + group.duration_s).max()) for group in groups)
-            trial = np.linspace(-0.5 * span, 0.5 * span, 401)
-            pick = np.linspace(0, len(start) - 1, _ROWS).astype(int)
-            cost = np.zeros(len(trial))
-            for group in groups:
-                share = group.shares()[0][:, pick]
-                for index in range(len(group.delay_s)):
-                    at = start[pick] - group.delay_s[index] - trial[:, None]
-                    model = _at_once(at, group.exposure_s, group.duration_s[index])
-                    cost += np.minimum((share[index] - model) ** 2, 0.06).sum(axis=1)
-            delay = float(trial[np.argmin(cost)])
-        theta[problem.of_light(number)] = delay, tau, tau, 1.0
-    return theta
-
-
-# ------------------------------------------------------------------------------------------- least squares
 
 
 class _Normal(NamedTuple):
@@ -245,7 +76,7 @@ def solve(problem: Problem, starts: Sequence[Float]) -> Solution:
             theta, effects, normal, scatter = moving
     misfit = normal.misfit / max(used, 1)
     covariance = _inverse(normal.matrix)[:count, :count] * max(misfit, 1.0)
-    covariance[_CAMERA, :] = covariance[:, _CAMERA] = 0.0
+    covariance[CAMERA_UNKNOWNS, :] = covariance[:, CAMERA_UNKNOWNS] = 0.0
     off = [
         (group.shares()[0] - _slopes(problem, group, theta, values).share[group.dark + group.steady :]) ** 2
         for group, values in zip(problem.groups, effects, strict=True)
@@ -256,9 +87,9 @@ def solve(problem: Problem, starts: Sequence[Float]) -> Solution:
 
 def _prior(problem: Problem) -> tuple[Float, Float]:
     """Value and precision that are taken for granted of each unknown, much wider than any answer."""
-    count = _CAMERA + _LIGHT * problem.lights
+    count = CAMERA_UNKNOWNS + LIGHT_UNKNOWNS * problem.lights
     value, sigma = np.zeros(count), np.full(count, np.inf)
-    low, high = _reach(problem.groups)
+    low, high = reach(problem.groups)
     value[0], sigma[0] = 0.5 * (low + high), high - low
     sigma[1] = (high - low) / problem.height
     sigma[2] = _OFFSET_SHARE * max(group.exposure_s for group in problem.groups)
@@ -269,7 +100,7 @@ def _prior(problem: Problem) -> tuple[Float, Float]:
         value[at + 3], sigma[at + 3] = 1.0, _LEVEL_SIGMA
         sigma[at] = longest + high - low
     # the first light's delay is the reference
-    sigma[_CAMERA] = AT_ONCE_S
+    sigma[CAMERA_UNKNOWNS] = AT_ONCE_S
     return value, 1 / sigma**2
 
 
@@ -352,7 +183,7 @@ class _Slopes(NamedTuple):
 def _slopes(problem: Problem, group: Group, theta: Float, effects: Float) -> _Slopes:
     still = group.dark + group.steady
     at = problem.of_light(group.light).start
-    delay, rise, fall, level = theta[at : at + _LIGHT]
+    delay, rise, fall, level = theta[at : at + LIGHT_UNKNOWNS]
     start = theta[0] + theta[1] * problem.row - delay
     pulse = pulse_share(
         start + (effects[:, 0] - group.delay_s)[:, None],
@@ -366,7 +197,7 @@ def _slopes(problem: Problem, group: Group, theta: Float, effects: Float) -> _Sl
     share[group.dark : still] = 1.0
     share[still:] = height * pulse.value
     by_start = height * pulse.by_start
-    slopes = np.zeros((_CAMERA + _LIGHT, *share.shape))
+    slopes = np.zeros((CAMERA_UNKNOWNS + LIGHT_UNKNOWNS, *share.shape))
     for index, values in enumerate(
         (
             by_start,
@@ -379,7 +210,7 @@ def _slopes(problem: Problem, group: Group, theta: Float, effects: Float) -> _Sl
         )
     ):
         slopes[index, still:] = values
-    columns = np.array([*range(_CAMERA), *range(at, at + _LIGHT)])
+    columns = np.array([*range(CAMERA_UNKNOWNS), *range(at, at + LIGHT_UNKNOWNS)])
     return _Slopes(share, slopes, np.stack([by_start, level * pulse.value]), columns)
 
 
