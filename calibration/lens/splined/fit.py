@@ -5,15 +5,23 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from calibration.geometry import Float
-from calibration.lens.bundle import Solution, solve
+from calibration.lens.bundle import Solution, corrected, solve
+from calibration.lens.descent import minimize, problem_of
 from calibration.lens.model import LensModel
 from calibration.lens.splined.model import SplinedLens, stereographic
-from calibration.lens.unknowns import Corners, Free, Prior, State
+from calibration.lens.unknowns import Corners, Free, Prior, State, placed
 from calibration.provenance import FitError
 
 FEWEST_CORNERS = 400
 _CORNERS_A_KNOT = 8
 _MOST_CELLS, _FEWEST_CELLS = 16, 4
+_USUAL_PX, _SOFT = 0.1, 1e-3
+_FITTING = 5.0  # median residuals within which the plainer model holds
+_NEIGHBOURS = 9
+_OUTLIER_SIGMA, _ROUGH = 4.5, 1e-2  # as in a solution
+_GRID = 81
+_REACH = 0.5  # knot spacings, at the most cells, that count as among the corners
+_OPENING = 1.5
 _TURN_PX = 1e-3  # to which the mean turn is held, which no corner tells
 _AS_GOOD = 0.1  # of twice the logarithm of the evidence
 _ROUNDS, _SETTLED = 4, 0.2  # of the stiffness: searches, and the logarithm that changes no projection
@@ -68,16 +76,19 @@ def fit_splined(
         raise FitError(
             f"{len(corners.points)} corners: the splined model needs {FEWEST_CORNERS}, better ten times that"
         )
-    mean = start(state.lenses[0], corners.pixels)
-    bending, turn = _bending(mean), _turn(mean, state.lenses[0], corners.pixels)
+    plain, missed = state.lenses[0], np.linalg.norm(_missed(state, corners), axis=1)
+    fitting = corners.pixels[missed < _FITTING * np.nanmedian(missed)]
+    mean = start(plain, fitting, len(corners.points))
+    bending, turn = _bending(mean), _turn(mean, plain, fitting)
     free = free._replace(lens=(np.arange(len(mean.parameters)) >= 4,))
     given = stiffness is not None
     if stiffness is None:
-        # At first, as stiff as what the corners tell on the field at a noise of a tenth of a pixel.
-        stiffness = 2 * len(corners.points) * (mean.fx / 0.1) ** 2 / float(np.trace(bending))
+        # At first soft beside what the corners tell at usual noise, so that none is out of reach.
+        stiffness = _SOFT * 2 * len(corners.points) * (mean.fx / _USUAL_PX) ** 2 / float(np.trace(bending))
     state = state._replace(lenses=(mean.replace(stiffness=stiffness),))
     for _ in range(_ROUNDS):
         prior = Prior(stiffness * bending + turn, mean.parameters)
+        state = _gathered(state, corners, free, prior)
         solution = solve(state, corners, free, min_points=min_points, priors=(prior,))
         if given:
             break
@@ -89,23 +100,59 @@ def fit_splined(
     return Splined(solution, prior)
 
 
-def start(lens: LensModel, pixels: Float) -> SplinedLens:
-    """Splined lens equal to a plainer one where that is valid in the picture, and smooth beyond.
+def _missed(state: State, corners: Corners) -> Float:
+    """Residuals (n, 2), px; NaN where nothing is imaged."""
+    return np.asarray(corners.pixels - state.lenses[0].project(placed(state, corners)[1]))
 
-    Its field covers the picture and one spacing more; its knots are as many as ``pixels`` (n, 2), the corners
-    that a fit will have, can bear.
+
+def _gathered(state: State, corners: Corners, free: Free, prior: Prior) -> State:
+    """Least squares over the corners that miss what their neighbours, of all views, miss in common.
+
+    Where the lens is far from its start, the corners of a place look like gross errors, each by itself;
+    the median of neighbours tells one from the other.
     """
-    u, seen = _samples(lens)
-    low, high = np.nanmin(u, axis=0), np.nanmax(u, axis=0)
+    from scipy.spatial import cKDTree
+
+    problem = problem_of(state, corners, free, (prior,))
+    pixels = corrected(state, corners)
+    missed = pixels - state.lenses[0].project(placed(state, corners)[1])
+    missed = np.where(np.isfinite(missed), missed, 0.0)
+    common = np.median(missed[cKDTree(corners.pixels).query(corners.pixels, k=_NEIGHBOURS)[1]], axis=1)
+    apart = np.linalg.norm(missed - common, axis=1)
+    scale = float(np.median(apart)) / 1.1774
+    # Across a place what they have in common changes, too.
+    agree = apart < _OUTLIER_SIGMA * scale + 0.5 * np.linalg.norm(common, axis=1)
+    return minimize(problem, state, pixels, agree / max(scale, _USUAL_PX) ** 2, _ROUGH)
+
+
+def start(lens: LensModel, pixels: Float, corners: int) -> SplinedLens:
+    """Splined lens equal to a plainer one where that fits, and without bending beyond.
+
+    The field covers the picture and one spacing more.
+
+    Parameters
+    ----------
+    lens : LensModel
+    pixels : ndarray (n, 2)
+        Where corners are that it fits; of other places it says nothing.
+    corners : int
+        How many the splined fit will have: the knots are as many as they can bear.
+    """
+    u, seen = _samples(lens, pixels)
+    low, high = u.min(axis=0), u.max(axis=0)
+    # To the borders of the picture, and half as far again: the field of a wide lens opens towards them.
+    ends = np.array([[-0.5, -0.5], [lens.width - 0.5, lens.height - 0.5]])
+    gaps = _OPENING * np.abs(ends - [seen.min(axis=0), seen.max(axis=0)])
+    per_px = (high - low) / np.maximum(np.ptp(seen, axis=0), 1)
+    low, high = low - gaps[0] * per_px, high + gaps[1] * per_px
     size = high - low
-    cells = np.sqrt(len(pixels) / _CORNERS_A_KNOT * size.max() / size.min())
+    cells = np.sqrt(corners / _CORNERS_A_KNOT * size.max() / size.min())
     spacing = float(size.max() / np.clip(np.floor(cells) - 2, _FEWEST_CELLS, _MOST_CELLS))
     number = np.ceil(size / spacing).astype(int) + 5
-    corner = 0.5 * (low + high) - 0.5 * (number - 1) * spacing
+    x, y = (0.5 * (low + high) - 0.5 * (number - 1) * spacing).tolist()
     blank = SplinedLens(
         width=lens.width, height=lens.height, fx=lens.fx, fy=lens.fy, cx=lens.cx, cy=lens.cy,
-        knots=np.zeros((number[1], number[0], 2)), spacing=spacing, corner=(float(corner[0]),
-        float(corner[1])), provenance=lens.provenance,
+        knots=np.zeros((number[1], number[0], 2)), spacing=spacing, corner=(x, y), provenance=lens.provenance,
     )  # fmt: skip
     displacement = (seen - (lens.cx, lens.cy)) / (lens.fx, lens.fy) - u
     weight = _design(blank, u)
@@ -115,10 +162,14 @@ def start(lens: LensModel, pixels: Float) -> SplinedLens:
     return blank.replace(knots=knots.reshape(blank.knots.shape))
 
 
-def _samples(lens: LensModel) -> tuple[Float, Float]:
-    """Places in the stereographic plane (n, 2) and their pixels (n, 2) all over the picture, where valid."""
-    x, y = (np.linspace(-0.5, size - 0.5, 81) for size in (lens.width, lens.height))
+def _samples(lens: LensModel, pixels: Float) -> tuple[Float, Float]:
+    """Places in the stereographic plane (n, 2) and their pixels (n, 2) among the corners, where valid."""
+    from scipy.spatial import cKDTree
+
+    x, y = (np.linspace(-0.5, size - 0.5, _GRID) for size in (lens.width, lens.height))
     seen = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+    reach = _REACH * max(lens.width, lens.height) / _MOST_CELLS
+    seen = np.concatenate([seen[cKDTree(pixels).query(seen)[0] < reach], pixels])
     u = stereographic(lens.unproject(seen))
     valid = np.isfinite(u).all(axis=1)
     if not valid.any():
