@@ -343,7 +343,9 @@ def _dead_lamps(views: Sequence[_View]) -> Iterator[Check]:
     ambient = {view.pose: _rate(view.frames) for view in views if not view.light}
     poses: dict[str, list[tuple[float, _View]]] = {}
     for view in views:
-        if view.light and "dark" not in view.frames[0].record.shot.kinds:
+        shot = view.frames[0].record.shot
+        # a pulse may well miss the exposure: that is what it is sent for
+        if view.light and "dark" not in shot.kinds and shot.strobe is None:
             rate = _rate(view.frames)
             if view.pose in ambient:
                 rate = rate - ambient[view.pose]

@@ -166,6 +166,8 @@ def test_plan_capture_calibrate_pin_and_report(shipped: Path, gnomon: Gnomon, tm
     ring = model.lights["ring"]
     assert ring.delay_s == pytest.approx(2.5e-4, abs=5 * ring.delay_sigma_s)
     assert ring.rise_s == pytest.approx(9e-4, abs=5 * ring.rise_sigma_s)
+    told = gnomon("session", "check", session)
+    assert told.code == 0, told.out
     told = gnomon("report", tmp_path / "models", "--out", tmp_path / "report.html")
     assert told.code == 0, told.err
     page = (tmp_path / "report.html").read_text("utf-8")
