@@ -176,6 +176,8 @@ def undistort_pictures(
             yield mask
         if isinstance(picture.image, Mapping):
             attributes = dict(picture.attributes) | _attributes(by, provenance)
+            if "frame" in picture.attributes and _turned_deg(by) > 0:
+                attributes["frame"] = "view: x right, y down, z forward; viewFromCamera turns to it"
             files.write_exr(path, _channels(picture, by), attributes)
         else:
             files.write_image(path, _image(picture, picture.image, by))

@@ -272,6 +272,15 @@ def test_a_rectified_pair_has_common_rows(tmp_path, capsys):
     assert not run("undistort", single, *words[:-1], tmp_path / "three", "--camera", "right")
     found = cv2.imread(str(tmp_path / "three" / "one.png"), cv2.IMREAD_UNCHANGED)
     np.testing.assert_array_equal(found, right.astype(np.uint16))
+    normals = {
+        f"N.{axis}": np.full((HEIGHT, WIDTH), value) for axis, value in zip("XYZ", -normal, strict=True)
+    }
+    files.write_exr(tmp_path / "n.exr", normals, {"frame": "camera: x right"})
+    assert not run("undistort", tmp_path / "n.exr", *words[:-1], tmp_path / "four", "--camera", "left")
+    turned = files.read_exr(tmp_path / "four" / "n.exr")
+    # The plane faces the rectified view.
+    assert np.nanmax(np.abs(turned["N.Z"] + 1)) < 1e-6
+    assert files.read_exr_attributes(tmp_path / "four" / "n.exr")["frame"].startswith("view: ")
     assert "not of the pair" in run("undistort", single, *words, "--camera", "top")
     assert "want two of left, right" in run("undistort", single, *words[:3], "left,top", *words[4:])
     assert "right, left cannot" in (
