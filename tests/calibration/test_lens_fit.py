@@ -160,7 +160,7 @@ def test_any_focal_length_is_found(widths, off):
     assert np.all(lens.observations[:, 0] >= 0)
 
 
-@pytest.mark.parametrize("field_deg", [120, 160, 200])
+@pytest.mark.parametrize("field_deg", [120, 180, 220])
 @pytest.mark.parametrize("off", [0.0, 0.2])
 def test_any_fisheye_is_found(field_deg, off):
     focal = W / np.radians(field_deg)
@@ -417,7 +417,7 @@ def test_bouguet_first_example():
     # Published, with three sigmas; he clicked other corners of the same images.
     assert np.all(np.abs(lens.parameters[:2] - (657.462903, 657.946729)) < (0.318189, 0.340464))
     assert np.all(np.abs(lens.parameters[2:4] - (303.136649, 242.569349)) < 1)
-    assert lens.k1 == pytest.approx(-0.25403, abs=0.005)
+    assert lens.k1 == pytest.approx(-0.25403, abs=0.01)
     assert lens.quality.residual_rms < 0.126  # his residual
 
 
