@@ -25,6 +25,8 @@ _LEAST_VARIANCE = -0.05
 _WELL_KNOWN = 5.0
 _FAR_OFF = 0.05
 _METHOD = 0.004  # of a disc, the method's own error of MTF50
+_FEW = 5
+_MUCH_SCATTER = 0.1
 _MOVED, _MOVED_SIGMAS = 0.12, 5.0
 
 
@@ -110,10 +112,8 @@ def fit_focus(
         left_out |= moved
         fit = _fit(data, ~np.isin(data.view, list(left_out)))
     focal = float(np.sqrt(lens.fx * lens.fy))
-    surface = None if fit is None else _surface(fit, focal)
+    surface = _surface(fit) if fit is not None and _grows(fit) else None
     lacking = _lacking(data, fit)
-    if fit is not None and lacking and fit.parameters[4] < 2 * np.sqrt(fit.covariance[4, 4]):
-        surface = None
     residual = np.full(len(data.view), np.nan) if fit is None or surface is None else fit.residual
     used = np.ones(len(data.view), np.bool_) if fit is None or surface is None else fit.used
     told = tuple(
@@ -133,8 +133,8 @@ def fit_focus(
     )
     warnings = [*lacking, *(f"{view.name}: {view.remark}" for view in told if view.remark)]
     quality = Quality(
-        residual_rms=float(np.sqrt(np.mean(residual[used] ** 2))) if surface is not None else float("nan"),
-        unit="of log MTF50",
+        residual_rms=float(np.sqrt(np.mean((data.sigma if surface is None else residual)[used] ** 2))),
+        unit="of log MTF50" if surface is not None else "of log MTF50 (noise)",
         observations=int(np.count_nonzero(used)),
         rejected=int(np.count_nonzero(~used)),
         verdict="doubtful" if lacking else "good",
@@ -219,11 +219,13 @@ def _starts(data: _Data) -> list[Float]:
         blur2 = (data.gain * (data.inverse - q)) ** 2 / 16
         design = np.stack([blur2, np.ones_like(blur2)], axis=-1) * weight[:, None]
         slope, floor = np.linalg.lstsq(design, variance * weight, rcond=None)[0]
-        slope, floor = max(slope, 0.0), max(floor, 0.02)
+        if slope <= 0:
+            continue
+        floor = max(floor, 0.02)
         miss = float(np.mean(np.abs(np.log(np.maximum(variance, 0.02) / (slope * blur2 + floor)))))
         found.append((miss, np.array([q, 0, 0, 0, np.sqrt(slope), floor, 0, 0])))
     found.sort(key=lambda entry: entry[0])
-    return [p for _, p in found[:3] if p[4] > 0]
+    return [p for _, p in found[:3]]
 
 
 def _fit(data: _Data, allowed: NDArray[np.bool_] | None = None) -> _Fit | None:
@@ -249,8 +251,9 @@ def _descended(p: Float, data: _Data, allowed: NDArray[np.bool_]) -> tuple[float
         used = following
     p, normal, residual = _least_squares(p, data, used, extra)
     covariance = np.asarray(np.linalg.inv(normal), np.float64)
-    covariance[4, 4] += (_METHOD * p[4]) ** 2
     spread = np.hypot(data.sigma, extra)
+    covariance *= _shared(data.view[used], (residual / spread)[used])
+    covariance[4, 4] += (_METHOD * p[4]) ** 2
     cost = float(np.mean(np.log(spread[allowed]) + 0.5 * np.minimum((residual / spread)[allowed] ** 2, 20.0)))
     p = p.copy()
     p[4] = abs(p[4])
@@ -307,13 +310,23 @@ def _scatter(residual: Float, sigma: Float) -> float:
     return max(0.5 * (low + high), 1e-4)
 
 
+def _shared(view: NDArray[np.int64], residual: Float) -> float:
+    """By how much variances grow as edges of one view err together; 1 where that may be chance."""
+    count, total = np.bincount(view), np.bincount(view, residual)
+    several = count >= _FEW
+    if np.count_nonzero(several) < 3:
+        return 1.0
+    growth = float(np.mean(total[several] ** 2 / count[several]))
+    return growth if growth > 1 + 4 * np.sqrt(2 / np.count_nonzero(several)) else 1.0
+
+
 def _blurred_views(data: _Data, fit: _Fit) -> set[int]:
     """Views whose edges are less sharp than their place explains."""
     count = int(data.view.max()) + 1
     middle, error = np.full(count, np.nan), np.full(count, np.nan)
     for view in range(count):
         mine = fit.residual[data.view == view]
-        if len(mine) >= 5:
+        if len(mine) >= _FEW:
             middle[view] = np.median(mine)
             error[view] = 1.4826 * np.median(np.abs(mine - middle[view])) / np.sqrt(len(mine)) + 1e-6
     seen = middle[np.isfinite(middle)]
@@ -325,16 +338,12 @@ def _blurred_views(data: _Data, fit: _Fit) -> set[int]:
     return {int(view) for view in np.flatnonzero(low)}
 
 
-def _surface(fit: _Fit, focal_px: float) -> FocalSurface | None:
+def _surface(fit: _Fit) -> FocalSurface | None:
     p, sigma = fit.parameters, np.sqrt(np.diag(fit.covariance))
-    q, a, b, bend, pupil, floor2 = p[:6]
+    q, bend, pupil, floor2 = p[[0, 3, 4, 5]]
     if not (q > 0 and pupil > 0 and np.isfinite(p).all()):
         return None
-    tilt = np.degrees(np.arctan([a / q, b / q]))
-    by_tilt = np.array([[-a / q**2, 1 / q, 0], [-b / q**2, 0, 1 / q]]) / (
-        1 + np.array([[a], [b]]) ** 2 / q**2
-    )
-    tilt_sigma = np.degrees(np.sqrt(np.diag(by_tilt @ fit.covariance[:3, :3] @ by_tilt.T)))
+    tilt, tilt_sigma = _tilt_deg(fit)
     floor = float(np.sqrt(max(floor2, 0.0)))
     return FocalSurface(
         distance_mm=1 / q,
@@ -352,12 +361,27 @@ def _surface(fit: _Fit, focal_px: float) -> FocalSurface | None:
     )
 
 
+def _tilt_deg(fit: _Fit) -> tuple[Float, Float]:
+    """Tilts of the sharp surface on the axis and their sigmas: (2,), (2,)."""
+    q, a, b = fit.parameters[:3]
+    by_tilt = np.array([[-a / q**2, 1 / q, 0], [-b / q**2, 0, 1 / q]]) / (
+        1 + np.array([[a], [b]]) ** 2 / q**2
+    )
+    tilt_sigma = np.degrees(np.sqrt(np.diag(by_tilt @ fit.covariance[:3, :3] @ by_tilt.T)))
+    return np.degrees(np.arctan([a / q, b / q])), tilt_sigma
+
+
+def _grows(fit: _Fit) -> bool:
+    """Whether the blur is seen to grow with defocus at all."""
+    return bool(fit.parameters[4] > _WELL_KNOWN * np.sqrt(fit.covariance[4, 4]))
+
+
 def _lacking(data: _Data, fit: _Fit | None) -> list[str]:
     """What the views do not tell."""
     near, far = 1 / float(data.inverse.max()), 1 / float(data.inverse.min())
     seen = f"the edges lie {near:.0f} to {far:.0f} mm away"
     advice = "move the board through focus, from clearly blurred in front of it to clearly blurred behind"
-    if fit is None or fit.parameters[4] < _WELL_KNOWN * np.sqrt(fit.covariance[4, 4]):
+    if fit is None or not _grows(fit):
         return [f"no plane of focus: {seen} and do not show how sharpness changes with distance: {advice}"]
     q, sigma = fit.parameters[0], float(np.sqrt(fit.covariance[0, 0]))
     if q <= 0:
@@ -367,7 +391,12 @@ def _lacking(data: _Data, fit: _Fit | None) -> list[str]:
         out.append(f"the plane of focus is known to {100 * sigma / q:.0f} % only: {seen}: {advice}")
     elif not near <= 1 / q <= far:
         out.append(f"the plane of focus, {1 / q:.0f} mm, is extrapolated: {seen}: {advice}")
-    tilt = np.degrees(np.sqrt(np.diag(fit.covariance)[1:3]) / q)
+    if fit.extra > _MUCH_SCATTER:
+        out.append(
+            f"MTF50 scatters by {100 * fit.extra:.0f} % about the model: a board that moved, a ragged print, "
+            "or pictures that were sharpened or compressed"
+        )
+    tilt = _tilt_deg(fit)[1]
     if tilt.max() > 10:
         out.append(f"the tilt is known to {tilt.max():.0f} deg only: show the board all over the picture")
     return out

@@ -136,6 +136,31 @@ def test_a_moved_view_is_named_and_left_out():
     assert any("v4" in warning for warning in model.quality.warnings)
 
 
+def test_views_that_err_as_a_whole_make_the_sigmas_larger():
+    off, told = [], []
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        views = [
+            view._replace(mtf50=view.mtf50 * np.exp(0.05 * rng.normal()))
+            for view in series(rng, depths=range(390, 681, 15))
+        ]
+        surface = fit_focus(views, LENS).surface
+        off.append(surface.distance_mm - DISTANCE)
+        told.append(surface.distance_sigma_mm)
+    # 12 numbers know their deviation to 20 %; taken for independent, the edges would claim a quarter of it
+    assert 0.5 < np.sqrt(np.mean(np.square(off))) / np.sqrt(np.mean(np.square(told))) < 2
+
+
+def test_pictures_that_scatter_are_doubted():
+    rng = np.random.default_rng(9)
+    views = [view._replace(sigma=0.01 * view.mtf50) for view in series(rng, noise=0.2)]
+    model = fit_focus(views, LENS)
+    assert model.quality.verdict == "doubtful"
+    assert "scatters by 20 %" in " ".join(model.quality.warnings) or "scatters by 19 %" in " ".join(
+        model.quality.warnings
+    )
+
+
 def test_wild_edges_are_thrown_out():
     rng = np.random.default_rng(3)
     views = series(rng)
