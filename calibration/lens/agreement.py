@@ -10,6 +10,7 @@ from scipy.special import gammaincinv
 from calibration.geometry import Float
 from calibration.lens.model import LensModel
 from calibration.lens.uncertainty import (
+    even_weight,
     evidence,
     free_parameters,
     image_grid,
@@ -52,13 +53,13 @@ class Influence(NamedTuple):
 
     Attributes
     ----------
-    rms, expected, limit : float
-        Root mean square of the changes of the projection over image and views, px; what the covariance
-        expects; and what one of a thousand honest calibrations exceeds.
+    ratio : float
+        Of the changes of the projection, rms over image and views, to what the covariance expects.
+    limit : float
+        What one of a thousand honest calibrations exceeds.
     """
 
-    rms: float
-    expected: float
+    ratio: float
     limit: float
 
 
@@ -140,13 +141,10 @@ def compare_halves(lens: LensModel) -> Halves | None:
 def influence(lens: LensModel) -> Influence:
     """Leave each view out, one at a time, and compare the change with what the covariance expects.
 
-    More telling than two halves: each view is one more trial. ``rms / expected`` is the factor by which the
-    true uncertainty exceeds that of the covariance, where corners of one picture err together.
+    More telling than two halves: each view is one more trial. The ratio is the factor by which the true
+    uncertainty exceeds that of the covariance, where corners of one picture err together.
     """
-    told, pixels = information(lens), image_grid(lens, 24).reshape(-1, 2)
-    moves = sensitivity(lens, working_distance_mm(lens), pixels)
-    moves = moves[np.isfinite(moves).all(axis=(1, 2))]
-    weight = np.einsum("nip,niq->pq", moves, moves, optimize=True) / max(len(moves), 1)
+    told, weight = information(lens), even_weight(lens)
     whole = told.matrix.sum(axis=0) + told.prior
     covariance = scaled_inverse(whole)
     square = mean = variance = 0.0
@@ -159,12 +157,7 @@ def influence(lens: LensModel) -> Influence:
         mean += float(np.trace(product))
         variance += 2 * float(np.sum(product * product.T))
     shape = mean**2 / variance
-    count = len(told.views)
-    return Influence(
-        np.sqrt(square / count),
-        np.sqrt(mean / count),
-        np.sqrt(mean / count * float(gammaincinv(shape, 0.999)) / shape),
-    )
+    return Influence(float(np.sqrt(square / mean)), float(np.sqrt(gammaincinv(shape, 0.999) / shape)))
 
 
 def _refined(lens: LensModel, views: NDArray[np.int64], prior: Float) -> LensModel | None:

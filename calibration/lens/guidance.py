@@ -10,6 +10,7 @@ from calibration.geometry import Float, normalize
 from calibration.lens.brown_conrady import BrownConrady
 from calibration.lens.model import LensModel
 from calibration.lens.uncertainty import (
+    even_weight,
     evidence,
     free_parameters,
     image_grid,
@@ -17,7 +18,6 @@ from calibration.lens.uncertainty import (
     scaled_inverse,
     sensitivity,
     weighted_derivatives,
-    working_distance_mm,
 )
 from calibration.lens.verdict import place_in_words
 
@@ -170,15 +170,15 @@ def idle_views(lens: LensModel, each: float = 0.02, together: float = 0.1) -> tu
     lens : LensModel
         With covariance, views and observations.
     each, together : float
-        What a view, and what all of them, may add at most, of the mean variance of the projection.
+        What a view, and what all of them, may add at most, of the variance of the projection at a place of
+        the image, on average.
 
     Returns
     -------
     tuple of int
         Numbers of views, the least useful first.
     """
-    told = information(lens)
-    weight = _mean_weight(lens, working_distance_mm(lens))
+    told, weight = information(lens), even_weight(lens)
     left = list(range(len(told.views)))
 
     def variance(kept: list[int]) -> float:

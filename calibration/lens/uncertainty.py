@@ -148,6 +148,21 @@ def sensitivity(lens: LensModel, distance_mm: float, pixels: Float) -> Float:
     )
 
 
+def even_weight(lens: LensModel) -> Float:
+    """Matrix (p, p) that makes one number of a change of the parameters, all of the image counting alike.
+
+    A change d of the parameters moves the projection, at the working distance and on average over the
+    image, by ``d @ weight @ d`` times its variance. With the covariance C the trace of ``C @ weight`` is 1.
+    """
+    free = free_parameters(lens)
+    moves = sensitivity(lens, working_distance_mm(lens), image_grid(lens, 24).reshape(-1, 2))
+    moves = moves[np.isfinite(moves).all(axis=(1, 2))]
+    covariance = np.asarray(lens.covariance)[np.ix_(free, free)]
+    variance = np.einsum("nip,pq,niq->n", moves, covariance, moves, optimize=True)
+    scaled = moves / np.sqrt(np.maximum(variance, 1e-300))[:, None, None]
+    return np.asarray(np.einsum("nip,niq->pq", scaled, scaled, optimize=True) / max(len(moves), 1))
+
+
 def projection_difference(
     first: LensModel, second: LensModel, distance_mm: float, pixels: ArrayLike | None = None
 ) -> Float:

@@ -331,13 +331,11 @@ def _of_projection(lens: LensModel) -> Iterator[Finding]:
             "board there",
         )
     changed, halves = influence(lens), compare_halves(lens)
-    if changed.rms > max(changed.limit, 0.002):
-        times = changed.rms / changed.expected
+    if changed.ratio > changed.limit:
         yield Finding(
-            times > 3 and changed.rms > 0.01,
-            f"views left out in turn change the projection by {changed.rms:.2g} px, the covariance expects "
-            f"{changed.expected:.2g}: corners of one picture err together, and the uncertainty is really "
-            f"{times:.1f} times as large",
+            changed.ratio > 3,
+            f"views left out in turn change the projection {changed.ratio:.1f} times as much as the "
+            "covariance expects: corners of one picture err together, and the uncertainty is that many times as large",
         )
     elif halves is not None and halves.rms > max(halves.limit, 0.02):
         yield Finding(

@@ -85,13 +85,8 @@ def _evidence(lens: LensModel) -> tuple[list[Figure], list[tuple[str, str]]]:
             )
         )
     changed = influence(lens)
-    rows.append(
-        (
-            "Views left out in turn",
-            f"change it by {number(changed.rms)} px; {number(changed.expected)} expected, "
-            f"{number(changed.limit)} at most",
-        )
-    )
+    told = f"change it {changed.ratio:.2f} times as much as expected; {changed.limit:.2f} at most"
+    rows.append(("Views left out in turn", told))
     compared = compare_halves(lens)
     if compared is not None:
         rows.append(

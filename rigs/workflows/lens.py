@@ -119,8 +119,8 @@ def describe_lens(lens: LensModel) -> Iterator[str]:
         )
     changed = influence(lens)
     yield (
-        f"views left out in turn change that by {changed.rms:.2g} px; {changed.expected:.2g} expected, "
-        f"{changed.limit:.2g} at most"
+        f"views left out in turn change the projection {changed.ratio:.2f} times as much as expected; "
+        f"{changed.limit:.2f} at most"
     )
     halves = compare_halves(lens)
     if halves is not None:
