@@ -156,7 +156,9 @@ def minimize(
     # Along a valley of hardly any slope, where a parameter is all but unknown, steps zigzag.
     if heavy or halfway - now.cost < _CREEP:
         return state
-    raise FitError("the fit does not converge: check the board's size and the corners' numbers")
+    raise FitError(
+        "the fit does not converge: check the board's columns, rows and squares, or try another kind of lens"
+    )
 
 
 def _moved(problem: Problem, state: State, by: Float, poses: Float) -> State | None:

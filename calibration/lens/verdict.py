@@ -15,6 +15,7 @@ from calibration.provenance import FitError, Quality
 
 PARALLEL_DEG = 3.0
 _HARDLY_TILTED_DEG = 15.0
+_TILTED_ENOUGH_DEG = 60.0
 _GRID = (8, 6)
 _SAME_TURN_DEG, _SAME_PLACE = 5.0, 0.08  # of the image's width, and of the distance
 _SQUARE_PART = 0.1  # of a square: no sharp corner is missed by that
@@ -94,7 +95,13 @@ def refuse(lens: LensModel, names: Sequence[str]) -> None:
     assert lens.covariance is not None
     fx, fy, cx, cy = lens.parameters[:4]
     known = bool(np.all(np.sqrt(np.diag(lens.covariance)[:2]) / (fx, fy) < 0.1))
-    refuse_parallel(largest_tilt_deg(_rotations(lens, alive)), PARALLEL_DEG if known else np.inf)
+    tilt = largest_tilt_deg(_rotations(lens, alive))
+    refuse_parallel(tilt, PARALLEL_DEG if known else _TILTED_ENOUGH_DEG)
+    if not known:
+        raise FitError(
+            "the corners tell no focal length, tilted as the boards are: check the board's columns, rows and "
+            "squares, or try another kind of lens"
+        )
     if not (-lens.width < cx < 2 * lens.width and -lens.height < cy < 2 * lens.height):
         raise FitError(f"the principal point went to {cx:.0f}, {cy:.0f}: add views with other tilts")
     behind = [number for number in alive if _from_behind(lens, corners, int(number))]
