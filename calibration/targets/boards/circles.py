@@ -65,7 +65,17 @@ def _blobs(grey: Grey, block: int) -> Blobs:
             continue
         pixels.append((m["m10"] / area, m["m01"] / area))
         shapes.append(np.linalg.cholesky(4 * second))
-    return Blobs(np.array(pixels).reshape(-1, 2), np.array(shapes).reshape(-1, 2, 2))
+    return _single(Blobs(np.array(pixels).reshape(-1, 2), np.array(shapes).reshape(-1, 2, 2)))
+
+
+def _single(blobs: Blobs) -> Blobs:
+    """The innermost of blobs round one centre: the sheet's outline may well be an ellipse about a disc."""
+    radius = np.sqrt(np.abs(np.linalg.det(blobs.shape)))
+    away = np.linalg.norm(blobs.pixels[:, None] - blobs.pixels, axis=2)
+    order = np.arange(len(radius))
+    smaller = (radius[:, None] > radius) | ((radius[:, None] == radius) & (order[:, None] > order))
+    keep = ~np.any((away < 0.7 * radius) & smaller, axis=1)
+    return Blobs(blobs.pixels[keep], blobs.shape[keep])
 
 
 def _largest_lattice(pixels: Float) -> Lattice:

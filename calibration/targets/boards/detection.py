@@ -100,7 +100,8 @@ def detect_board(image: NDArray[Any], board: AnyBoard) -> BoardView | NoBoard:
                 reason = max(reason, view, key=lambda r: r.depth)
             elif best is None or len(view.ids) > len(best.ids):
                 best = view
-            if best is not None and 2 * len(best.ids) >= len(corners_mm(board)):
+            enough = 0.9 if isinstance(board, AprilGrid) else 0.5
+            if best is not None and len(best.ids) >= enough * len(corners_mm(board)):
                 return best
             if isinstance(view, _Reason) and view.depth == _FINAL:
                 return NoBoard(view.text)

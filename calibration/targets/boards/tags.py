@@ -130,11 +130,14 @@ def markers_seen(grey: Grey) -> str | None:
     """The family of which at least two markers are in the picture, in words."""
     best, name = 1, None
     for family in _FAMILIES:
-        for border in (1, 2) if family == TAG_FAMILY else (1,):
+        for border in (TAG_BORDER, 1) if family == TAG_FAMILY else (1,):
             count = len(np.unique(_tags(grey, family, border, cv2.aruco.CORNER_REFINE_NONE)[1]))
             if count > best:
                 short = family.removesuffix("_1000")
-                best, name = count, f"{count} markers of {short}" + " with Kalibr's border" * (border == 2)
+                best, name = (
+                    count,
+                    f"{count} markers of {short}" + " with Kalibr's border" * (border == TAG_BORDER),
+                )
     return name
 
 
