@@ -284,6 +284,20 @@ def test_a_line_of_corners_is_refused():
         fit_lens([BoardView(np.arange(10), line, line[:, :2] + 5, np.ones(10), 0.0)] * 3, 640, 480)
 
 
+@pytest.mark.parametrize("model", ["brown-5", "fisheye"])
+def test_a_board_described_wrongly_gives_no_good_camera(model):
+    views = views_through(LENS, 1, 15)
+    stretched = [view._replace(points_mm=view.points_mm * (1.05, 1, 1)) for view in views]
+    assert fit_lens(stretched, W, H, model=model).quality.verdict == "doubtful"
+    for columns in (9, 7):
+        at = np.stack(np.divmod(np.arange(70), columns)[::-1], axis=-1) * 10.0
+        points = np.column_stack([at, np.zeros(70)])
+        with pytest.raises(FitError, match=r"columns, rows|Tilt the board|cannot be told"):
+            fit_lens([view._replace(points_mm=points[view.ids]) for view in views], W, H, model=model)
+    with pytest.raises(FitError, match="mirrored"):
+        fit_lens([mirrored(view) for view in views], W, H, model=model)
+
+
 # ---------------------------------------------------------------- the board
 
 
