@@ -51,7 +51,7 @@ def vignetting(optics: Optics, rays: Float, centre: tuple[float, float]) -> Floa
     corner = max(centre[0], width - 1 - centre[0]) ** 2 + max(centre[1], height - 1 - centre[1]) ** 2
     out = 1 - optics.vignetting * (u * u + v * v) / corner
     if optics.cos4:
-        out = out * rays[..., 2] ** 4
+        out = out * np.maximum(rays[..., 2], 0.0) ** 4
     return np.asarray(np.nan_to_num(out), np.float32)
 
 
