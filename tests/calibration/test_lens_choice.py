@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from calibration.lens import KannalaBrandt, SplinedLens, choose_lens, fit_pose
+from calibration.files import load_model, save_model
+from calibration.lens import KannalaBrandt, LensModel, SplinedLens, choose_lens, fit_pose
 from calibration.lens.fit import adjust_lens
 from calibration.provenance import FitError
 from calibration.targets.boards import BoardView
@@ -128,7 +129,7 @@ def test_an_ordinary_lens_gets_the_plainest_model_that_does(project, spread_deg,
     assert np.array_equal(plain.parameters, lens.parameters)
 
 
-def test_order_of_views_and_gross_errors_do_not_change_the_choice():
+def test_order_of_views_and_gross_errors_do_not_change_the_choice(tmp_path):
     views = views_of(ordinary, 4, 12)
     rng = np.random.default_rng(0)
     for number in range(0, 12, 3):
@@ -141,6 +142,8 @@ def test_order_of_views_and_gross_errors_do_not_change_the_choice():
     assert first.scores == again.scores
     assert np.array_equal(first.parameters, again.parameters)
     assert first.scores.chosen == "brown-4"
+    save_model(tmp_path / "lens.json", first)
+    assert load_model(tmp_path / "lens.json", LensModel).scores == first.scores
     assert first.scores.candidates[0].held_out_rms_px == pytest.approx(NOISE, rel=0.1)
 
 
