@@ -56,7 +56,7 @@ class Influence(NamedTuple):
     ratio : float
         Of the changes of the projection, rms over image and views, to what the covariance expects.
     limit : float
-        What one of a thousand honest calibrations exceeds.
+        What one of some hundred honest calibrations exceeds.
     """
 
     ratio: float

@@ -334,7 +334,7 @@ def _of_projection(lens: LensModel) -> Iterator[Finding]:
         place = place_in_words(lens, grid.reshape(-1, 2)[int(np.nanargmax(sigma))])
         yield Finding(
             worst > 1.0,
-            f"{place}: a point {distance:.0f} mm away is imaged to {worst:.2g} px only: put the tilted "
+            f"{place}: a point {distance:.0f} mm away is imaged to {in_px(worst)} only: put the tilted "
             "board there",
         )
     changed, halves = influence(lens), compare_halves(lens)
@@ -342,15 +342,20 @@ def _of_projection(lens: LensModel) -> Iterator[Finding]:
         yield Finding(
             changed.ratio > 3,
             f"views left out in turn change the projection {changed.ratio:.1f} times as much as the "
-            "covariance expects: corners of one picture err together, and the uncertainty is that many times as large",
+            "covariance expects: corners of one picture err together, and the uncertainty is larger by "
+            "that factor",
         )
     elif halves is not None and halves.rms > max(halves.limit, 0.02):
         yield Finding(
             halves.rms > _UNSURE_PX,
-            f"two halves of the views disagree by {halves.rms:.2g} px where the covariance expects "
-            f"{halves.expected:.2g}: the uncertainty is really {halves.rms / halves.expected:.1f} times as "
-            "large",
+            f"two halves of the views disagree by {in_px(halves.rms)}, the covariance expects "
+            f"{in_px(halves.expected)}: the uncertainty is larger than it says",
         )
+
+
+def in_px(value: float) -> str:
+    """A length in the image with two digits, such as ``0.12 px``."""
+    return f"{value:.2g} px" if value < 10 else f"{value:.0f} px"
 
 
 def place_in_words(lens: LensModel, pixel: Float, middle: float = 1 / 3) -> str:

@@ -10,7 +10,7 @@ from calibration.lens import LensModel, choose_lens, fit_lens
 from calibration.lens.agreement import compare_halves, influence
 from calibration.lens.guidance import Suggestion, first_lens, idle_views, suggest_views
 from calibration.lens.uncertainty import image_grid, projection_sigma, working_distance_mm
-from calibration.lens.verdict import place_in_words
+from calibration.lens.verdict import in_px, place_in_words
 from calibration.provenance import FitError
 from calibration.radiometric import RadiometricModel
 from calibration.targets.boards import (
@@ -112,10 +112,11 @@ def describe_lens(lens: LensModel) -> Iterator[str]:
     distance, grid = working_distance_mm(lens), image_grid(lens)
     unsure = projection_sigma(lens, distance, grid)
     if np.isfinite(unsure).any():
-        worst = grid.reshape(-1, 2)[int(np.nanargmax(unsure))]
+        worst = place_in_words(lens, grid.reshape(-1, 2)[int(np.nanargmax(unsure))])
+        usual, most = in_px(float(np.nanmedian(unsure))), in_px(float(np.nanmax(unsure)))
         yield (
-            f"a point {distance:.0f} mm away is imaged to {np.nanmedian(unsure):.2g} px (median over the "
-            f"image), {np.nanmax(unsure):.2g} px at worst ({place_in_words(lens, worst)})"
+            f"a point {distance:.0f} mm away is imaged to {usual} (median over the image), {most} at worst "
+            f"({worst})"
         )
     changed = influence(lens)
     yield (
@@ -125,8 +126,8 @@ def describe_lens(lens: LensModel) -> Iterator[str]:
     halves = compare_halves(lens)
     if halves is not None:
         yield (
-            f"halves of the views differ by {halves.rms:.2g} px; {halves.expected:.2g} expected, "
-            f"{halves.limit:.2g} at most"
+            f"halves of the views differ by {in_px(halves.rms)}; {in_px(halves.expected)} expected, "
+            f"{in_px(halves.limit)} at most"
         )
     idle = idle_views(lens)
     if idle:
