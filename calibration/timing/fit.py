@@ -54,7 +54,7 @@ def fit_timing(
     variance : ndarray (n, rows)
         Of ``signal``, from noise.
     light_delay_s : float
-        Known delay of the first light's controller, as of its data sheet.
+        Known delay of the first light's controller, as of its data sheet; the first is so by its name.
     provenance : Provenance, optional
 
     Returns
@@ -81,11 +81,8 @@ def fit_timing(
     """
     signal, variance = np.asarray(signal, np.float64), np.asarray(variance, np.float64)
     exposure_s, strobes = np.asarray(exposure_s, np.float64), np.asarray(strobes, np.float64)
-    names = tuple(
-        dict.fromkeys(
-            name for name, told in zip(lights, strobes, strict=True) if name and np.isfinite(told[0])
-        )
-    )
+    told = np.isfinite(strobes[:, 0])
+    names = tuple(sorted({name for name, pulsed in zip(lights, told, strict=True) if name and pulsed}))
     if not names:
         raise FitError("no strobed frame: nothing tells the timing")
     rows = np.flatnonzero(np.isfinite(signal).all(axis=0) & (variance > 0).all(axis=0))
@@ -135,11 +132,13 @@ def _groups(
     unsettled: list[int] = []
     for exposure in np.unique(exposure_s[pulsed]):
         same = exposure_s == exposure
-        dark = np.flatnonzero(same & (named == ""))
+        dark = _in_order(np.flatnonzero(same & (named == "")), signal, strobes)
         sharing = sum(bool(np.any(same & pulsed & (named == name))) for name in names)
         for number, name in enumerate(names):
             mine = same & (named == name)
-            steady, taken = np.flatnonzero(mine & ~pulsed), np.flatnonzero(mine & pulsed)
+            steady, taken = (
+                _in_order(np.flatnonzero(mine & which), signal, strobes) for which in (~pulsed, pulsed)
+            )
             if not len(taken):
                 continue
             for what, found in (("steady", steady), ("dark", dark)):
@@ -169,6 +168,12 @@ def _groups(
                 )
             )
     return tuple(groups), unsettled
+
+
+def _in_order(frames: NDArray[np.intp], signal: Float, strobes: Float) -> NDArray[np.intp]:
+    """Frames by delay, duration and brightness: sums then do not hang on the order they were given in."""
+    keys = (signal[frames].mean(axis=1), strobes[frames, 1], strobes[frames, 0])
+    return np.asarray(frames[np.lexsort(keys)])
 
 
 def _settled(excess: Float, variance: Float) -> NDArray[np.bool_]:

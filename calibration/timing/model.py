@@ -62,7 +62,7 @@ class TimingModel(Model):
         Scatter from frame to frame of the start, and relative, of the pulses' brightness; 0 where none is
         seen above the noise.
     lights : dict of str to LightTiming
-        The first is the reference of the delays.
+        By name; the first is the reference of the delays.
     parameters : tuple of str
         What ``covariance`` is of, in seconds but for levels: ``middle`` is the start of the middle row.
     strobes : ndarray (n, 6)

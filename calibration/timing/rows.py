@@ -109,10 +109,10 @@ def _noise_law(
             step, middle = (a - b).astype(np.float64), 0.5 * (a + b).astype(np.float64)
             level = float(middle.mean())
             shape = middle - (black.get(exposure, level) if name else level)
-            power = float(shape @ shape)
+            power = float(np.sum(shape**2))
             if name and power > 0:
-                step -= (step @ shape) / power * shape
-            found.append(0.5 * float(step @ step) / len(step))
+                step -= float(np.sum(step * shape)) / power * shape
+            found.append(0.5 * float(np.sum(step**2)) / len(step))
         if name:
             lit_noise.append(float(np.median(found)))
             signal.append(level - black[exposure])

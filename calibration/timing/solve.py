@@ -253,8 +253,8 @@ def _assemble(
             axis=1,
         ).reshape(len(told.columns), -1)
         at = np.ix_(told.columns, told.columns)
-        matrix[at] += weighted @ by_unknown.T - seen @ seen.T
-        gradient[told.columns] += weighted @ residual.ravel()
+        matrix[at] += _inner(weighted, by_unknown) - _inner(seen, seen)
+        gradient[told.columns] += _inner(weighted, residual.reshape(1, -1))[:, 0]
         if not random:
             continue
         still = group.dark + group.steady
@@ -264,7 +264,7 @@ def _assemble(
         own_seen = np.concatenate([heavy * plain, heavy * slope[still:, None]], axis=-1).reshape(
             2 * strobed, -1
         )
-        block = -own_seen @ own_seen.T
+        block = -_inner(own_seen, own_seen)
         inner = np.einsum("fkr,flr->fkl", heavy, own)
         for index in range(strobed):
             block[2 * index : 2 * index + 2, 2 * index : 2 * index + 2] += inner[index]
@@ -274,13 +274,20 @@ def _assemble(
         block[np.diag_indices_from(block)] += precision
         matrix[np.ix_(here, here)] += block
         cross = by_unknown.reshape(-1, *share.shape)[:, still:]
-        mixed = np.einsum("ufr,fkr->ufk", cross, heavy).reshape(len(told.columns), -1) - seen @ own_seen.T
+        mixed = np.einsum("ufr,fkr->ufk", cross, heavy).reshape(len(told.columns), -1) - _inner(
+            seen, own_seen
+        )
         matrix[np.ix_(told.columns, here)] += mixed
         matrix[np.ix_(here, told.columns)] += mixed.T
         gradient[here] += np.einsum("fkr,fr->fk", heavy, residual[still:]).ravel() - precision * flat
         penalty += float(precision @ flat**2)
         first += 2 * strobed
     return _Normal(misfit + penalty, misfit, gradient, matrix)
+
+
+def _inner(one: Float, two: Float) -> Float:
+    """Products of rows (n, k) and (m, k): summed in one order, whatever the number of threads."""
+    return np.asarray(np.einsum("ik,jk->ij", one, two))
 
 
 # ------------------------------------------------------------------------------------------ random effects

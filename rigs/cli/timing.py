@@ -26,7 +26,10 @@ def calibrate_timing(
     rig: RigOption = None,
     sensor: SensorOption = None,
     light_delay: Annotated[
-        float, typer.Option(help="Known delay of the first light's controller, s; else it counts as latency.")
+        float,
+        typer.Option(
+            help="Known delay of the controller of the first light (by name), s; else it counts as latency."
+        ),
     ] = 0.0,
     pose: Annotated[str | None, typer.Option(help="Which pose, where a session has several.")] = None,
     out: ModelOut = Path("timing.json"),

@@ -163,7 +163,7 @@ def test_overdrive_exposure_and_several_lights_are_told_apart():
     lights = {
         "led": LIGHT | {"level": 1.4},
         "ring": LIGHT | {"delay_s": -2e-4, "rise_s": 5e-4},
-        "far": LIGHT | {"delay_s": 3e-3},
+        "spot": LIGHT | {"delay_s": 3e-3},
     }
     model = fit_timing(**rows_of(3, lights=lights, offset_s=5e-5, last_s=0.013, delays=24))
     assert model.exposure_offset_s == pytest.approx(5e-5, abs=5 * model.exposure_offset_sigma_s)
@@ -192,7 +192,10 @@ def test_the_answer_does_not_hang_on_order_or_scale_or_black():
     shuffled = {name: np.asarray(values)[order] for name, values in told.items()}
     shuffled["lights"] = [told["lights"][i] for i in order]
     scaled = told | {"signal": 7 * told["signal"] - 300, "variance": 49 * told["variance"]}
-    for other in (fit_timing(**shuffled), fit_timing(**scaled)):
+    mixed = fit_timing(**shuffled)
+    assert mixed.covariance.tolist() == model.covariance.tolist()
+    assert mixed.latency_s == model.latency_s, "to the last digit"
+    for other in (mixed, fit_timing(**scaled)):
         assert other.line_time_s == pytest.approx(model.line_time_s, rel=1e-7)
         assert other.latency_s == pytest.approx(model.latency_s, rel=1e-5)
         assert other.latency_sigma_s == pytest.approx(model.latency_sigma_s, rel=1e-4)
