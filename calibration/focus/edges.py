@@ -139,13 +139,13 @@ def measure_edges(
     rows: list[tuple[Float, Float, Float, EdgeMtf]] = []
     refused: Counter[str] = Counter()
     for i in np.flatnonzero(ended[0] & ended[1]):
+        middle = transform(*pose, 0.5 * (edges.start[i] + edges.end[i]))
         traced = _traced(lens, pose, edges.start[i], edges.end[i], float(edges.room_mm[i]))
-        if traced is None:
-            refused["outside the lens model"] += 1
+        if traced is None or middle[2] <= 0:
+            refused["outside the lens model, or beyond 90 degrees"] += 1
             continue
         found = edge_mtf(*traced.sampled(image), traced.room)
         if isinstance(found, EdgeMtf):
-            middle = transform(*pose, 0.5 * (edges.start[i] + edges.end[i]))
             rows.append((middle, traced.origin, traced.normal, found))
         else:
             refused[found.reason] += 1

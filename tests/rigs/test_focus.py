@@ -1,5 +1,6 @@
 """Focus end to end: the bench's twin moved through focus, the command, the chapter of the report."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +73,7 @@ def test_the_bench_finds_its_truth(bench: tuple[Session, Truth], model: FocusMod
 
 
 def test_the_command_tells_and_writes_it(
-    bench: tuple[Session, Truth], gnomon: "type[Answer]", tmp_path: Path
+    bench: tuple[Session, Truth], gnomon: Callable[..., Answer], tmp_path: Path
 ) -> None:
     session, true = bench
     files.save_model(tmp_path / "lens.json", true.cameras["cam"].lens)
