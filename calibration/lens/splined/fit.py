@@ -239,13 +239,16 @@ def _turn(mean: SplinedLens, lens: LensModel, pixels: Float) -> Float:
 
 def _most_probable(solution: Solution, prior: Prior, bending: Float, stiffness: float) -> float:
     """Stiffness of the prior at which the corners are most probable, taking the fit as linear."""
-    from scipy.linalg import eigh
+    from scipy.linalg import LinAlgError, eigh
 
     at = slice(4, len(prior.mean))
-    information = np.linalg.inv(solution.covariance[at, at])
-    information = 0.5 * (information + information.T)
     correction = solution.state.lenses[0].parameters[at] - prior.mean[at]
-    bend, vectors = eigh(bending[at, at], information)
+    try:
+        information = np.linalg.inv(solution.covariance[at, at])
+        information = 0.5 * (information + information.T)
+        bend, vectors = eigh(bending[at, at], information)
+    except LinAlgError:
+        raise FitError("the splined model cannot be told from these corners: take more views") from None
     bend = np.maximum(bend, 0)
     told = vectors.T @ information @ correction
     rank = len(bend) - 6  # planes bend nothing
