@@ -69,12 +69,12 @@ def _blobs(grey: Grey, block: int) -> Blobs:
 
 
 def _single(blobs: Blobs) -> Blobs:
-    """The innermost of blobs round one centre: the sheet's outline may well be an ellipse about a disc."""
+    """Blobs with no smaller one inside: the sheet's outline may well be an ellipse round a disc."""
     radius = np.sqrt(np.abs(np.linalg.det(blobs.shape)))
     away = np.linalg.norm(blobs.pixels[:, None] - blobs.pixels, axis=2)
     order = np.arange(len(radius))
     smaller = (radius[:, None] > radius) | ((radius[:, None] == radius) & (order[:, None] > order))
-    keep = ~np.any((away < 0.7 * radius) & smaller, axis=1)
+    keep = ~np.any((away < 0.7 * radius[:, None]) & smaller, axis=1)
     return Blobs(blobs.pixels[keep], blobs.shape[keep])
 
 
