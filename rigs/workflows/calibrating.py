@@ -158,6 +158,6 @@ def _white_samples(
     found = detect_board(picture, board)
     if isinstance(found, NoBoard):
         raise FitError(f"the board is not found beside the spheres: {found.reason}")
-    pose = fit_pose(lens, found.points_mm, found.pixels)
+    pose = fit_pose(lens, found.points_mm, found.pixels, sigma_px=found.sigma_px, disc_mm=found.disc_mm)
     spots = white_spots(board, margin_mm=margin_mm)
     return sample_plane(images.value, images.variance, lens, (pose.rotvec, pose.t_mm), spots, reflectance)
