@@ -12,7 +12,7 @@ from calibration.cameras.result import MIN_POINTS, Fitted, Mask, model_of
 from calibration.geometry import Float, rotation
 from calibration.lens.bundle import Corners, Free, Solution, State, solve
 from calibration.lens.choice import choose_lens
-from calibration.lens.fit import LensKind, View, fit_pose
+from calibration.lens.fit import LensKind, View, fit_pose, prior_of
 from calibration.lens.model import BoardShape, LensModel
 from calibration.provenance import FitError, Provenance
 
@@ -258,7 +258,9 @@ def _solved(
     corners = _corners(every, keys)
     cameras = np.ones(len(state.lenses), dtype=bool)
     cameras[[every.placed.reference, *(tie.new for tie in every.placed.ties)]] = False
-    return solve(state, corners, Free(tuple(free), cameras, warp=warp), min_points=MIN_POINTS), corners
+    unknown = Free(tuple(free), cameras, warp=warp)
+    priors = tuple(prior_of(lens, mask) for lens, mask in zip(state.lenses, free, strict=True))
+    return solve(state, corners, unknown, min_points=MIN_POINTS, priors=priors), corners
 
 
 def _unknown(lens: LensModel, intrinsics: Intrinsics) -> Mask:
