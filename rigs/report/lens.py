@@ -7,7 +7,7 @@ import numpy as np
 from calibration.lens import LensModel
 from calibration.lens.agreement import compare_halves, influence
 from calibration.lens.guidance import idle_views, seen_board, suggest_views
-from calibration.lens.uncertainty import image_grid, projection_sigma, working_distance_mm
+from calibration.lens.uncertainty import free_parameters, image_grid, projection_sigma, working_distance_mm
 from calibration.lens.verdict import place_in_words
 from rigs.report import lens_plots
 from rigs.report.layout import Figure, Section, Table, figure, number, quality_rows, with_sigma
@@ -20,7 +20,7 @@ def lens_section(lens: LensModel | None) -> Section:
     """Chapter of a lens model; one that comes without the corners of its fit has its numbers only."""
     if lens is None:
         return Section("Lens", missing=("No lens model: rays are taken as parallel.",))
-    if lens.observations is None or lens.views is None or lens.covariance is None:
+    if lens.observations is None or lens.views is None or not free_parameters(lens).any():
         return Section(
             "Lens",
             rows=(*_parameters(lens), *quality_rows(lens.quality)),

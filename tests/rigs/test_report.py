@@ -216,7 +216,7 @@ def test_every_part_given_is_on_the_page(page: Path) -> None:
         "Photon transfer",
         "Linearity",
         "Flat field",
-        "Corners and residuals",
+        "Residuals",
         "Positions",
         "Spheres",
         "truth",
