@@ -172,7 +172,7 @@ def board(lens: LensModel) -> bytes:
     """Shape of the board that the fit found: its height, enlarged by colour."""
     assert lens.board is not None
     points = evidence(lens).board
-    (x0, y0), (x1, y1) = points[:, :2].min(axis=0), points[:, :2].max(axis=0)
+    (x0, y0), (x1, y1) = points[:, :2].min(axis=0) - 1e-3, points[:, :2].max(axis=0) + 1e-3
     x, y = np.meshgrid(np.linspace(x0, x1, 60), np.linspace(y0, y1, 60))
     flat = np.stack([x, y, np.zeros_like(x)], axis=-1).reshape(-1, 3)
     height = np.asarray(lens.board.shaped(flat))[:, 2].reshape(x.shape)
