@@ -20,6 +20,7 @@ _GRID = (8, 6)
 _SAME_TURN_DEG, _SAME_PLACE = 5.0, 0.08  # of the image's width, and of the distance
 _SQUARE_PART = 0.1  # of a square: no sharp corner is missed by that
 _UNSURE_PX = 0.3
+_FAR_MORE = 5.0  # times the covariance: it says nothing then
 _SYSTEMATIC_Z, _REPEATED_PX = 4.0, 0.1
 _ABOVE_NOISE = 4.0  # times what the detections tell
 
@@ -338,9 +339,9 @@ def _of_projection(lens: LensModel) -> Iterator[Finding]:
             "board there",
         )
     changed, halves = influence(lens), compare_halves(lens)
-    if changed.ratio > changed.limit:
+    if changed.ratio > changed.limit and lost < 100:
         yield Finding(
-            changed.ratio > 3,
+            changed.ratio > _FAR_MORE or changed.ratio * float(np.nanmedian(sigma)) > _UNSURE_PX,
             f"views left out in turn change the projection {changed.ratio:.1f} times as much as the "
             "covariance expects: corners of one picture err together, and the uncertainty is larger by "
             "that factor",
