@@ -191,6 +191,13 @@ def test_a_checkerboard_described_too_small_or_too_large_is_refused():
     assert "goes on beyond" in said or "7x5 corners seen" in said
 
 
+def test_the_border_of_the_print_is_not_taken_for_more_squares():
+    for board in (CHECKER, Checkerboard(columns=13, rows=8, square_mm=20)):
+        picture = np.pad(board_image(board, 2.0), 60, constant_values=120)
+        view = detect_board(noisy(cv2.GaussianBlur(picture, (0, 0), 1.0), sigma=2.0), board)
+        assert len(view.ids) == len(corners_mm(board))
+
+
 def test_a_negative_is_refused():
     assert isinstance(detect_board(255 - flat(CHARUCO), CHARUCO), NoBoard)
 

@@ -285,11 +285,10 @@ def _larger(values: Image, view: BoardView, board: Checkerboard) -> str | None:
         axes, _ = neighbourhood(view.points_mm, view.pixels, board.square_mm)
         nearest = np.argmin(np.linalg.norm(side.pixels[inside][:, None] - view.pixels, axis=2), axis=1)
         more = refine_corners(values, side.pixels[inside], axes[nearest], 1.0)
-        parity = side.ids[inside] % 2 == 0
-        alternating = max(
-            np.mean(more.good & (more.bright_diagonal == parity)),
-            np.mean(more.good & (more.bright_diagonal != parity)),
-        )
+        # At the pattern's outer border, too, edges meet; the fit to them is a poor one.
+        clear = more.good & (more.sigma_px < 3 * np.median(view.sigma_px))
+        even = more.bright_diagonal == (side.ids[inside] % 2 == 0)
+        alternating = max(np.mean(clear & even), np.mean(clear & ~even))
         if alternating > 0.6:
             return f"the pattern goes on beyond the {board.columns}x{board.rows} corners described"
     return None
