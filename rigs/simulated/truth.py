@@ -122,6 +122,8 @@ class Optics(Record):
     everywhere.
     """
 
+    LATER = frozenset({"focus_mm", "pupil_mm", "focus_tilt_deg", "focus_curvature_per_mm"})
+
     cos4: bool = True
     vignetting: Share = 0.0
     psf_sigma_px: NonNegative = 0.7

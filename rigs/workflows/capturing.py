@@ -1,11 +1,14 @@
 """Plans checked and run on a rig, or on its twin."""
 
 import hashlib
+import json
 import shutil
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+
+from pydantic import ValidationError
 
 from capture.plan import CapturePlan
 from capture.runner import PlanCheck, check, run
@@ -79,16 +82,20 @@ def capture_session(
     report = check_plan(config, plan, path, simulate)
     if report.problems:
         raise ConfigError("\n".join(f"plan {plan.name}: {problem}" for problem in report.problems))
-    snapshot = config.model_dump(mode="json", exclude={"calibrations"})
+    snapshot = _snapshot(config)
     facts: dict[str, Any] = {"simulated": simulate is not None}
     if simulate is not None:
         facts["truth"] = _digest(simulate)
     begun: Session | None = None
     if resume and (path / "plan.json").exists():
-        if Session.open(path).facts.get("truth") != facts.get("truth"):
-            raise ConfigError(f"{path}: was begun with another truth, or with none: resume it with the same")
+        stored = Session.open(path)
+        if stored.facts.get("truth") != facts.get("truth"):
+            raise ConfigError(
+                f"{path}: was begun with another truth, with none, or by another version of the twin: resume "
+                "it with the same"
+            )
         # Mended first: a frame that is taken again is none that was taken.
-        begun = Session.resume(path, plan, snapshot, facts)
+        begun = Session.resume(path, plan, _as_stored(snapshot, stored.rig), facts)
     taken = [] if begun is None else [record.shot for record in begun.frames]
     # A rig that does not open leaves no empty session behind.
     with open_rig(config, simulate, taken=taken) as rig:
@@ -99,9 +106,23 @@ def capture_session(
     return Session.open(path)
 
 
+def _snapshot(config: RigConfig) -> dict[str, Any]:
+    """The rig as a session records it; pinned models may differ between the runs of one session."""
+    return config.model_dump(mode="json", exclude={"calibrations", "geometry"})
+
+
+def _as_stored(snapshot: dict[str, Any], stored: dict[str, Any]) -> dict[str, Any]:
+    """The stored snapshot where it says the same: an earlier version had fewer fields."""
+    try:
+        same = _snapshot(RigConfig.model_validate(stored)) == snapshot
+    except ValidationError:
+        same = False
+    return stored if same else snapshot
+
+
 def _digest(truth: Truth) -> str:
     """SHA-256 of what is simulated; faults and bounds may differ between the runs of one session."""
-    text = truth.model_dump_json(exclude={"faults", "bounds"})
+    text = json.dumps(truth.model_dump(mode="json", exclude={"faults", "bounds"}), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

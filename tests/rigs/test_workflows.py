@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from contextlib import closing
@@ -20,7 +21,7 @@ from calibration.provenance import FitError
 from calibration.radiometric import RadiometricModel
 from calibration.targets.boards import Charuco, Checkerboard
 from capture.runner import run
-from capture.session import Session
+from capture.session import Session, SessionError
 from rigs import verify, workflows
 from rigs.config import Calibrations, ConfigError, Pin, SphereTarget, load_plan, load_rig
 from rigs.interchange import import_folder
@@ -342,6 +343,21 @@ def test_another_truth_does_not_go_on_with_a_session(mini, captured):
         workflows.capture_session(
             mini.config, load_plan(mini.plan("lens")), path, simulate=other, resume=True
         )
+
+
+def test_a_session_of_an_earlier_version_is_resumed(mini, captured, tmp_path):
+    """Its rig has fewer fields; what they are without being told is what they were then."""
+    path = tmp_path / "s"
+    shutil.copytree(captured("lens").path, path)
+    rig = json.loads((path / "rig.json").read_text())
+    rig["geometry"] = None
+    del rig["operator"]
+    (path / "rig.json").write_text(json.dumps(rig))
+    plan = load_plan(mini.plan("lens"))
+    assert workflows.capture_session(mini.config, plan, path, simulate=mini.known, resume=True).done
+    other = mini.config.replace(targets=mini.config.targets.replace(board_reflectance=0.5))
+    with pytest.raises(SessionError, match="another plan or rig"):
+        workflows.capture_session(other, plan, path, simulate=mini.known, resume=True)
 
 
 def test_models_of_an_earlier_result_do_not_stay(relief, models, tmp_path):
