@@ -26,6 +26,7 @@ class _Seen(NamedTuple):
     points: Float
     pixels: Float
     sigma: Float
+    disc_mm: float
 
 
 def fit_cameras(
@@ -91,7 +92,6 @@ def fit_cameras(
         for camera in names
         if (frame, camera) in views
     }
-    disc_mm = max((view.disc_mm for view in views.values()), default=0.0)
     candidates = _PARAMETRIC if model == "auto" else (model,)
     started = [_lens(name, lenses[name], views, by_camera[name], candidates) for name in names]
     wanted = {name: intrinsics for name in names} if isinstance(intrinsics, str) else intrinsics
@@ -109,7 +109,7 @@ def fit_cameras(
         for a, b in placed.ambiguous
     ]
     keys = sorted(key for key in sights if key[0] in placed.boards)
-    every = _Evidence(seen, sights, placed, turns, disc_mm, frames, names)
+    every = _Evidence(seen, sights, placed, turns, frames, names)
     out: list[Disagreement] = []
     state = _state(started, placed, every, keys, warp)
     for _ in range(len(keys)):
@@ -139,7 +139,6 @@ class _Evidence(NamedTuple):
     sights: dict[Key, Sight]
     placed: Placed
     turns: Sequence[Motion]
-    disc_mm: float
     frames: list[str]
     names: list[str]
 
@@ -165,7 +164,8 @@ def _check(
 def _sorted(view: View) -> _Seen:
     points, pixels = np.asarray(view.points_mm, np.float64), np.asarray(view.pixels, np.float64)
     order = np.lexsort((pixels[:, 1], pixels[:, 0], *points.T))
-    return _Seen(points[order], pixels[order], np.asarray(view.sigma_px, np.float64)[order])
+    sigma = np.asarray(view.sigma_px, np.float64)[order]
+    return _Seen(points[order], pixels[order], sigma, view.disc_mm)
 
 
 def _in_order(views: Mapping[tuple[str, str], View]) -> list[str]:
@@ -197,12 +197,12 @@ def _sights(
 ) -> tuple[dict[Key, Sight], list[str]]:
     sights: dict[Key, Sight] = {}
     lost: dict[int, list[str]] = {}
-    for key, (points, pixels, _) in seen.items():
+    for key, (points, pixels, sigma, disc_mm) in seen.items():
         frame, camera = key
         try:
             if len(points) < MIN_POINTS:
                 raise FitError("too few corners")
-            pose = fit_pose(lenses[camera], points, pixels)
+            pose = fit_pose(lenses[camera], points, pixels, sigma_px=sigma, disc_mm=disc_mm)
         except FitError:
             lost.setdefault(camera, []).append(frames[frame])
             continue
@@ -248,7 +248,7 @@ def _corners(every: _Evidence, keys: Sequence[Key]) -> Corners:
         np.concatenate([every.seen[key].sigma for key in keys]),
         np.repeat([number[frame] for frame, _ in keys], sizes),
         np.repeat([camera for _, camera in keys], sizes),
-        every.disc_mm,
+        max(every.seen[key].disc_mm for key in keys),
     )
 
 

@@ -222,7 +222,7 @@ def _touched(name: str, lens: LensModel, views: Sequence[View]) -> tuple[LensMod
     poses, seen = [], []
     for view in views:
         try:
-            pose = fit_pose(lens, view.points_mm, view.pixels)
+            pose = fit_pose(lens, view.points_mm, view.pixels, sigma_px=view.sigma_px, disc_mm=view.disc_mm)
         except FitError:
             continue
         poses.append(Motion(rotation(pose.rotvec), np.asarray(pose.t_mm)))

@@ -14,7 +14,7 @@ from calibration.lens import LensModel
 from calibration.lights.model import LightSet
 from calibration.provenance import FitError
 from calibration.radiometric import RadiometricModel
-from calibration.targets.boards import Board, BoardView, Checkerboard, NoBoard, corners_mm, detect_board
+from calibration.targets.boards import Board, BoardView, NoBoard, detect_board, is_placed
 from capture.session import Session, Stack
 from rigs.config import ConfigError
 from rigs.workflows.frames import check_lens, gray, merged_of, of_kind, provenance_of, sensor_for
@@ -71,7 +71,7 @@ def board_frames(
     missed: dict[str, list[str]] = {}
     for frame, camera, part, sensor in track(pictures, "finding boards"):
         found = detect_board(gray(merged_of(part, sensor).value), board)
-        if isinstance(found, BoardView) and _nameless(found, board):
+        if isinstance(found, BoardView) and not is_placed(board, found):
             found = NoBoard("only a part is seen, and a plain checkerboard does not say which")
         if isinstance(found, NoBoard):
             missed.setdefault(camera, []).append(f"{frame} ({found.reason})")
@@ -229,11 +229,3 @@ def _paired(keys: set[tuple[str, str]], cameras: int) -> dict[tuple[str, str], s
 def _last_number(name: str) -> str:
     found: list[Any] = re.findall(r"\d+", re.sub(r"\.\w+$", "", name))
     return str(int(found[-1])) if found else ""
-
-
-def _nameless(view: BoardView, board: Board) -> bool:
-    """Part of a plain checkerboard: which part, the picture does not tell."""
-    if not isinstance(board, Checkerboard) or getattr(board, "marker", False):
-        return False
-    whole = corners_mm(board)[:, :2].max(axis=0)
-    return bool((view.points_mm[:, :2].max(axis=0) < whole - 1e-6).any())

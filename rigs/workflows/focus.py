@@ -75,7 +75,9 @@ def measure_focus(
             missed.append(ViewSharpness(name=view, remark=f"no board: {found.reason}"))
             continue
         try:
-            pose = fit_pose(lens, found.points_mm, found.pixels)
+            pose = fit_pose(
+                lens, found.points_mm, found.pixels, sigma_px=found.sigma_px, disc_mm=found.disc_mm
+            )
         except FitError as error:
             missed.append(ViewSharpness(name=view, remark=f"no pose: {error}"))
             continue

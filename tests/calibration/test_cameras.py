@@ -1,5 +1,6 @@
 """Several cameras in one frame: links, bundle adjustment, covariance, views that do not belong."""
 
+import os
 import random
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from calibration.cameras import CameraSet, Motion, Relative, fit_cameras, half_t
 from calibration.provenance import FitError
 from calibration.targets.boards import BoardView, Checkerboard, detect_board
 
-PAIR = Path("/work/shared/data/lens/opencv_pair")
+DATA = Path(os.environ.get("GNOMON_DATA", Path(__file__).parents[3] / "shared" / "data"))
+PAIR = DATA / "lens/opencv_pair"
 SIGMA = 0.1
 
 
@@ -247,7 +249,7 @@ def test_file_round_trip(tmp_path: Path) -> None:
     assert files.load_model(tmp_path / "cameras.json", CameraSet, digest) == found
 
 
-@pytest.mark.skipif(not PAIR.is_dir(), reason=f"{PAIR} is not here")
+@pytest.mark.skipif(not PAIR.is_dir(), reason="no lens/opencv_pair data at GNOMON_DATA")
 def test_real_stereo_pair_agrees_with_opencv() -> None:
     target = Checkerboard(columns=9, rows=6, square_mm=25.0)
     views = {}
