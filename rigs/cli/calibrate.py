@@ -7,6 +7,7 @@ import typer
 
 from rigs.cli.app import calibrate_app
 from rigs.cli.options import (
+    BoardOption,
     CameraOption,
     LensOption,
     ModelOut,
@@ -143,15 +144,7 @@ def calibrate_flat(
 )
 def calibrate_lens(
     session: Annotated[Path, typer.Argument(help="Session with `board` frames.")],
-    board: Annotated[
-        str | None,
-        typer.Option(
-            help="Target file (configs/targets/*.yaml, or Kalibr's), or words: "
-            "'checkerboard COLSxROWS SQUARE_MM [marker]' (inner corners), "
-            "'charuco COLSxROWS SQUARE_MM MARKER_MM [DICTIONARY] [legacy]' (squares), "
-            "'aprilgrid COLSxROWS TAG_MM GAP_MM', 'circles COLSxROWS SPACING_MM [DIAMETER_MM] [asymmetric]'."
-        ),
-    ] = None,
+    board: BoardOption = None,
     rig: RigOption = None,
     model: Annotated[
         Literal["auto", "brown-4", "brown-5", "brown-8", "fisheye", "splined"],

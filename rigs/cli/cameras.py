@@ -1,22 +1,22 @@
 """Several cameras: ``gnomon calibrate rig``, ``gnomon rig moved``, ``gnomon rig lights``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from rigs.cli.app import calibrate_app, rig_app
-from rigs.cli.options import ModelOut, RigOption, camera_models, rig_config, say, track
-
-if TYPE_CHECKING:
-    from calibration.cameras import CameraSet
-
-BoardOption = Annotated[
-    str | None, typer.Option(help="Board, as in `calibrate lens`; else that of the rig file.")
-]
-GeometryOption = Annotated[
-    Path | None, typer.Option("--cameras", help="Cameras of the rig (.json), else those that rig.yaml pins.")
-]
+from rigs.cli.options import (
+    BoardOption,
+    GeometryOption,
+    ModelOut,
+    RigOption,
+    camera_models,
+    geometry_of,
+    rig_config,
+    say,
+    track,
+)
 
 
 @calibrate_app.command(
@@ -129,17 +129,3 @@ def rig_lights(
     model = geometry_of(rig, cameras)
     moved = workflows.lights_seen_from(model, read_light_set(lights), camera, to or model.reference)
     workflows.save(out, moved, say)
-
-
-def geometry_of(rig: Path | None, path: Path | None) -> "CameraSet":
-    """Cameras that the option names, else those that the rig file pins."""
-    from rigs import workflows
-    from rigs.config import ConfigError
-
-    if path is not None:
-        return workflows.read_cameras(path)
-    config = rig_config(rig)
-    found = None if config is None or rig is None else workflows.pinned_geometry(config, rig.parent)
-    if found is None:
-        raise ConfigError("no cameras: give --cameras, or --rig with a pinned geometry")
-    return found

@@ -52,7 +52,7 @@ def export_cameras(
 ) -> None:
     """Several cameras with their poses in another program's format; covariances are left out.
 
-    What the format cannot hold exactly is refused, before anything is written.
+    What the format cannot hold exactly is refused.
     """
     from rigs import interchange
 

@@ -7,6 +7,7 @@ import typer
 
 from rigs.cli.app import app
 from rigs.cli.options import (
+    BoardOption,
     CameraOption,
     LensOption,
     ModelOut,
@@ -27,7 +28,7 @@ def focus(
     session: Annotated[
         Path, typer.Argument(help="Session with `board` frames, the board moved through focus.")
     ],
-    board: Annotated[str | None, typer.Option(help="As in `calibrate lens`.")] = None,
+    board: BoardOption = None,
     lens: LensOption = None,
     rig: RigOption = None,
     sensor: SensorOption = None,

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from rigs.cli.app import app
-from rigs.cli.options import RigOption, rig_config, say
+from rigs.cli.options import BoardOption, RigOption, rig_config, say
 
 
 def _size(text: str | None) -> tuple[int, int] | None:
@@ -28,7 +28,7 @@ def guide(
     lens: Annotated[
         Path | None, typer.Argument(help="Lens model so far (.json); without it, the first views to take.")
     ] = None,
-    board: Annotated[str | None, typer.Option(help="As in `calibrate lens`.")] = None,
+    board: BoardOption = None,
     rig: RigOption = None,
     picture: Annotated[
         Path | None, typer.Option(help="A frame of the camera, to draw the outlines over.")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 if TYPE_CHECKING:
+    from calibration.cameras import CameraSet
     from calibration.colour import ColourModel
     from calibration.lens import LensModel
     from calibration.lights.model import LightSet
@@ -62,6 +63,23 @@ LensOption = Annotated[
         "--lens",
         help="Lens model (.json), or a camera file of OpenCV, ROS, Kalibr (.yaml, .xml), mrcal "
         "(.cameramodel) or COLMAP (.txt); of several cameras one as FILE#NAME.",
+    ),
+]
+BoardOption = Annotated[
+    str | None,
+    typer.Option(
+        "--board",
+        help="Target file (configs/targets/*.yaml, or Kalibr's), or words: "
+        "'checkerboard COLSxROWS SQUARE_MM [marker]' (inner corners), "
+        "'charuco COLSxROWS SQUARE_MM MARKER_MM [DICTIONARY] [legacy]' (squares), "
+        "'aprilgrid COLSxROWS TAG_MM GAP_MM', 'circles COLSxROWS SPACING_MM [DIAMETER_MM] [asymmetric]'; "
+        "else that of the rig file.",
+    ),
+]
+GeometryOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--cameras", help="Cameras of the rig (.json, or Kalibr's .yaml), else those that rig.yaml pins."
     ),
 ]
 RigOption = Annotated[Path | None, typer.Option("--rig", help="rig.yaml: targets and pinned calibrations.")]
@@ -214,6 +232,21 @@ def lights_of(
         if found is not None:
             return found
     raise ConfigError("no lights: give --lights, or --rig with pinned lights")
+
+
+def geometry_of(rig: Path | None, path: Path | None) -> "CameraSet":
+    """Cameras that the option names, else those that the rig file pins."""
+    from rigs.config import ConfigError
+    from rigs.interchange import read_cameras
+    from rigs.workflows import pinned_geometry
+
+    if path is not None:
+        return read_cameras(path)
+    config = rig_config(rig)
+    found = None if config is None or rig is None else pinned_geometry(config, rig.parent)
+    if found is None:
+        raise ConfigError("no cameras: give --cameras, or --rig with a pinned geometry")
+    return found
 
 
 def fail(message: str, code: int) -> int:

@@ -7,8 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from rigs.cli.app import app
-from rigs.cli.cameras import geometry_of
-from rigs.cli.options import CameraOption, LensOption, RigOption, folder, models_of, say, track
+from rigs.cli.options import (
+    CameraOption,
+    LensOption,
+    RigOption,
+    folder,
+    geometry_of,
+    models_of,
+    say,
+    track,
+)
 
 if TYPE_CHECKING:
     from rigs.workflows import Source
@@ -82,11 +90,10 @@ def _rectified(
     camera: str | None,
     view: Literal["crop", "keep-all", "same"],
 ) -> None:
-    from rigs import interchange, workflows
+    from rigs import workflows
     from rigs.config import ConfigError
 
-    found = geometry_of(rig, None) if cameras is None else interchange.read_cameras(cameras)
-    views = workflows.rectified_pair(found, pair, view)
+    views = workflows.rectified_pair(geometry_of(rig, cameras), pair, view)
     names = views.names
     if camera is not None and camera not in names:
         raise ConfigError(f"--camera {camera}: not of the pair {pair}")

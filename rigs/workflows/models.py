@@ -64,12 +64,6 @@ def read_sensor(path: Path) -> RadiometricModel:
         return files.load_model(path, RadiometricModel)
 
 
-def read_cameras(path: Path) -> CameraSet:
-    """Cameras of a rig in one frame."""
-    with file_faults():
-        return files.load_model(path, CameraSet)
-
-
 def pinned(config: RigConfig, root: Path, camera: str, name: str, kind: type[M]) -> M | None:
     """Model that rig.yaml pins for a camera as the ``name`` of ``Calibrations``; its digest is checked."""
     entry = config.calibrations.get(camera)
