@@ -13,6 +13,7 @@ from calibration.lens import (
     undistort_image,
     undistorter,
 )
+from calibration.lens.model import ModelScores
 from calibration.lens.undistortion.maps import make_maps
 
 BROWN = BrownConrady(
@@ -351,7 +352,8 @@ def test_depth_of_a_plane_is_exact_in_a_turned_view():
 
 def test_maps_are_made_once_for_a_lens_whatever_its_evidence():
     by = undistorter(BROWN, "crop")
-    assert undistorter(BROWN.replace(covariance=np.eye(12)), "crop").maps is by.maps
+    chosen = ModelScores(candidates=(), chosen="brown-5", reason="the only one that was asked for")
+    assert undistorter(BROWN.replace(covariance=np.eye(12), scores=chosen), "crop").maps is by.maps
     assert undistorter(BROWN.replace(k1=-0.21), "crop").maps is not by.maps
     assert undistorter(BROWN, "crop", rotation=TURN).maps is not by.maps
 

@@ -15,7 +15,7 @@ from calibration.lens.model import LensModel
 from calibration.lens.undistortion.maps import Maps, make_maps
 from calibration.lens.undistortion.view import ViewChoice, pinhole_view
 
-_EVIDENCE = {"covariance", "views", "observations", "view_names", "board", "quality", "provenance"}
+_EVIDENCE = set(LensModel.model_fields) - {"width", "height", "fx", "fy", "cx", "cy"}
 _MOST_SIDE = 32766  # of cv2.remap
 _MOST_KEPT_PX = 32_000_000
 _LEAST_LENGTH = 0.5
