@@ -1,6 +1,6 @@
 """rig.yaml and its neighbours: YAML in, validated frozen configuration out, errors with their path."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -194,3 +194,13 @@ def load_rig(path: Path | str) -> RigConfig:
 def load_plan(path: Path | str) -> CapturePlan:
     """Read a plan.yaml."""
     return read_yaml(path, CapturePlan)
+
+
+def save_plan(path: Path, plan: CapturePlan, head: Iterable[str]) -> None:
+    """Write a plan.yaml that ``load_plan`` reads; ``head`` are the comment lines above it."""
+    from calibration.files import write_bytes
+
+    data = plan.model_dump(mode="json", exclude_defaults=True)
+    text = "\n".join([*head, yaml.safe_dump(data, sort_keys=False, width=110, default_flow_style=None)])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, text.encode())

@@ -194,7 +194,4 @@ def write_normals_png(path: Path, normals: NDArray[Any]) -> None:
     shown = (np.asarray(normals, np.float64) * _Y_UP + 1) / 2 * 65535
     valid = np.isfinite(shown).all(axis=-1, keepdims=True)
     rgb = np.where(valid, np.rint(np.clip(np.where(valid, shown, 0), 0, 65535)), 0).astype(np.uint16)
-    ok, data = cv2.imencode(".png", np.ascontiguousarray(rgb[..., ::-1]))
-    if not ok:
-        raise ValueError(f"{path}: cannot be encoded as PNG")
-    write_bytes(path, data.tobytes())
+    write_image(path, rgb)

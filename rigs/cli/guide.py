@@ -1,6 +1,5 @@
 """``gnomon guide``: which view of the board to take next."""
 
-import re
 from pathlib import Path
 from typing import Annotated
 
@@ -8,17 +7,6 @@ import typer
 
 from rigs.cli.app import app
 from rigs.cli.options import BoardOption, RigOption, rig_config, say
-
-
-def _size(text: str | None) -> tuple[int, int] | None:
-    from rigs.config import ConfigError
-
-    if text is None:
-        return None
-    found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text.lower())
-    if found is None:
-        raise ConfigError(f"size {text!r}: want WIDTHxHEIGHT in px, such as 1920x1080")
-    return int(found[1]), int(found[2])
 
 
 @app.command(
@@ -34,7 +22,8 @@ def guide(
         Path | None, typer.Option(help="A frame of the camera, to draw the outlines over.")
     ] = None,
     size: Annotated[
-        str | None, typer.Option(metavar="WxH", help="Size of the pictures, without lens and picture.")
+        str | None,
+        typer.Option(metavar="WIDTHxHEIGHT", help="Of the pictures, without lens and picture."),
     ] = None,
     count: Annotated[int, typer.Option(min=1, max=12, help="How many views to name.")] = 3,
     out: Annotated[Path | None, typer.Option(help="PNG file to draw the outlines in.")] = None,
@@ -52,7 +41,9 @@ def guide(
         frame = None if picture is None else read_image(picture).dn
     except ImageError as error:
         raise ConfigError(f"{picture}: {error}") from None
-    told = _size(size) if frame is None else (frame.shape[1], frame.shape[0])
+    told = None if size is None else workflows.parse_size(size)
+    if frame is not None:
+        told = frame.shape[1], frame.shape[0]
     model, suggestions = workflows.guide(
         None if lens is None else read_lens(lens),
         workflows.choose_board(board, rig_config(rig)),

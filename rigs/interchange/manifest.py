@@ -126,7 +126,7 @@ def list_pictures(directory: Path, kind: str) -> tuple[ManifestRow, ...]:
 def _natural(name: str) -> tuple[tuple[bool, int, str], ...]:
     """Sorts ``v2`` before ``v10``."""
     return tuple(
-        (part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", name)
+        (part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in re.split(r"(\d+)", name)
     )
 
 

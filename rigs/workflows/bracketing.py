@@ -4,9 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
-from calibration.files.models import write_bytes
 from calibration.provenance import FitError
 from calibration.radiometric import RadiometricModel
 from calibration.radiometric import merge as merge_frames
@@ -16,7 +13,7 @@ from capture.devices import CameraLimits
 from capture.plan import Block, CapturePlan, ExposureBracket
 from capture.runner import check
 from capture.session import Session, Stack
-from rigs.config import ConfigError, RigConfig, validate
+from rigs.config import ConfigError, RigConfig, save_plan, validate
 from rigs.workflows.encoding import refuse_encoded
 from rigs.workflows.frames import sensor_for, stack_of
 from rigs.workflows.progress import Track, silent
@@ -136,10 +133,7 @@ def write_plan(path: Path, made: Bracketed, session: Session, snr: float) -> Non
     lines = [f"# Exposures for an SNR of {snr:g}, from session {session.digest[:12]}."]
     lines += [f"# {describe_bracket(label, bracket)}" for label, bracket in made.brackets]
     lines += [f"# warning: {text}" for text in made.warnings]
-    data = made.plan.model_dump(mode="json", exclude_defaults=True)
-    text = "\n".join([*lines, yaml.safe_dump(data, sort_keys=False, width=110, default_flow_style=None)])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, text.encode())
+    save_plan(path, made.plan, lines)
 
 
 def describe_bracket(label: str, bracket: Bracket) -> str:

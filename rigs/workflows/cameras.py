@@ -14,10 +14,10 @@ from calibration.lens import LensModel
 from calibration.lights.model import LightSet
 from calibration.provenance import FitError
 from calibration.radiometric import RadiometricModel
-from calibration.targets.boards import Board, BoardView, NoBoard, detect_board, is_placed
+from calibration.targets.boards import Board, BoardView, NoBoard, is_placed
 from capture.session import Session, Stack
 from rigs.config import ConfigError
-from rigs.workflows.frames import check_lens, gray, merged_of, of_kind, provenance_of, sensor_for
+from rigs.workflows.frames import board_in, check_lens, of_kind, provenance_of, sensor_for
 from rigs.workflows.progress import Track, silent
 
 _NAMED = 6
@@ -70,7 +70,7 @@ def board_frames(
     views: dict[tuple[str, str], BoardView] = {}
     missed: dict[str, list[str]] = {}
     for frame, camera, part, sensor in track(pictures, "finding boards"):
-        found = detect_board(gray(merged_of(part, sensor).value), board)
+        found = board_in(part, sensor, board)
         if isinstance(found, BoardView) and not is_placed(board, found):
             found = NoBoard("only a part is seen, and a plain checkerboard does not say which")
         if isinstance(found, NoBoard):

@@ -10,6 +10,7 @@ from calibration.provenance import FitError, Provenance
 from calibration.radiometric import Radiance, RadiometricModel, demosaic
 from calibration.radiometric import merge as merge_frames
 from calibration.radiometric.checks import clipped_shares
+from calibration.targets.boards import Board, BoardView, NoBoard, detect_board
 from capture.frame import format_bits, format_cfa
 from capture.session import Session, Stack
 from rigs.workflows.evidence import CLIPPED, Clipped, clipping_texts, refuse_nonlinear
@@ -109,6 +110,14 @@ def merged_of(stack: Stack, sensor: RadiometricModel, background: Radiance | Non
     radiance = merge_frames(stack, stack.exposure_s, sensor, background=background)
     cfa = format_cfa(stack.pixel_format)
     return radiance if cfa is None else demosaic(radiance, cfa, defects=sensor.defects)
+
+
+def board_in(stack: Stack, sensor: RadiometricModel, board: Board) -> BoardView | NoBoard:
+    """Find the board in one view; frames that cannot be merged, without a valid pixel say, show none."""
+    try:
+        return detect_board(gray(merged_of(stack, sensor).value), board)
+    except FitError as error:
+        return NoBoard(str(error))
 
 
 def background_of(

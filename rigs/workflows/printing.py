@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.files import write_bytes
 from calibration.targets.boards import AnyBoard, Pattern, described, pattern, size_mm
 from rigs.config import ConfigError
 
@@ -67,7 +68,7 @@ def print_board(path: Path, board: AnyBoard, paper: Paper, *, margin_mm: float =
     page = _laid_out(board, paper, margin_mm)
     data = _pdf(page) if path.suffix.lower() == ".pdf" else _svg(page).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
+    write_bytes(path, data)
     width, height = size_mm(board)
     return (
         f"{path}: {described(board)}, pattern {width:g} x {height:g} mm on {page.width_mm:g} x "

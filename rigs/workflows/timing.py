@@ -4,17 +4,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
-from calibration.files.models import write_bytes
 from calibration.provenance import FitError
 from calibration.radiometric import RadiometricModel
 from calibration.timing import TimingModel, fit_timing, reduce_rows
 from capture.plan import Block, CapturePlan, ExposureBracket, LightSequence, Strobe
 from capture.runner import check
 from capture.session import Session, Stack
-from rigs.config import ConfigError, RigConfig
+from rigs.config import ConfigError, RigConfig, save_plan
 from rigs.workflows.encoding import Doubt, doubted, doubts_of, refuse_encoded
 from rigs.workflows.frames import of_kind, provenance_of, sensor_for
 from rigs.workflows.models import pinned
@@ -246,11 +244,7 @@ def plan_timing(
 
 def write_timing_plan(path: Path, plan: CapturePlan) -> None:
     """Write the plan as YAML."""
-    data = plan.model_dump(mode="json", exclude_defaults=True)
-    head = "# Pulses that walk over the exposures of all rows: for gnomon calibrate timing."
-    text = "\n".join([head, yaml.safe_dump(data, sort_keys=False, width=110, default_flow_style=None)])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, text.encode())
+    save_plan(path, plan, ["# Pulses that walk over the exposures of all rows: for gnomon calibrate timing."])
 
 
 # ----------------------------------------------------------------------------------------- what it is for
