@@ -10,6 +10,7 @@ from scipy.special import gammaincinv
 from calibration.geometry import Float
 from calibration.lens.model import LensModel
 from calibration.lens.uncertainty import (
+    Information,
     even_weight,
     evidence,
     free_parameters,
@@ -21,6 +22,9 @@ from calibration.lens.uncertainty import (
     weighted_derivatives,
     working_distance_mm,
 )
+
+_ALONE = 1e-12  # of what is known of an unknown that one view alone tells
+_SETTLED = 1e-6  # gain of a step, in units of chi-squared
 
 
 class Halves(NamedTuple):
@@ -63,6 +67,19 @@ class Influence(NamedTuple):
     limit: float
 
 
+class Agreement(NamedTuple):
+    """Both looks at the views of a fit; ``halves`` is None where there are too few."""
+
+    influence: Influence
+    halves: Halves | None
+
+
+def agreement(lens: LensModel) -> Agreement:
+    """Whether the views of a fit agree: some fits' work, so it is asked once, of the final model."""
+    told = information(lens)
+    return Agreement(influence(lens, told), compare_halves(lens, told))
+
+
 def split_views(lens: LensModel) -> NDArray[np.bool_]:
     """Two halves of the views, alike in spread: (v,), true for the first.
 
@@ -97,18 +114,20 @@ def split_views(lens: LensModel) -> NDArray[np.bool_]:
     return first
 
 
-def compare_halves(lens: LensModel) -> Halves | None:
+def compare_halves(lens: LensModel, told: Information | None = None) -> Halves | None:
     """Fit each half of the views for itself and compare; None where a half is too small for a fit.
 
     The halves start at the common solution, with the corners that it kept and the shape of its board.
+    ``told`` is ``information(lens)``, where it is at hand.
     """
     assert lens.views is not None
     split, kept = split_views(lens), np.unique(evidence(lens).view)
     own = [kept[split[kept]], kept[~split[kept]]]
     if min(len(views) for views in own) < 3:
         return None
-    prior = information(lens).prior
-    first, second = (_refined(lens, views, prior) for views in own)
+    told = information(lens) if told is None else told
+    prior = told.prior
+    first, second = (_refined(lens, views, told) for views in own)
     if first is None or second is None:
         return None
     distance = working_distance_mm(lens)
@@ -138,29 +157,33 @@ def compare_halves(lens: LensModel) -> Halves | None:
     )
 
 
-def influence(lens: LensModel) -> Influence:
+def influence(lens: LensModel, told: Information | None = None) -> Influence:
     """Leave each view out, one at a time, and compare the change with what the covariance expects.
 
     More telling than two halves: each view is one more trial. The ratio is the factor by which the true
-    uncertainty exceeds that of the covariance, where corners of one picture err together.
+    uncertainty exceeds that of the covariance, where corners of one picture err together. ``told`` is
+    ``information(lens)``, where it is at hand.
     """
-    told, weight = information(lens), even_weight(lens)
-    whole = told.matrix.sum(axis=0) + told.prior
-    covariance = scaled_inverse(whole)
+    told = information(lens) if told is None else told
+    covariance = scaled_inverse(told.matrix.sum(axis=0) + told.prior)
+    weight = covariance @ even_weight(lens) @ covariance
     square = mean = variance = 0.0
-    for matrix, gradient in zip(told.matrix, told.gradient, strict=True):
-        without = scaled_inverse(whole - matrix)
-        step = without @ gradient
+    for design, residual in zip(told.design, told.residual, strict=True):
+        # By M. Woodbury's identity, in as many unknowns as the view has residuals.
+        share, axes = np.linalg.eigh(design @ covariance @ design.T)
+        more = (axes / np.maximum(1 - share, _ALONE)) @ axes.T
+        moved = design @ weight @ design.T
+        step = more @ residual
         # The covariance of a change by data left out is the difference of the covariances.
-        product = (without - covariance) @ weight
-        square += float(step @ weight @ step)
+        product = more @ moved
+        square += float(step @ moved @ step)
         mean += float(np.trace(product))
         variance += 2 * float(np.sum(product * product.T))
     shape = mean**2 / variance
     return Influence(float(np.sqrt(square / mean)), float(np.sqrt(gammaincinv(shape, 0.999) / shape)))
 
 
-def _refined(lens: LensModel, views: NDArray[np.int64], prior: Float) -> LensModel | None:
+def _refined(lens: LensModel, views: NDArray[np.int64], told: Information) -> LensModel | None:
     """``lens`` fitted again to some of its views, with the corners and the prior that it had."""
     corners, free = evidence(lens), free_parameters(lens)
     mine = [np.flatnonzero(corners.view == view) for view in views]
@@ -170,8 +193,8 @@ def _refined(lens: LensModel, views: NDArray[np.int64], prior: Float) -> LensMod
     shifts = poses[views, 3:]
     points = [corners.points[rows] for rows in mine]
     residuals = [corners.residual[rows] for rows in mine]
-    now = lens
-    pull = -information(lens).gradient.sum(axis=0) if prior.any() else np.zeros(int(free.sum()))
+    now, prior = lens, told.prior
+    pull = -told.gradient.sum(axis=0) if prior.any() else np.zeros(int(free.sum()))
     for _ in range(4):
         # The prior pulls against all views of the fit, in balance with them there.
         matrix, gradient = prior.copy(), pull - prior @ (now.parameters - lens.parameters)[free]
@@ -200,6 +223,8 @@ def _refined(lens: LensModel, views: NDArray[np.int64], prior: Float) -> LensMod
             points[i] = moved
             rotations[i], shifts[i] = turn @ rotations[i], turn @ shifts[i] + move[3:]
         now = following
+        if float(gradient @ step[free]) < _SETTLED:
+            break
     if not all(np.isfinite(r).all() for r in residuals):
         return None
     full = np.zeros((len(free), len(free)))

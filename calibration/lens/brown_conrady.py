@@ -192,8 +192,9 @@ class BrownConrady(LensModel):
         by_parameters[:, 0, 2] = by_parameters[:, 1, 3] = 1
         under = 1 + r2 * (self.k4 + r2 * (self.k5 + r2 * self.k6))
         for columns, factor in (((4, 5, 8), 1 / under), ((9, 10, 11), -radial / under)):
-            for power, column in enumerate(columns, 1):
-                by = factor * r2**power
+            by = factor
+            for column in columns:
+                by = by * r2
                 by_parameters[:, 0, column], by_parameters[:, 1, column] = fx * x * by, fy * y * by
         by_parameters[:, 0, 6], by_parameters[:, 1, 6] = 2 * fx * xy, fy * ay
         by_parameters[:, 0, 7], by_parameters[:, 1, 7] = fx * ax, 2 * fy * xy
@@ -210,7 +211,10 @@ class BrownConrady(LensModel):
 
 def _positive_roots(coefficients: Float) -> list[float]:
     """Real roots above 0 of a polynomial, from its constant up, which is not 0."""
-    # As a polynomial in 1 / r, whose leading coefficient cannot vanish.
-    roots = np.roots(coefficients)
+    # As a polynomial in 1 / r, whose leading coefficient cannot vanish: eigenvalues of its companion.
+    count = int(np.flatnonzero(coefficients)[-1])
+    companion = np.eye(count, k=-1)
+    companion[:1] = -coefficients[1 : count + 1] / coefficients[0]
+    roots = np.linalg.eigvals(companion)
     real = roots.real[(np.abs(roots.imag) < 1e-9 * np.abs(roots)) & (roots.real > 1e-9)]
     return [1 / float(root) for root in real]

@@ -7,15 +7,17 @@ import numpy as np
 from calibration.geometry import Float
 from calibration.lens.descent import Problem, covariances, equations, minimize, problem_of, residuals
 from calibration.lens.discs import disc_bias
-from calibration.lens.unknowns import Corners, Free, Layout, Mask, Prior, State, layout_of
+from calibration.lens.unknowns import Corners, Free, Index, Layout, Mask, Prior, State, layout_of
 from calibration.provenance import FitError
 
 __all__ = [
-    "FEW", "Corners", "Free", "Layout", "Prior", "Solution", "State", "approach", "layout_of", "solve",
+    "FEW", "Corners", "Free", "Layout", "Prior", "Solution", "State", "approach", "fitted_sigma", "layout_of",
+    "solve",
 ]  # fmt: skip
 
 _OUTLIER_SIGMA = 4.5  # of the length of a residual: one good corner in 25 000 is lost
 _MOST_LOST = 0.4  # a view that has lost more of its corners is not the board it says it is
+_ON_A_LINE = 1e-6
 _FLOOR_PX = 1e-7  # exact data: rounding is no outlier
 _ROUGH = 1e-3  # gain a corner, in units of chi-squared, at which the next scale is tried
 _FINE = 1e-9  # gain, in these units, at which a minimum is reached
@@ -101,9 +103,13 @@ def solve(
     if len(used) >= FEW:
         state, sigma = approach(start, corners, free, priors=priors)
         told = _told(problem, state, corrected(state, corners), trusted / sigma**2)
-        for _ in range(10):
+        for number in range(10):
             length = np.linalg.norm(residuals(problem, state, corrected(state, corners)), axis=1)
-            now = _agreeing(problem, trusted & (length < _OUTLIER_SIGMA * sigma), min_points)
+            near = trusted & (length < _OUTLIER_SIGMA * sigma)
+            if number == 0:
+                # Corners on a line hold no pose: what stands beside them may be right, and the pose wrong.
+                near |= trusted & _on_a_line(problem, near)
+            now = _agreeing(problem, near, min_points)
             settled = np.array_equal(now, used)
             used = now
             state, sigma = _refined(problem, state, used, sigma, told)
@@ -157,7 +163,7 @@ def _refined(problem: Problem, state: State, used: Mask, sigma: Float, told: flo
     for _ in range(_ALTERNATIONS):
         state = minimize(problem, state, pixels, used / sigma**2, _FINE)
         residual = residuals(problem, state, pixels)
-        before, sigma = sigma, _fitted_sigma(residual, corners.sigma, used, _freedom(problem, used, told))
+        before, sigma = sigma, fitted_sigma(residual, corners.sigma, used, _freedom(problem, used, told))
         aimed, pixels = pixels, corrected(state, corners)
         weights = sigma / before * (before[0] / sigma[0])
         if np.abs(weights - 1).max() < 1e-3 and np.abs(pixels - aimed).max() < 1e-3 * sigma.min():
@@ -180,14 +186,33 @@ def _told(problem: Problem, state: State, pixels: Float, weight: Float) -> float
 
 
 def _agreeing(problem: Problem, near: Mask, min_points: int) -> Mask:
-    """Corners that are near the model, without what cameras saw of views that have lost too many."""
-    corners = problem.corners
-    cameras = len(problem.seen_by)
-    sight = corners.view * cameras + corners.camera
+    """Corners that are near the model, without what cameras saw of views that have lost too many.
+
+    What is left on one line tells no pose.
+    """
+    sight = _sight(problem)
     total = np.bincount(sight)
     left = np.bincount(sight[near], minlength=len(total))
     whole = (left >= min_points) & (left >= (1 - _MOST_LOST) * total)
-    return np.asarray(near & whole[sight])
+    return np.asarray(near & whole[sight] & ~_on_a_line(problem, near))
+
+
+def _on_a_line(problem: Problem, near: Mask) -> Mask:
+    """Corners (n,) of what a camera saw of a view, of which the near ones, and not all, lie on a line."""
+    sight = _sight(problem)
+    total = np.bincount(sight)
+    left = np.bincount(sight[near], minlength=len(total))
+    narrow = np.zeros(len(total), dtype=bool)
+    for number in np.flatnonzero((left > 2) & (left < total)):
+        points = problem.corners.points[near & (sight == number)]
+        _, across, _ = np.linalg.svd(points - points.mean(axis=0), compute_uv=False)
+        narrow[number] = across <= _ON_A_LINE * np.ptp(points, axis=0).max()
+    return np.asarray(narrow[sight])
+
+
+def _sight(problem: Problem) -> Index:
+    """Number of what a camera saw of a view, for each corner (n,)."""
+    return problem.corners.view * len(problem.seen_by) + problem.corners.camera
 
 
 def _robust_sigma(residual: Float, told: Float) -> Float:
@@ -200,9 +225,10 @@ def _robust_sigma(residual: Float, told: Float) -> Float:
     return np.asarray(np.sqrt(np.maximum(enlarged, _FLOOR_PX**2)))
 
 
-def _fitted_sigma(residual: Float, told: Float, used: Mask, freedom: float) -> Float:
-    """Sigma of a coordinate (n,), px: with it, the squares of the corners in use sum up to the freedom.
+def fitted_sigma(residual: Float, told: Float, used: Mask, freedom: float) -> Float:
+    """Sigma of a coordinate (n,), px: with it, the squares of the corners in use sum up to their freedom.
 
+    The detection's ``told`` (n,), enlarged by a variance that is the same for all, or lowered by a factor.
     After R. C. Paule and J. Mandel, J. Res. NBS 87 (1982), doi:10.6028/jres.087.022.
     """
     squares, variance = np.sum(residual[used] ** 2, axis=1), np.maximum(told[used], _FLOOR_PX) ** 2

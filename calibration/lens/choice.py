@@ -7,20 +7,26 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from calibration.geometry import Float
+from calibration.lens.agreement import agreement
 from calibration.lens.bundle import solve
 from calibration.lens.fit import LensKind, View, adjust_lens, prior_of
 from calibration.lens.model import BoardShape, CandidateScore, LensModel, ModelScores
 from calibration.lens.splined import SplinedLens
 from calibration.lens.splined.fit import fit_splined
 from calibration.lens.unknowns import Corners, Free, Index, State, alone, placed
-from calibration.lens.verdict import judge
-from calibration.provenance import FitError, Provenance
+from calibration.lens.verdict import judge, shared_residuals
+from calibration.provenance import FitError, Provenance, Quality
 
 CANDIDATES: tuple[LensKind, ...] = ("brown-4", "brown-5", "fisheye", "brown-8", "splined")
 """From the plainest on."""
 
 _FOLDS, _FEWEST_VIEWS = 5, 5
 _WORTH_KNOTS = 1.1  # ratio of errors: the plain model's own is then nearly half the noise of a corner
+_WORTH_SIGMAS = 2.0
+_EQUAL = 1.01  # ratio of errors that is no merit, however sure
+_HOPELESS = 100.0  # times the least residuals: no part of the views will make it the best
+_EXACT_PX = 1e-3  # less is no noise of a picture
+_SAID_Z, _SAID_PART = 2.0, 0.05
 _SOBER: tuple[LensKind, ...] = ("brown-4", "brown-5", "fisheye")
 _GROSS_SIGMA = 6.0
 _FAR_PX = 1e4  # what counts as the error of a corner that a model cannot image
@@ -57,10 +63,13 @@ def choose_lens(
     The views are dealt into five parts. Each model is fitted to four of them and foretells the corners of the
     fifth: every corner from the pose that the others of its view give, with the lens held, so that neither
     lens nor pose has seen it. Taken is the plainest model whose mean square error is within one standard
-    error of the least (the standard error is that of the difference over the views, which share their noise).
+    error of the least (the standard error is that of the difference over the views, which share their noise),
+    or whose error is within one per cent of the least.
     The splined one, which has hundreds of parameters and which hardly another program reads, is taken only
-    where it is better by a tenth, too: the error of the plainer one is then nearly half the noise of a
-    corner. The residuals of the fits do not count: they always prefer the model with more parameters.
+    where it is better by two standard errors and by a tenth: the error of the plainer one is then nearly half
+    the noise of a corner. It is not tried where the residuals of the others repeat nowhere in the image, nor
+    is a model compared whose residuals are a hundred times those of another. The residuals of the fits do
+    not count: they always prefer the model with more parameters.
 
     Parameters
     ----------
@@ -90,6 +99,9 @@ def choose_lens(
     fits: dict[LensKind, LensModel] = {}
     failures: dict[LensKind, str] = {}
     for model in candidates:
+        if model == "splined" and fits and _like_noise(_best(fits)[1]):
+            failures[model] = f"not tried: the residuals of {_best(fits)[0]} leave it nothing to correct"
+            continue
         try:
             fits[model] = adjust_lens(
                 views,
@@ -108,12 +120,16 @@ def choose_lens(
         if len(views) < _FEWEST_VIEWS and fits:
             reason = f"{len(views)} views are too few to compare models; the plainest was taken"
             scores = ModelScores(candidates=(), chosen=model, reason=reason)
-            return fits[model].replace(scores=scores, quality=judge(fits[model], labels))
+            return fits[model].replace(scores=scores, quality=_judged(fits[model], labels))
     free = Free((), np.zeros(1, dtype=bool), warp=warp, aspect=aspect)
     evidence = _evidence(fits, views)
     folds = min(_FOLDS, len(evidence.rotations))
     foretold: dict[LensKind, _Predictions] = {}
+    least = max(_usual_miss(_best(fits)[1]), _EXACT_PX)
     for model, lens in fits.items():
+        if (miss := _usual_miss(lens)) > _HOPELESS * least:
+            failures[model] = f"does not fit: its residuals are {miss / least:.0f} times the least ones"
+            continue
         try:
             foretold[model] = _foretell(lens, _plain(fits), evidence, free, folds)
         except FitError as error:
@@ -122,7 +138,37 @@ def choose_lens(
         raise FitError("no lens model can be fitted to a part of the views: " + next(iter(failures.values())))
     scores = _scores(candidates, foretold, failures, evidence.corners.view, folds)
     chosen = next(lens for model, lens in fits.items() if model == scores.chosen)
-    return chosen.replace(scores=scores, quality=judge(chosen, labels))
+    return chosen.replace(scores=scores, quality=_judged(chosen, labels))
+
+
+def _usual_miss(lens: LensModel) -> float:
+    """Median length of the residuals, px."""
+    assert lens.observations is not None
+    return float(np.median(np.linalg.norm(lens.observations[:, 6:8], axis=1)))
+
+
+def _best(fits: dict[LensKind, LensModel]) -> tuple[LensKind, LensModel]:
+    """The fit with the least residuals."""
+    return min(fits.items(), key=lambda fit: _usual_miss(fit[1]))
+
+
+def _like_noise(lens: LensModel) -> bool:
+    """Whether the residuals of a fit have nothing in common at places of the image, by far not a tenth."""
+    assert lens.observations is not None
+    assert lens.views is not None
+    rows = np.array(lens.observations)
+    lost = rows[:, 0] < 0
+    # What was thrown out may be what the model cannot fit: it counts, drawn in to where the rest ends.
+    length = np.linalg.norm(rows[:, 6:8], axis=1)
+    rows[lost, 6:8] *= np.minimum(length[~lost].max() / length[lost], 1)[:, None]
+    view = np.where(lost, -1 - rows[:, 0], rows[:, 0])
+    rows[:, 0] = np.where(np.isfinite(lens.views[view.astype(int), 0]), view, rows[:, 0])
+    shared = shared_residuals(lens.replace(observations=rows))[0]
+    return shared.z < _SAID_Z or shared.part < _SAID_PART
+
+
+def _judged(lens: LensModel, labels: Sequence[str]) -> Quality:
+    return judge(lens, labels, agreement(lens))
 
 
 def _plain(fits: dict[LensKind, LensModel]) -> LensModel | None:
@@ -283,25 +329,19 @@ def _plainest(
 ) -> tuple[LensKind, str]:
     """The model to take, of ``ranked`` from the least mean square error on, and why."""
     best = ranked[0]
-    foretells = f"foretells unseen corners best, to {np.sqrt(mean(best)):.3g} px"
     few = [model for model in ranked if model != "splined"]
-    if best == "splined" and few:
-        worse, sigma = beyond(few[0], best)
-        if worse > max(sigma, (_WORTH_KNOTS**2 - 1) * mean(best)):
-            return best, f"{foretells}; {few[0]} to {np.sqrt(mean(few[0])):.3g} px"
-    if not few:
-        return best, foretells
 
-    def within(model: LensKind, other: LensKind) -> bool:
+    def within(model: LensKind, other: LensKind, sigmas: float, ratio: float) -> bool:
         worse, sigma = beyond(model, other)
-        return worse <= sigma
+        return worse <= max(sigmas * sigma, (ratio**2 - 1) * mean(other))
 
-    model = next(model for model in candidates if model in few and within(model, few[0]))
-    told = f"foretells unseen corners to {np.sqrt(mean(model)):.3g} px"
-    if model == best:
-        return model, foretells
-    if model != few[0]:
-        told += f", within one standard error of {few[0]} ({np.sqrt(mean(few[0])):.3g} px), and is plainer"
-    if best == "splined" and not within(model, best):
-        told += f"; splined to {np.sqrt(mean(best)):.3g} px, less than a tenth better"
-    return model, told
+    model: LensKind = best
+    if best != "splined" or (few and within(few[0], best, _WORTH_SIGMAS, _WORTH_KNOTS)):
+        model = next(m for m in candidates if m in few and within(m, few[0], 1.0, _EQUAL))
+    told = f"foretells unseen corners {'best, ' if model == best else ''}to {np.sqrt(mean(model)):.3g} px"
+    if model not in (best, few[0] if few else best):
+        told += f", as well as {few[0]} within one standard error or 1 %, and is plainer"
+    if best == "splined" and model != best:
+        told += ", and splined is not clearly better (by two standard errors and a tenth)"
+    others = [f"{other} {np.sqrt(mean(other)):.3g}" for other in candidates if other != model]
+    return model, f"{told}; compared with {', '.join(others)} px" if others else told

@@ -91,7 +91,8 @@ def fit_lens(
     """Fit the lens to views of a flat board, and judge it: ``adjust_lens``, then ``judge``.
 
     Parameters, result and errors are those of ``adjust_lens``; the lens has its ``quality`` too, whose
-    residual rms is per coordinate (OpenCV's RMS is sqrt(2) times as large).
+    residual rms is per coordinate (OpenCV's RMS is sqrt(2) times as large). Whether the views agree with one
+    another is not asked: ``agreement`` takes as long as several fits, and ``judge`` takes what it finds.
     """
     lens = adjust_lens(
         views, width, height, model=model, warp=warp, aspect=aspect, names=names, provenance=provenance

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.transform import Rotation
 
 from calibration.geometry import Float
+from calibration.lens.bundle import fitted_sigma
 from calibration.lens.model import Derivatives, LensModel
 
 _COLUMNS = 36  # of the grid over the image that a mean or a map is taken on
@@ -58,12 +59,16 @@ class Information(NamedTuple):
         views and of the prior is zero.
     prior : ndarray (p, p)
         What the covariance knows beyond the views: the smoothness of a splined lens. Else zero.
+    design, residual : tuple of ndarray (r, p) and (r,)
+        The same by view, with r <= p: ``matrix`` is design' design, ``gradient`` design' residual.
     """
 
     views: NDArray[np.int64]
     matrix: Float
     gradient: Float
     prior: Float
+    design: tuple[Float, ...]
+    residual: tuple[Float, ...]
 
 
 def evidence(lens: LensModel) -> Evidence:
@@ -79,7 +84,8 @@ def evidence(lens: LensModel) -> Evidence:
     points = Rotation.from_rotvec(poses[:, :3].copy()).apply(shaped) + poses[:, 3:]
     told = np.nan_to_num(rows[:, 8]) if rows.shape[1] > 8 else np.zeros(len(rows))
     freedom = max(residual.size - 6 * len(np.unique(view)) - int(free_parameters(lens).sum()), 1)
-    return Evidence(view, points, board, rows[:, 4:6], residual, _sigma(residual, told, freedom))
+    sigma = fitted_sigma(residual, told, np.ones(len(rows), dtype=bool), freedom)
+    return Evidence(view, points, board, rows[:, 4:6], residual, sigma)
 
 
 def free_parameters(lens: LensModel) -> NDArray[np.bool_]:
@@ -199,17 +205,22 @@ def information(lens: LensModel) -> Information:
     """What each view says of the free parameters of its fit."""
     corners, free = evidence(lens), free_parameters(lens)
     numbers = np.unique(corners.view)
-    matrix, gradient = [], []
+    designs, residuals = [], []
     for number in numbers:
         mine = corners.view == number
         by_lens, by_pose, residual = weighted_derivatives(
             lens, free, corners.points[mine], corners.residual[mine], corners.sigma[mine]
         )
         open_ = by_lens - by_pose @ np.linalg.lstsq(by_pose, by_lens, rcond=None)[0]
-        matrix.append(open_.T @ open_)
-        gradient.append(open_.T @ residual)
-    matrices = np.array(matrix)
-    return Information(numbers, matrices, np.array(gradient), _prior(lens, free, matrices.sum(axis=0)))
+        if len(open_) > open_.shape[1]:
+            turned, open_ = np.linalg.qr(open_)
+            residual = turned.T @ residual
+        designs.append(open_)
+        residuals.append(residual)
+    matrix = np.array([design.T @ design for design in designs])
+    gradient = np.array([design.T @ right for design, right in zip(designs, residuals, strict=True)])
+    prior = _prior(lens, free, matrix.sum(axis=0))
+    return Information(numbers, matrix, gradient, prior, tuple(designs), tuple(residuals))
 
 
 def _prior(lens: LensModel, free: NDArray[np.bool_], told: Float) -> Float:
@@ -229,25 +240,11 @@ def _prior(lens: LensModel, free: NDArray[np.bool_], told: Float) -> Float:
     return np.asarray((back * more) @ back.T)
 
 
-def _sigma(residual: Float, told: Float, freedom: int) -> Float:
-    """With it, the squares of the residuals (n, 2) sum up to their freedom, as in the fit."""
-    squares, variance = np.sum(residual**2, axis=1), np.maximum(told, 1e-7) ** 2
-    claimed = float(np.sum(squares / variance)) / freedom
-    if claimed <= 1:
-        return np.asarray(np.sqrt(variance * max(claimed, 1e-12)))
-    added = 0.0
-    for _ in range(60):
-        terms = squares / (variance + added)
-        step = (float(terms.sum()) - freedom) / float(np.sum(terms / (variance + added)))
-        added += step
-        if step <= 1e-9 * added:
-            break
-    return np.asarray(np.sqrt(variance + added))
-
-
 def scaled_inverse(matrix: Float) -> Float:
     """Inverse of a symmetric matrix whose rows differ in scale; what is undetermined gets a huge variance."""
-    scale = 1 / np.sqrt(np.maximum(np.diag(matrix), 1e-300))
+    told = np.diag(matrix)
+    # Bounded, so that squares of what is undetermined stay finite.
+    scale = 1 / np.sqrt(np.maximum(told, max(1e-24 * float(told.max()), 1e-100)))
     values, vectors = np.linalg.eigh(matrix * scale * scale[:, None])
     inverse = (vectors / np.maximum(values, 1e-14)) @ vectors.T
     return np.asarray(inverse * scale * scale[:, None])

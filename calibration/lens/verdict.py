@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from calibration.geometry import Float, angle_deg
-from calibration.lens.agreement import compare_halves, influence
+from calibration.lens.agreement import Agreement
 from calibration.lens.model import LensModel
 from calibration.lens.uncertainty import Evidence, evidence, image_grid, projection_sigma, working_distance_mm
 from calibration.provenance import FitError, Quality
@@ -40,7 +40,7 @@ class Shared(NamedTuple):
     z: float
 
 
-def judge(lens: LensModel, names: Sequence[str]) -> Quality:
+def judge(lens: LensModel, names: Sequence[str], views: Agreement | None = None) -> Quality:
     """Quality of a fit, from the finished model alone.
 
     Parameters
@@ -49,6 +49,8 @@ def judge(lens: LensModel, names: Sequence[str]) -> Quality:
         With covariance, views and observations.
     names : sequence of str
         Of the views, in the order of ``lens.views``.
+    views : Agreement, optional
+        What the views say of one another; without it the covariance is taken at its word.
 
     Returns
     -------
@@ -71,7 +73,7 @@ def judge(lens: LensModel, names: Sequence[str]) -> Quality:
         *_of_residuals(lens, names, corners),
         *_of_structure(lens, corners),
         *_of_focal_lengths(lens),
-        *_of_projection(lens),
+        *_of_projection(lens, views),
     ):
         (serious if finding.serious else minor).append(finding.text)
     assert lens.observations is not None
@@ -105,10 +107,12 @@ def refuse(lens: LensModel, names: Sequence[str]) -> None:
         )
     if not (-lens.width < cx < 2 * lens.width and -lens.height < cy < 2 * lens.height):
         raise FitError(f"the principal point went to {cx:.0f}, {cy:.0f}: add views with other tilts")
-    behind = [number for number in alive if _from_behind(lens, corners, int(number))]
-    if 2 * len(behind) > len(alive):
+    # The board's z axis points into it, away from who sees its front.
+    towards = np.einsum("ni,ni->n", _rotations(lens, corners.view)[:, :, 2], corners.points)
+    behind = int(np.sum(np.bincount(corners.view, towards)[alive] < 0))
+    if 2 * behind > len(alive):
         raise FitError(
-            f"{len(behind)} of {len(alive)} boards are seen from behind: the images are mirrored, or the "
+            f"{behind} of {len(alive)} boards are seen from behind: the images are mirrored, or the "
             "board's description is another board's"
         )
 
@@ -206,8 +210,9 @@ def _of_coverage(lens: LensModel, corners: Evidence) -> Iterator[Finding]:
 def _of_residuals(lens: LensModel, names: Sequence[str], corners: Evidence) -> Iterator[Finding]:
     every = np.asarray(lens.observations)
     number = np.where(every[:, 0] >= 0, every[:, 0], -1 - every[:, 0]).astype(int)
-    rms, square = _rms(corners.residual), _square_px(corners)
-    if rms > _SQUARE_PART * square:
+    rms = _rms(corners.residual)
+    # No square of a pixel is ever found.
+    if rms > _SQUARE_PART and rms > _SQUARE_PART * (square := _square_px(corners)):
         yield Finding(
             True,
             f"residuals of {rms:.1f} px rms where a square has {square:.0f} px: are columns, rows and kind "
@@ -227,10 +232,13 @@ def _of_residuals(lens: LensModel, names: Sequence[str], corners: Evidence) -> I
             f"residuals of {rms:.2f} px where the pictures' noise explains {expected:.2f}: a bent board "
             "(--warp), another kind of lens (--model), or a board that moved",
         )
-    rms_of = {int(i): _rms(corners.residual[corners.view == i]) for i in np.unique(corners.view)}
-    usual = float(np.median(list(rms_of.values())))
-    for i in sorted(rms_of, key=lambda i: names[i]):
-        lost = float(np.mean(every[number == i, 0] < 0))
+    alive = np.unique(corners.view)
+    squares = np.bincount(corners.view, np.sum(corners.residual**2, axis=1))
+    rms_of = np.sqrt(squares / np.maximum(2 * np.bincount(corners.view), 1))
+    lost_of = np.bincount(number, every[:, 0] < 0) / np.maximum(np.bincount(number), 1)
+    usual = float(np.median(rms_of[alive]))
+    for i in sorted(alive.tolist(), key=lambda i: names[i]):
+        lost = float(lost_of[i])
         if lost > 0.3:
             yield Finding(False, f"{names[i]}: {100 * lost:.0f} % of its corners do not agree with the rest")
         elif rms_of[i] > max(3 * usual, 0.02):
@@ -272,7 +280,7 @@ def shared_residuals(lens: LensModel) -> tuple[Shared, Shared, Shared]:
     cells = max(min(int(np.sqrt(len(corners.view) / 12)), 16), 2)
     place = np.clip(((corners.pixels + 0.5) / (lens.width, lens.height) * cells).astype(int), 0, cells - 1)
     at_image = place @ np.array([1, cells])
-    at_board = np.unique(corners.board, axis=0, return_inverse=True)[1].ravel()
+    at_board = _same(corners.board)
     axes = _rotations(lens, corners.view)
     by_points = lens.derivatives(corners.points).by_points / corners.sigma[:, None, None]
     by_board = by_points @ axes
@@ -284,6 +292,14 @@ def shared_residuals(lens: LensModel) -> tuple[Shared, Shared, Shared]:
         _shared(by_board[..., :2], residual, at_board, corners.view, rms),
         _shared(by_board[..., 2:], residual, at_board, corners.view, rms),
     )
+
+
+def _same(points: Float) -> NDArray[np.int64]:
+    """Numbers (n,) that equal points (n, 3) have in common."""
+    order = np.lexsort(points.T)
+    number = np.empty(len(points), np.int64)
+    number[order] = np.cumsum(np.any(np.diff(points[order], axis=0, prepend=points[order[:1]]) != 0, axis=1))
+    return number
 
 
 def _shared(
@@ -321,7 +337,7 @@ def _of_focal_lengths(lens: LensModel) -> Iterator[Finding]:
         )
 
 
-def _of_projection(lens: LensModel) -> Iterator[Finding]:
+def _of_projection(lens: LensModel, views: Agreement | None) -> Iterator[Finding]:
     distance, grid = working_distance_mm(lens), image_grid(lens)
     sigma = projection_sigma(lens, distance, grid)
     lost = 100 * float(np.mean(~np.isfinite(sigma)))
@@ -338,7 +354,9 @@ def _of_projection(lens: LensModel) -> Iterator[Finding]:
             f"{place}: a point {distance:.0f} mm away is imaged to {in_px(worst)} only: put the tilted "
             "board there",
         )
-    changed, halves = influence(lens), compare_halves(lens)
+    if views is None:
+        return
+    changed, halves = views
     if changed.ratio > changed.limit and lost < 100:
         yield Finding(
             changed.ratio > _FAR_MORE or changed.ratio * float(np.nanmedian(sigma)) > _UNSURE_PX,
@@ -371,12 +389,6 @@ def place_in_words(lens: LensModel, pixel: Float, middle: float = 1 / 3) -> str:
 
 def _rotations(lens: LensModel, views: NDArray[np.int64]) -> Float:
     return np.asarray(Rotation.from_rotvec(np.asarray(lens.views)[views, :3]).as_matrix())
-
-
-def _from_behind(lens: LensModel, corners: Evidence, view: int) -> bool:
-    # The board's z axis points into it, away from who sees its front.
-    middle = corners.points[corners.view == view].mean(axis=0)
-    return bool(_rotations(lens, np.array([view]))[0, :, 2] @ middle < 0)
 
 
 def _noise_px(lens: LensModel) -> float:

@@ -6,11 +6,11 @@ from typing import Literal
 import numpy as np
 
 from calibration.lens import LensKind as FittedKind
-from calibration.lens import LensModel, choose_lens, fit_lens
-from calibration.lens.agreement import compare_halves, influence
+from calibration.lens import LensModel, adjust_lens, choose_lens
+from calibration.lens.agreement import agreement
 from calibration.lens.guidance import Suggestion, first_lens, idle_views, suggest_views
 from calibration.lens.uncertainty import image_grid, projection_sigma, working_distance_mm
-from calibration.lens.verdict import in_px, place_in_words
+from calibration.lens.verdict import in_px, judge, place_in_words
 from calibration.provenance import FitError
 from calibration.radiometric import RadiometricModel
 from calibration.targets.boards import (
@@ -80,9 +80,10 @@ def calibrate_lens(
     if model == "auto":
         lens = choose_lens(views, width, height, warp=warp, aspect=aspect, names=names, provenance=provenance)
     else:
-        lens = fit_lens(
+        lens = adjust_lens(
             views, width, height, model=model, warp=warp, aspect=aspect, names=names, provenance=provenance
         )
+        lens = lens.replace(quality=judge(lens, names, agreement(lens)))
     lens = lens.replace(view_names=tuple(names))
     doubts = doubts_of(session, stack.records[0].shot.camera, sensor)
     if missed:
@@ -118,12 +119,11 @@ def describe_lens(lens: LensModel) -> Iterator[str]:
             f"a point {distance:.0f} mm away is imaged to {usual} (median over the image), {most} at worst "
             f"({worst})"
         )
-    changed = influence(lens)
+    changed, halves = agreement(lens)
     yield (
         f"views left out in turn change the projection {changed.ratio:.2f} times as much as expected; "
         f"{changed.limit:.2f} at most"
     )
-    halves = compare_halves(lens)
     if halves is not None:
         yield (
             f"halves of the views differ by {in_px(halves.rms)}; {in_px(halves.expected)} expected, "

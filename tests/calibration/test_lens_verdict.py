@@ -5,7 +5,8 @@ import pytest
 from lens_views import LENS, MIDDLE, NOISE, POINTS, names, poses, view, views
 from scipy.spatial.transform import Rotation
 
-from calibration.lens import BrownConrady, fit_lens
+from calibration.lens import BrownConrady, adjust_lens, fit_lens
+from calibration.lens.agreement import agreement
 from calibration.lens.verdict import judge, place_in_words, shared_residuals, similar_views
 from calibration.provenance import FitError
 
@@ -13,8 +14,8 @@ WIDE = {"reach": (130, 75), "distance": (380, 480)}  # boards up to the border o
 
 
 def verdict(seen, **how):
-    lens = fit_lens(seen, LENS.width, LENS.height, **how)
-    return judge(lens, names(len(seen)))
+    lens = adjust_lens(seen, LENS.width, LENS.height, **how)
+    return judge(lens, names(len(seen)), agreement(lens))
 
 
 def told(quality, *parts):
