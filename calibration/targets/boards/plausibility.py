@@ -56,6 +56,8 @@ def neighbourhood(points: Float, pixels: Float, pitch_mm: float) -> tuple[Float,
     np.fill_diagonal(weight, 0)
     design = np.concatenate([-difference, np.ones((*weight.shape, 1))], axis=2)
     normal = np.einsum("ij,ija,ijb->iab", weight, design, design)
+    # Where all other points lie on one line there is nothing across it: the pitch there is 0.
+    normal[:, [0, 1], [0, 1]] += 1e-12
     solution = np.linalg.solve(normal, np.einsum("ij,ija,jc->iac", weight, design, pixels))
     return np.swapaxes(solution[:, :2], 1, 2), np.linalg.norm(solution[:, 2] - pixels, axis=1)
 
