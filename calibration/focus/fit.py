@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from calibration.focus.blur import predicted_mtf50
 from calibration.focus.edges import ViewEdges
-from calibration.focus.model import FocalSurface, FocusModel, ViewSharpness, mean_finite
+from calibration.focus.model import FocalSurface, FocusModel, ViewSharpness, median_finite
 from calibration.focus.mtf import FREQUENCIES
 from calibration.geometry import Float
 from calibration.lens import LensModel
@@ -427,8 +427,8 @@ def _sharpness(
         near_mm=float(view.points_mm[:, 2].min()),
         far_mm=float(view.points_mm[:, 2].max()),
         mtf50=float(np.median(mtf50)),
-        tangential=mean_finite(mtf50[along > 0.75]),
-        sagittal=mean_finite(mtf50[along < 0.25]),
+        tangential=median_finite(mtf50[along > 0.75]),
+        sagittal=median_finite(mtf50[along < 0.25]),
         expected=expected,
         edges=len(mtf50),
         remark=remark,

@@ -249,7 +249,7 @@ def _stops(ratio: float) -> float:
     return 2 * float(np.log2(ratio)) if ratio > 0 else -float("inf")
 
 
-def mean_finite(values: Sequence[float] | Float) -> float:
+def median_finite(values: Sequence[float] | Float) -> float:
     """Median of the finite values; NaN where there is none."""
     v = np.asarray(values, np.float64)
     v = v[np.isfinite(v)]

@@ -5,14 +5,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.geometry import Float
 from calibration.provenance import FitError, Provenance, Quality
 from calibration.timing.model import LightTiming, TimingModel
 from calibration.timing.problem import Group, Problem
 from calibration.timing.pulse import AT_ONCE_S
 from calibration.timing.solve import Solution, solve
 from calibration.timing.starts import find_starts
-
-Float = NDArray[np.float64]
 
 # A strobed frame shows its light where some rows reach this many sigma and this share of steady burning.
 _SEEN_SIGMA, _SEEN_SHARE = 5.0, 0.01

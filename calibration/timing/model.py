@@ -3,13 +3,11 @@
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
+from calibration.geometry import Float
 from calibration.provenance import Array, Model, Provenance, Quality
 from calibration.timing.pulse import pulse_share
-
-Float = NDArray[np.float64]
 
 
 class LightTiming(Model):

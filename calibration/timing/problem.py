@@ -6,9 +6,8 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.geometry import Float
 from calibration.provenance import FitError
-
-Float = NDArray[np.float64]
 
 # Unknowns of the camera: start of the middle row, line time, exposure offset; then four of each light.
 CAMERA_UNKNOWNS, LIGHT_UNKNOWNS = 3, 4

@@ -3,9 +3,8 @@
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-Float = NDArray[np.float64]
+from calibration.geometry import Float
 
 # Shorter than any light or camera: keeps the quotients of a light that follows at once finite.
 AT_ONCE_S = 1e-9

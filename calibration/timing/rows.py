@@ -7,9 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.geometry import Float
 from calibration.provenance import FitError
-
-Float = NDArray[np.float64]
 
 _FEWEST_COLUMNS = 8
 _MOST_ALIKE = 6
@@ -47,7 +46,8 @@ def reduce_rows(
     Raises
     ------
     FitError
-        Steady or dark frames were not taken twice, which tells the noise; or next to nothing is unsaturated.
+        Steady or dark frames were not taken, or not twice, which tells the noise; or next to nothing is
+        unsaturated.
 
     Notes
     -----
@@ -69,8 +69,11 @@ def reduce_rows(
     enough = count >= min(_FEWEST_COLUMNS, good.shape[1])
     weight = np.where(good, 1.0 / np.maximum(count, 1)[:, None], 0.0).astype(np.float32)
     mean = np.stack([np.einsum("rc,rc->r", _flat(frame), weight) for frame in frames]).astype(np.float64)
-    law = _noise_law(frames, exposure_s, lights, strobed, good)
     dark = np.array([name == "" for name in lights])
+    for exposure in np.unique(exposure_s):
+        if not (dark & (exposure_s == exposure)).any():
+            raise FitError(f"no frame in the dark at {exposure:g} s: take two or more, they tell the noise")
+    law = _noise_law(frames, exposure_s, lights, strobed, good)
     variance = np.empty_like(mean)
     for exposure in np.unique(exposure_s):
         group = exposure_s == exposure
@@ -119,6 +122,8 @@ def _noise_law(
         else:
             dark_noise.append(float(np.median(found)))
             black[exposure] = level
+    if not lit_noise:
+        raise FitError("no frame under steady light: take two or more of each light, they tell the noise")
     floor = max(float(np.mean(dark_noise)), float(np.finfo(np.float32).tiny))
     lit = np.maximum(np.array(lit_noise) - floor, 0.0)
     above = np.maximum(np.array(signal), np.finfo(np.float32).tiny)

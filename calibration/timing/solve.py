@@ -6,10 +6,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.geometry import Float
 from calibration.timing.problem import CAMERA_UNKNOWNS, LIGHT_UNKNOWNS, Group, Problem, reach
 from calibration.timing.pulse import AT_ONCE_S, pulse_share
-
-Float = NDArray[np.float64]
 
 _STEPS, _ROUNDS = 60, 30
 _CONVERGED = 1e-10

@@ -1,11 +1,9 @@
 """Where to begin: starts of the first and last row searched over all that the delays reach."""
 
 import numpy as np
-from numpy.typing import NDArray
 
+from calibration.geometry import Float
 from calibration.timing.problem import CAMERA_UNKNOWNS, LIGHT_UNKNOWNS, Problem, reach
-
-Float = NDArray[np.float64]
 
 _ROWS, _STARTS, _ENDS, _CANDIDATES = 24, 3000, 320, 6
 

@@ -343,3 +343,22 @@ def test_single_frames_do_not_tell_the_noise():
     frames, exposure, names, strobed, _ = frames_of(np.random.default_rng(2), count=1)
     with pytest.raises(FitError, match=r"one frame in the dark at 0\.01 s: take two"):
         reduce_rows(frames, exposure, names, strobed)
+
+
+@pytest.mark.parametrize(
+    ("lacking", "reason"), [("dark", "no frame in the dark"), ("steady", "no frame under")]
+)
+def test_frames_that_are_not_there_are_named(lacking, reason):
+    frames, exposure, names, strobed, _ = frames_of(np.random.default_rng(2))
+    kept = [
+        i
+        for i, (name, pulsed) in enumerate(zip(names, strobed, strict=True))
+        if (name != "" if lacking == "dark" else name == "" or pulsed)
+    ]
+    with pytest.raises(FitError, match=reason):
+        reduce_rows(
+            [frames[i] for i in kept],
+            exposure[kept],
+            [names[i] for i in kept],
+            [strobed[i] for i in kept],
+        )
