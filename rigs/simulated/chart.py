@@ -6,7 +6,7 @@ from calibration.colour import CLASSIC_2014
 from calibration.colour.spaces import ILLUMINANTS, adaptation, lab_to_xyz, rgb_to_xyz
 from calibration.geometry import Float
 from rigs.simulated.surfaces import Placement
-from rigs.simulated.truth import ChartThing, PlaneThing
+from rigs.simulated.things import ChartThing, PlaneThing
 
 _COLUMNS, _ROWS = 6, 4
 # Patches lie this far in front of their frame, which they hide.

@@ -16,7 +16,8 @@ from rigs.simulated.emission import Drive, given
 from rigs.simulated.lighting import Bits, Source
 from rigs.simulated.scene import Stage, View, cast
 from rigs.simulated.surfaces import Float32, Placement
-from rigs.simulated.truth import BumpFault, CapThing, NearTruth, PanelThing, PanelTruth, Truth
+from rigs.simulated.things import CapThing, PanelThing
+from rigs.simulated.truth import BumpFault, NearTruth, PanelTruth, Truth
 
 _IMAGES, _STEPS = 6, 8
 _MEAN_COLOUR = 3

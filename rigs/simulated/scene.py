@@ -22,7 +22,7 @@ from rigs.simulated.surfaces import (
     plane_sheet,
     relief_solid,
 )
-from rigs.simulated.truth import (
+from rigs.simulated.things import (
     BoardThing,
     ChartThing,
     HeightfieldThing,

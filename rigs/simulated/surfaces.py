@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from calibration.geometry import Float, rotation
 from calibration.targets.boards import board_image, size_mm
-from rigs.simulated.truth import (
+from rigs.simulated.things import (
     AlbedoMap,
     BoardThing,
     Feature,

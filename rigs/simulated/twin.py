@@ -18,15 +18,8 @@ from rigs.simulated import lighting, sensor
 from rigs.simulated.emission import Drive
 from rigs.simulated.renderer import Renderer
 from rigs.simulated.surfaces import Float32
-from rigs.simulated.truth import (
-    BumpFault,
-    DriftFault,
-    FrameFault,
-    LightFault,
-    SphereThing,
-    Truth,
-    VanishFault,
-)
+from rigs.simulated.things import SphereThing
+from rigs.simulated.truth import BumpFault, DriftFault, FrameFault, LightFault, Truth, VanishFault
 
 
 class Maps(NamedTuple):

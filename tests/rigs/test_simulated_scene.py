@@ -11,7 +11,7 @@ from rigs.simulated import Twin
 from rigs.simulated.lighting import Source, highlights, splat
 from rigs.simulated.scene import Stage, half_plane_cover
 from rigs.simulated.surfaces import Placement
-from rigs.simulated.truth import SphereThing
+from rigs.simulated.things import SphereThing
 
 FLOAT32 = 1e-5
 PLANE = {"kind": "plane", "translation_mm": [0, 0, 450], "albedo": 0.6}
