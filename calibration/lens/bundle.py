@@ -106,11 +106,10 @@ def solve(
         for number in range(10):
             length = np.linalg.norm(residuals(problem, state, corrected(state, corners)), axis=1)
             near = trusted & (length < _OUTLIER_SIGMA * sigma)
-            if number == 0:
-                # Corners on a line hold no pose: what stands beside them may be right, and the pose wrong.
-                near |= trusted & _on_a_line(problem, near)
-            now = _agreeing(problem, near, min_points)
-            settled = np.array_equal(now, used)
+            # Corners on a line hold no pose: what stands beside them may be right, and the pose wrong.
+            again = trusted & _on_a_line(problem, near) & (number == 0)
+            now = _agreeing(problem, near | again, min_points)
+            settled = np.array_equal(now, used) and not again.any()
             used = now
             state, sigma = _refined(problem, state, used, sigma, told)
             if settled:

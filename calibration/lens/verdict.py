@@ -20,6 +20,7 @@ _GRID = (8, 6)
 _SAME_TURN_DEG, _SAME_PLACE = 5.0, 0.08  # of the image's width, and of the distance
 _SQUARE_PART = 0.1  # of a square: no sharp corner is missed by that
 _UNSURE_PX = 0.3
+_FAR_OFF = 0.02  # of the image's width: the fit is not linear over such a sigma of the principal point
 _FAR_MORE = 5.0  # times the covariance: it says nothing then
 _SYSTEMATIC_Z, _REPEATED_PX = 4.0, 0.1
 _ABOVE_NOISE = 4.0  # times what the detections tell
@@ -327,6 +328,13 @@ def _of_focal_lengths(lens: LensModel) -> Iterator[Finding]:
     if relative > 1:
         yield Finding(
             True, f"the focal length is known to {relative:.1f} % only: tilt the board more, to all sides"
+        )
+    unsure = float(np.max(sigma[2:4]))
+    if unsure > _FAR_OFF * lens.width:
+        yield Finding(
+            False,
+            f"the principal point is known to {unsure:.0f} px only, and its error may be some times that: so "
+            "far off, hardly anything tells it. A turn of the camera makes up for it",
         )
     ratio = lens.fy / lens.fx
     if abs(ratio - 1) > 0.02:

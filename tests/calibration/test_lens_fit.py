@@ -217,6 +217,20 @@ def test_a_spoilt_view_is_left_out_by_name(true, spoil):
     assert np.sum(lens.observations[:, 0] < 0) <= len(views[5].ids) + 1
 
 
+def test_corners_left_on_a_line_are_no_view():
+    views = views_through(LENS, 4, 12, off=0.2, fill=0.4)
+    # A row of seven, and two beside it that are wrong.
+    view = views[5]
+    row = np.flatnonzero(view.points_mm[:, 1] == 30)[:7]
+    few = np.append(row, np.flatnonzero(view.points_mm[:, 1] == 40)[:2])
+    pixels = view.pixels[few]
+    pixels[-2:] += (30.0, -25.0), (-40.0, 30.0)
+    views[5] = BoardView(view.ids[few], view.points_mm[few], pixels, view.sigma_px[few])
+    lens = adjust_lens(views, W, H)
+    assert np.isnan(lens.views[5]).all()
+    assert distance2(lens, LENS) < chi2.ppf(0.9999, 9)
+
+
 def test_outliers_are_thrown_out_and_kept_as_evidence():
     rng = np.random.default_rng(11)
     views, wrong = [], 0

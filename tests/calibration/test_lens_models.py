@@ -192,6 +192,15 @@ rational = st.builds(
 )  # fmt: skip
 
 
+ordinary = st.builds(
+    BrownConrady,
+    width=st.just(640), height=st.just(480),
+    fx=st.floats(400, 3000), fy=st.floats(400, 3000), cx=st.floats(250, 400), cy=st.floats(180, 300),
+    k1=st.floats(-0.3, 0.3), k2=st.floats(-0.1, 0.2), p1=st.floats(-2e-3, 2e-3), p2=st.floats(-2e-3, 2e-3),
+    k3=st.floats(-0.02, 0.05),
+)  # fmt: skip
+
+
 def matrix(lens):
     return np.array([[lens.fx, 0, lens.cx], [0, lens.fy, lens.cy], [0, 0, 1]])
 
@@ -251,6 +260,23 @@ def test_no_ray_comes_from_beyond_the_turning_point():
         tangent = np.hypot(rays[..., 0], rays[..., 1]) / rays[..., 2]
         assert np.isnan(tangent).any()
         assert np.nanmax(tangent) < lens.valid_tangent
+
+
+@given(ordinary, st.integers(0, 2**31))
+@settings(max_examples=40, deadline=None)
+def test_brown_conrady_has_a_ray_for_every_pixel_or_none(lens, seed):
+    rng = np.random.default_rng(seed)
+    pixels = rng.uniform((0, 0), (639, 479), (50, 2))
+    rays = lens.unproject(pixels)
+    valid = np.isfinite(rays).all(axis=1)
+    np.testing.assert_allclose(lens.project(rays[valid]), pixels[valid], atol=1e-9)
+    # Well inside the valid disc a direction is found again, and not another one of the same image.
+    reach, angle = min(0.9 * lens.valid_tangent, 0.6), rng.uniform(0, 2 * np.pi, 20)
+    points = np.stack([reach * np.cos(angle), reach * np.sin(angle), np.ones(20)], axis=1)
+    back = lens.unproject(lens.project(points))
+    found = np.isfinite(back).all(axis=1)
+    assert np.all(angle_deg(back[found], points[found]) < 1e-7)
+    assert found.all() or lens.valid_tangent <= 0.8
 
 
 # ---------------------------------------------------------------- Kannala-Brandt
