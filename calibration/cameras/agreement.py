@@ -15,6 +15,7 @@ from calibration.lens.bundle import Corners, State
 # the median takes out.
 _TOO_FAR = 20.0
 _HARM = 3.0  # sigmas of a corner: a view that is less far off does no harm worth the loss
+_HARM_PX = 0.1  # where corners are better than the lenses that were fitted to them, these set the limit
 _WORST = 0.2  # views as bad as this part of the worst are judged with it, the others after it is gone
 _MIN_CORNERS = 6
 
@@ -94,7 +95,7 @@ def disagreements(
     if not shared:
         return []
     usual = max(1.0, float(np.median([shifts[key].chi for key in shared])))
-    far = {key: shifts[key].chi for key in shared if shifts[key].px > _HARM * sigma_px}
+    far = {key: shifts[key].chi for key in shared if shifts[key].px > max(_HARM * sigma_px, _HARM_PX)}
     worst = max(far.values(), default=0.0)
     if worst <= _TOO_FAR * usual:
         return []

@@ -17,6 +17,8 @@ from calibration.lens.model import BoardShape, LensModel
 from calibration.provenance import FitError, Provenance
 
 Intrinsics = Literal["fixed", "core", "free"]
+FoundKind = Literal["auto", "brown-4", "brown-5", "brown-8", "fisheye"]
+"""Model of a lens that is to be found with the poses; ``auto`` is chosen by cross-validation."""
 _PARAMETRIC: tuple[LensKind, ...] = ("brown-5", "brown-8", "fisheye")
 
 
@@ -37,7 +39,7 @@ def fit_cameras(
     reference: str | None = None,
     known: Mapping[tuple[str, str], Motion] | None = None,
     turns: Sequence[Motion] = (),
-    model: Literal["auto", "brown-4", "brown-5", "brown-8", "fisheye"] = "auto",
+    model: FoundKind = "auto",
     warp: bool = False,
     provenance: Provenance = Provenance(),  # noqa: B008
 ) -> CameraSet:

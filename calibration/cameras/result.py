@@ -64,13 +64,17 @@ def model_of(fit: Fitted, warnings: Sequence[str], provenance: Provenance) -> Ca
 
 
 def _lens(fit: Fitted, camera: int, provenance: Provenance) -> LensModel:
-    """The lens that was given, or the fitted one with its covariance."""
+    """The lens that was given, or the fitted one with its covariance; the set holds what it rests on."""
     if not fit.is_free[camera]:
         return fit.given[camera]
     at, own = fit.solution.layout.lens[camera], fit.corners.camera == camera
     used = fit.solution.used
     return fit.solution.state.lenses[camera].replace(
         covariance=fit.solution.covariance[at, at],
+        views=None,
+        observations=None,
+        view_names=(),
+        board=None,
         quality=Quality(
             residual_rms=_rms(fit, used & own),
             unit="px",

@@ -2,12 +2,12 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from calibration.cameras import CameraSet, Change, Motion, find_moved, fit_cameras
-from calibration.cameras.fit import Intrinsics
+from calibration.cameras.fit import FoundKind, Intrinsics
 from calibration.cameras.turns import turns_of
 from calibration.geometry import rotation
 from calibration.lens import LensModel
@@ -99,7 +99,7 @@ def calibrate_cameras(
     intrinsics: Intrinsics = "fixed",
     reference: str | None = None,
     known: Mapping[tuple[str, str], Motion] | None = None,
-    model: Literal["auto", "brown-4", "brown-5", "brown-8", "fisheye"] = "auto",
+    model: FoundKind = "auto",
     warp: bool = False,
     track: Track = silent,
 ) -> CameraSet:
@@ -122,7 +122,7 @@ def calibrate_cameras(
     """
     found = board_frames(session, board, sensors=sensors, track=track)
     cameras = {camera for _, camera in found.views} | set(found.sizes)
-    for camera in cameras & set(lenses):
+    for camera in sorted(cameras & set(lenses)):
         width, height = found.sizes[camera]
         check_lens(lenses[camera], (height, width))
     rig = fit_cameras(
