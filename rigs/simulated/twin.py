@@ -16,10 +16,11 @@ from capture.frame import Frame
 from capture.plan import Shot, Strobe
 from rigs.simulated import lighting, sensor
 from rigs.simulated.emission import Drive
+from rigs.simulated.lamps import Lamps
 from rigs.simulated.renderer import Renderer
 from rigs.simulated.surfaces import Float32
 from rigs.simulated.things import SphereThing
-from rigs.simulated.truth import BumpFault, DriftFault, FrameFault, LightFault, Truth, VanishFault
+from rigs.simulated.truth import BumpFault, DriftFault, FrameFault, Truth, VanishFault
 
 
 class Maps(NamedTuple):
@@ -96,18 +97,11 @@ class Twin:
             _check_camera(truth, name, limits)
         self._realtime = realtime
         self._pose: str | None = None
-        self._settle_s = {name: limits.settle_s for name, limits in (lights or {}).items()}
-        self._levels: dict[str, float] = {}
-        self._armed: dict[str, float] = {}
-        self._strobe: Strobe | None = None
-        self._told: dict[str, Drive] = {}
-        self._dead: set[str] = set()
-        self._lit: Counter[str] = Counter()
+        self._lamps = Lamps(truth, {name: limits.settle_s for name, limits in (lights or {}).items()})
         self._taken: Counter[Hashable] = Counter()
         self._exposures: Counter[str] = Counter()
         self._frame_ids: Counter[str] = Counter()
         self._clock_s = 0.0
-        self._waited_s = 0.0
         self._render = Renderer(truth)
 
     # --- what a rig does ---------------------------------------------------------------------------------
@@ -121,62 +115,15 @@ class Twin:
 
     def set_light(self, name: str, level: float) -> None:
         """Burn a light at ``level``; raises DeviceError when it is unknown or noticed to be dead."""
-        self._switch_off(name, level)
-        if level > 0:
-            self._light(name)
-            self._levels[name] = level
-        self._tell(name, 0.0 if name in self._dead else level)
-        self._waited_s += self._settle_s.get(name, 0.0)
+        self._lamps.burn(name, level, self._clock_s)
 
     def strobe_light(self, name: str, level: float, delay_s: float, duration_s: float) -> None:
         """Go dark and arm one pulse for the next exposure's trigger; raises as ``set_light``.
 
         Lights that are armed together have one pulse, the last that was asked for.
         """
-        self._switch_off(name, level)
-        self._tell(name, 0.0)
-        self._waited_s += self._settle_s.get(name, 0.0)
-        self._light(name)
-        self._armed[name] = level
-        self._strobe = Strobe(delay_s=delay_s, duration_s=duration_s)
-
-    def _switch_off(self, name: str, level: float) -> None:
-        if name not in self.truth.lights:
-            raise DeviceError(name, "the truth has no such light")
-        if not 0 <= level <= 1:
-            raise SettingRefused(name, f"level {level:g} is outside 0..1")
-        self._levels.pop(name, None)
-        self._armed.pop(name, None)
-        self._dead.discard(name)
-
-    def _light(self, name: str) -> None:
-        """Count a lighting and let the faults have it."""
-        number = self._lit[name]
-        self._lit[name] += 1
-        for fault in self.truth.faults:
-            if not (isinstance(fault, LightFault) and fault.light == name and fault.holds(number)):
-                continue
-            if fault.noticed:
-                raise DeviceError(name, "does not light")
-            self._dead.add(name)
-
-    def _tell(self, name: str, level: float, in_s: float = 0.0) -> None:
-        """Remember what a light that does not follow at once is told, ``in_s`` from now.
-
-        A light that still has a pulse to give takes the next order after it.
-        """
-        light = self.truth.lights[name]
-        if not (light.delay_s or light.rise_s or light.fall_s):
-            return
-        told = self._told.get(name, Drive(0.0))
-        if told.changes:
-            self._waited_s += max(told.changes[-1][0] - (self._now_s + in_s), 0.0)
-        drive = Drive(told.before, (*told.changes, (self._now_s + in_s, level)))
-        self._told[name] = drive.since(light, self._now_s)
-
-    @property
-    def _now_s(self) -> float:
-        return self._clock_s + self._waited_s
+        strobe = Strobe(delay_s=delay_s, duration_s=duration_s)
+        self._lamps.arm(name, level, strobe, self._clock_s)
 
     def expose(self, camera: str, exposure_s: float, gain_db: float) -> Frame:
         """Take a frame of the pose in view under the burning lights.
@@ -193,16 +140,15 @@ class Twin:
         if self._pose is None:
             raise DeviceError(camera, "nothing is in view: show a pose first")
         self._check_settings(camera, exposure_s, gain_db)
-        armed, self._armed = self._armed, {}
+        order = self._lamps.trigger()
         applied = self._meet_faults(camera, exposure_s)
         truth = self.truth.cameras[camera].sensor
         true_s = applied + truth.exposure_offset_s
         if true_s <= 0:
             raise SettingRefused(camera, f"exposure {applied:g} s is below the camera's own offset")
         start_s = self._clock_s
-        strobe = self._strobe if armed else None
-        request = _request(camera, self._pose, self._levels | armed, exposure_s, gain_db, strobe)
-        drives = self._drives(armed)
+        request = _request(camera, self._pose, order.levels | order.pulsed, exposure_s, gain_db, order.strobe)
+        drives = self._lamps.drives(order, self._clock_s)
         self._pass_time(applied + (self._limits[camera].readout_s if camera in self._limits else 0.0))
 
         key = (self.truth.seed, request, self._taken[request])
@@ -373,26 +319,6 @@ class Twin:
         return lighting.highlights(stage, self.lens(camera), self._render.source(light, camera))
 
     # --- inside ------------------------------------------------------------------------------------------
-
-    def _drives(self, armed: Mapping[str, float]) -> dict[str, Drive]:
-        """What the lights that may shine are told, in time from a trigger now."""
-        if self._strobe is not None:
-            end_s = self._strobe.delay_s + self._strobe.duration_s
-            for name, level in armed.items():
-                self._tell(name, 0.0 if name in self._dead else level, self._strobe.delay_s)
-                self._tell(name, 0.0, end_s)
-        now = self._now_s
-        out = {
-            name: Drive(told.before, tuple((at - now, level) for at, level in told.changes))
-            for name, told in self._told.items()
-        }
-        for name, level in self._levels.items():
-            if name not in self._dead:
-                out.setdefault(name, Drive(level))
-        for name, level in armed.items():
-            if name not in self._dead and self._strobe is not None:
-                out.setdefault(name, Drive(0.0, ((self._strobe.delay_s, level), (end_s, 0.0))))
-        return out
 
     def _check_settings(self, camera: str, exposure_s: float, gain_db: float) -> None:
         limits = self._limits.get(camera)

@@ -1,8 +1,8 @@
 """What one does at a rig: check, capture, calibrate, reconstruct. The only rooms that see both siblings.
 
 Each workflow takes a session and models and gives a model or a result; files are written by ``save``,
-``merge_session``, ``write_plan`` and ``write_reconstruction`` alone. ``track`` wraps a long loop to show its
-progress.
+``merge_session``, ``undistort_pictures``, ``print_board`` and what is called ``write_...`` alone. ``track``
+wraps a long loop to show its progress.
 """
 
 from rigs.workflows.boards import choose_board, parse_board, read_board
