@@ -175,7 +175,7 @@ def adjust_lens(
         board=_board(solution) if warp or aspect else None,
         provenance=provenance.replace(options={**provenance.options, **told}),
     )
-    refuse(lens, labels)
+    refuse(lens)
     return lens
 
 

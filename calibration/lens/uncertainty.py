@@ -17,7 +17,7 @@ from calibration.lens.model import Derivatives, LensModel
 
 _COLUMNS = 36  # of the grid over the image that a mean or a map is taken on
 _PRIOR_SHARE = 0.05  # of what is known along a direction
-_MOST_POINTS = 4000  # what an implied pose rests on; more changes nothing
+_MOST_POINTS = 1000  # what an implied pose rests on; more changes nothing
 
 
 class Evidence(NamedTuple):

@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 from calibration.geometry import Float, angle_deg
 from calibration.lens.agreement import Agreement
 from calibration.lens.model import LensModel
-from calibration.lens.uncertainty import Evidence, evidence, image_grid, projection_sigma, working_distance_mm
+from calibration.lens.uncertainty import Evidence, evidence, image_grid, projection_sigma
 from calibration.provenance import FitError, Quality
 
 PARALLEL_DEG = 3.0
@@ -65,7 +65,7 @@ def judge(lens: LensModel, names: Sequence[str], views: Agreement | None = None)
         (mirrored), a principal point far outside; says what to do.
     """
     corners = evidence(lens)
-    refuse(lens, names)
+    _refuse(lens, corners)
     serious: list[str] = []
     minor: list[str] = []
     for finding in (
@@ -74,7 +74,7 @@ def judge(lens: LensModel, names: Sequence[str], views: Agreement | None = None)
         *_of_residuals(lens, names, corners),
         *_of_structure(lens, corners),
         *_of_focal_lengths(lens),
-        *_of_projection(lens, views),
+        *_of_projection(lens, corners, views),
     ):
         (serious if finding.serious else minor).append(finding.text)
     assert lens.observations is not None
@@ -88,9 +88,12 @@ def judge(lens: LensModel, names: Sequence[str], views: Agreement | None = None)
     )
 
 
-def refuse(lens: LensModel, names: Sequence[str]) -> None:
+def refuse(lens: LensModel) -> None:
     """Raise FitError where what was fitted is no camera."""
-    corners = evidence(lens)
+    _refuse(lens, evidence(lens))
+
+
+def _refuse(lens: LensModel, corners: Evidence) -> None:
     alive = np.unique(corners.view)
     if len(alive) < 3:
         raise FitError(
@@ -135,15 +138,15 @@ def largest_tilt_deg(rotations: Float) -> float:
 
 def similar_views(lens: LensModel) -> tuple[tuple[int, ...], ...]:
     """Groups of two and more views that show nearly the same: place, distance and tilt of the board."""
-    corners = evidence(lens)
-    numbers = np.unique(corners.view)
-    place, far = [], []
-    for number in numbers:
-        mine = corners.view == number
-        place.append(corners.pixels[mine].mean(axis=0) / lens.width)
-        far.append(np.linalg.norm(corners.points[mine].mean(axis=0)))
+    return _similar(lens, evidence(lens))
+
+
+def _similar(lens: LensModel, corners: Evidence) -> tuple[tuple[int, ...], ...]:
+    first = np.flatnonzero(np.diff(corners.view, prepend=-1))
+    numbers, count = corners.view[first], np.diff(first, append=len(corners.view))[:, None]
+    places = np.add.reduceat(corners.pixels, first) / count / lens.width
+    fars = np.linalg.norm(np.add.reduceat(corners.points, first) / count, axis=1)
     normal = _rotations(lens, numbers)[:, :, 2]
-    places, fars = np.array(place), np.array(far)
     alike = (
         (angle_deg(normal[:, None], normal) < _SAME_TURN_DEG)
         & (np.linalg.norm(places[:, None] - places, axis=-1) < _SAME_PLACE)
@@ -162,7 +165,7 @@ def _of_views(lens: LensModel, names: Sequence[str], corners: Evidence) -> Itera
     gone = [names[i] for i in range(len(names)) if i not in alive]
     if gone:
         yield Finding(True, f"left out, their corners agree with no pose: {', '.join(sorted(gone))}")
-    groups = similar_views(lens)
+    groups = _similar(lens, corners)
     distinct = len(alive) - sum(len(group) - 1 for group in groups)
     if len(alive) < 5:
         yield Finding(True, f"only {len(alive)} views: take 15 or more")
@@ -248,7 +251,7 @@ def _of_residuals(lens: LensModel, names: Sequence[str], corners: Evidence) -> I
 
 def _of_structure(lens: LensModel, corners: Evidence) -> Iterator[Finding]:
     """Residuals that repeat from view to view are no noise: of the lens in the image, or of the board."""
-    shared = shared_residuals(lens)
+    shared = _shared_residuals(lens, corners)
     best = max(shared, key=lambda one: one.part)
     if best.z < _SYSTEMATIC_Z or best.part < 0.1 or best.rms < 0.01:
         return
@@ -277,7 +280,10 @@ def shared_residuals(lens: LensModel) -> tuple[Shared, Shared, Shared]:
     Views with independent noise share nothing: the sum over all pairs of views of what one view's residuals
     say of the other's has mean zero, and its spread under a change of sign of whole views is known.
     """
-    corners = evidence(lens)
+    return _shared_residuals(lens, evidence(lens))
+
+
+def _shared_residuals(lens: LensModel, corners: Evidence) -> tuple[Shared, Shared, Shared]:
     cells = max(min(int(np.sqrt(len(corners.view) / 12)), 16), 2)
     place = np.clip(((corners.pixels + 0.5) / (lens.width, lens.height) * cells).astype(int), 0, cells - 1)
     at_image = place @ np.array([1, cells])
@@ -345,8 +351,8 @@ def _of_focal_lengths(lens: LensModel) -> Iterator[Finding]:
         )
 
 
-def _of_projection(lens: LensModel, views: Agreement | None) -> Iterator[Finding]:
-    distance, grid = working_distance_mm(lens), image_grid(lens)
+def _of_projection(lens: LensModel, corners: Evidence, views: Agreement | None) -> Iterator[Finding]:
+    distance, grid = float(np.median(np.linalg.norm(corners.points, axis=1))), image_grid(lens)
     sigma = projection_sigma(lens, distance, grid)
     lost = 100 * float(np.mean(~np.isfinite(sigma)))
     if lens.MODEL == "brown-conrady" and lost > 0:

@@ -12,7 +12,8 @@ from scipy.spatial.transform import Rotation
 from speed import Candidate, Table, compare
 
 from calibration.geometry import angle_deg
-from calibration.lens import BrownConrady, adjust_lens, fit_lens
+from calibration.lens import BrownConrady, fit_lens
+from calibration.lens.agreement import agreement
 from calibration.lights.model import DistantLight
 from calibration.photometric import Gloss, NormalMap, solve
 from calibration.surface import integrate
@@ -178,13 +179,18 @@ def lens(count: int = 30) -> Table:
     def opencv_sigmas() -> float:
         return float(cv2.calibrateCameraExtended(objects, images, (1920, 1200), None, None)[1][0, 0])
 
+    def asked() -> float:
+        lens = fit_lens(views, 1920, 1200)
+        agreement(lens)
+        return lens.fx
+
     return compare(
         f"lens fit, {count} views, {sum(len(view.ids) for view in views)} corners",
         [
-            Candidate("gnomon, with covariance", lambda: adjust_lens(views, 1920, 1200).fx, judge),
+            Candidate("gnomon, with covariance and verdict", lambda: fit_lens(views, 1920, 1200).fx, judge),
             Candidate("cv2.calibrateCamera", opencv, judge),
             Candidate("cv2.calibrateCameraExtended, with sigmas", opencv_sigmas, judge),
-            Candidate("gnomon, and the verdict", lambda: fit_lens(views, 1920, 1200).fx, judge),
+            Candidate("gnomon, and whether the views agree", asked, judge),
         ],
     )
 
