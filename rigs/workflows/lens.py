@@ -19,13 +19,12 @@ from calibration.targets.boards import (
     CircleGrid,
     NoBoard,
     corners_mm,
-    detect_board,
     size_mm,
 )
 from capture.session import Session, Stack
 from rigs.config import ConfigError
 from rigs.workflows.encoding import Doubt, doubted, doubts_of
-from rigs.workflows.frames import gray, merged_of, of_kind, provenance_of, sensor_for
+from rigs.workflows.frames import board_in, of_kind, provenance_of, sensor_for
 from rigs.workflows.progress import Track, silent
 
 LensKind = FittedKind | Literal["auto"]
@@ -63,11 +62,7 @@ def calibrate_lens(
     radiometric = sensor_for(session, stack, sensor)
     views, names, missed = [], [], []
     for name, view in track(board_views(session, stack), "finding boards"):
-        try:
-            found = detect_board(gray(merged_of(view, radiometric).value), board)
-        except FitError as error:
-            # A frame without a valid pixel, among others that are good.
-            found = NoBoard(str(error))
+        found = board_in(view, radiometric, board)
         if isinstance(found, NoBoard):
             missed.append(f"{name} ({found.reason})")
         else:
