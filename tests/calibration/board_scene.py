@@ -72,7 +72,7 @@ def pose(board, distance_mm, tilt_deg=(0.0, 0.0), turn_deg=0.0, aside_mm=(0.0, 0
     return rotation, np.array([*aside_mm, distance_mm]) - rotation @ middle
 
 
-def sight(board, eye, placed, *, psf=0.6, samples=6, margin_mm=15.0, motion=(0.0, 0.0), ground=0.4):
+def sight(board, eye, placed, *, psf=0.6, samples=4, margin_mm=15.0, motion=(0.0, 0.0), ground=0.4):
     """Picture of a board on a grey ground, 0.08 where black and 0.9 where white, without noise.
 
     ``motion``: length and direction (deg) of an even smear, px.

@@ -16,7 +16,7 @@ from calibration.targets.boards import (
     detect_board,
     size_mm,
 )
-from calibration.targets.boards.plausibility import plausible
+from calibration.targets.boards.plausibility import neighbourhood, plausible
 from calibration.targets.corners import refine_corners
 
 CHARUCO = Charuco(columns=7, rows=5, square_mm=10, marker_mm=7)
@@ -221,8 +221,32 @@ def test_a_moved_corner_is_dropped_and_a_shuffled_board_refused():
     shuffled = plausible(points, np.random.default_rng(0).permutation(pixels), 10.0)
     assert "do not lie as on the board described" in shuffled.reason
     assert "only 5 of its points" in plausible(points[:5], pixels[:5], 10.0).reason
+    # All but one on a line: to that one the others tell nothing across it.
+    bent = np.array([[0, 0, 0], [1, 0, 0], [2, 0, 0], [3, 0, 0], [4, 0, 0], [5, 0, 0], [2, 1, 0]]) * 10.0
+    assert isinstance(plausible(bent, np.random.default_rng(1).uniform(0, 300, (7, 2)), 10.0), NoBoard)
     mirrored = plausible(points, where(CHARUCO, tilted()) * (-1, 1), 10.0)
     assert "mirrored" in mirrored.reason
+
+
+def test_a_board_close_to_a_fisheye_is_plausible_and_a_wrong_one_is_not():
+    board = CHARUCO.replace(columns=12, rows=9)
+    points = corners_mm(board)
+    # Equidistant, 300 px per radian, the board reaching beyond 70 degrees from the axis and tilted.
+    turn, _ = cv2.Rodrigues(np.radians([25.0, -20.0, 15.0]))
+    ray = (points - (75, 25, 0)) @ turn.T + (0, 0, 38)
+    across = np.hypot(ray[:, 0], ray[:, 1])
+    angle = np.arctan2(across, ray[:, 2])
+    assert np.degrees(angle.max()) > 70
+    pixels = 300 * ray[:, :2] * (angle / across)[:, None]
+    assert plausible(points, pixels, 10.0).all()
+    off = pixels.copy()
+    axes, _ = neighbourhood(points, pixels, 10.0)
+    off[40] += 0.35 * axes[40].sum(axis=1)
+    assert np.flatnonzero(~plausible(points, off, 10.0)).tolist() == [40]
+    # Counted in rows of ten where the board has eleven.
+    rows = np.arange(80)
+    wider = np.stack([rows % 10, rows // 10, 0 * rows], axis=1) * 10.0
+    assert "do not lie as on the board described" in plausible(wider, pixels[:80], 10.0).reason
 
 
 def test_a_corner_of_the_wrong_colours_is_dropped():

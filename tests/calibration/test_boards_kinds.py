@@ -50,7 +50,7 @@ def error_of(board, view, pixels):
 @pytest.mark.parametrize("board", [MARKED, CHARUCO, APRIL, CIRCLES, ASYMMETRIC], ids=lambda b: b.kind)
 def test_points_lie_where_they_are_and_their_sigmas_are_honest(board, eye, distance):
     placed = pose(board, distance, (18, -14), 8.0)
-    seen = sight(board, eye, placed, psf=0.7, samples=6)
+    seen = sight(board, eye, placed, psf=0.7, samples=4)
     view = detect_board(noisy(seen.image), board)
     assert not isinstance(view, NoBoard), view.reason
     assert len(view.ids) >= 0.75 * len(corners_mm(board))
@@ -63,7 +63,7 @@ def test_points_lie_where_they_are_and_their_sigmas_are_honest(board, eye, dista
 
 def test_sigma_follows_noise_that_pixels_share():
     placed = pose(CHARUCO, 240, (10, 12), 5.0)
-    seen = sight(CHARUCO, PLAIN, placed, samples=6)
+    seen = sight(CHARUCO, PLAIN, placed, samples=4)
     pulls = []
     for seed in range(6):
         grain = np.random.default_rng(seed).normal(0, 0.06, seen.image.shape)
@@ -152,9 +152,9 @@ def test_symmetries_are_those_of_the_print():
 def test_views_of_one_board_agree_up_to_its_symmetries():
     for board in (CIRCLES, ASYMMETRIC, CHECKER):
         true = points_seen(board, PLAIN, pose(board, 300, (10, 5), 0.0))
-        for turn in (0.0, 100.0, 190.0):
+        for turn in (100.0, 190.0):
             placed = pose(board, 300, (10, 5), turn)
-            seen = sight(board, PLAIN, placed, samples=4)
+            seen = sight(board, PLAIN, placed, samples=3)
             view = detect_board(noisy(seen.image), board)
             assert len(view.ids) == len(true), (board, turn)
             assert np.abs(error_of(board, view, seen.pixels)).max() < 0.2
@@ -168,24 +168,26 @@ def refused(image, board):
 
 def test_a_mirrored_board_is_refused_where_it_can_be_told():
     for board in (CHARUCO, APRIL):
-        assert "mirrored" in refused(flat(board)[:, ::-1], board)
+        assert "mirrored" in refused(flat(board, 2.0)[:, ::-1], board)
     assert "mirrored" in refused(flat(MARKED)[:, ::-1], MARKED)
 
 
 def test_another_board_is_refused_with_what_was_seen():
-    assert "markers of DICT_4X4 seen" in refused(flat(CHARUCO), CHARUCO.replace(dictionary="DICT_6X6_250"))
-    assert "markers of DICT_4X4 seen" in refused(flat(CHARUCO), APRIL)
-    assert "with Kalibr's border seen" in refused(flat(APRIL), CHARUCO)
+    assert "markers of DICT_4X4 seen" in refused(
+        flat(CHARUCO, 2.0), CHARUCO.replace(dictionary="DICT_6X6_250")
+    )
+    assert "markers of DICT_4X4 seen" in refused(flat(CHARUCO, 2.0), APRIL)
+    assert "with Kalibr's border seen" in refused(flat(APRIL, 2.0), CHARUCO)
     even = CHARUCO.replace(rows=6)
-    assert "without legacy" in refused(flat(even), even.replace(legacy=True))
+    assert "without legacy" in refused(flat(even, 2.0), even.replace(legacy=True))
     assert "tags up to number" in refused(flat(APRIL), APRIL.replace(columns=2, rows=2))
-    assert "another board" in refused(flat(CIRCLES), CIRCLES.replace(columns=8))
-    assert "another board" in refused(flat(CIRCLES), CIRCLES.replace(columns=5))
-    assert "mm wide" in refused(flat(CIRCLES), CIRCLES.replace(diameter_mm=16))
+    assert "another board" in refused(flat(CIRCLES, 2.0), CIRCLES.replace(columns=8))
+    assert "another board" in refused(flat(CIRCLES, 2.0), CIRCLES.replace(columns=5))
+    assert "mm wide" in refused(flat(CIRCLES, 2.0), CIRCLES.replace(diameter_mm=16))
 
 
 def test_a_checkerboard_described_too_small_or_too_large_is_refused():
-    picture = flat(CHECKER, border=120)
+    picture = flat(CHECKER, 2.0, border=80)
     assert "7x5 corners seen" in refused(picture, CHECKER.replace(columns=9, rows=6))
     said = refused(picture, CHECKER.replace(columns=6))
     assert "goes on beyond" in said or "7x5 corners seen" in said
@@ -216,7 +218,7 @@ def test_a_smeared_or_blurred_picture_is_refused_and_a_soft_one_is_not(board):
 
 def test_uneven_light_jpeg_and_bright_noise_are_survived():
     for board in (MARKED, CHARUCO, APRIL, CIRCLES):
-        seen = sight(board, PLAIN, pose(board, 260, (20, 15), -10.0), samples=4)
+        seen = sight(board, PLAIN, pose(board, 260, (20, 15), -10.0), samples=3)
         ramp = np.linspace(0.15, 1.0, seen.image.shape[1])
         code = cv2.imencode(
             ".jpg", (255 * seen.image * ramp).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 80]

@@ -8,6 +8,7 @@ from calibration.targets.boards.view import NoBoard
 
 MIN_POINTS = 6
 _MISS = 0.2  # of a pitch: how far a point may lie from where its neighbours say
+_TIE = 1e-6  # weight that ties a lone corner to the whole board
 _SMEAR, _BLUR = 0.15, 0.1  # of a pitch
 _LEAST_SMEAR_PX, _LEAST_BLUR_PX = 5.0, 2.5
 _WIDEST_PX = 3.8  # where the fit of a corner ends to follow
@@ -35,6 +36,8 @@ def plausible(points: Float, pixels: Float, pitch_mm: float) -> NDArray[np.bool_
         if spread[1] < 0.5 * pitch_mm:
             return NoBoard(f"all {keep.sum()} points seen lie on one line")
         axes, error = neighbourhood(points[keep], pixels[keep], pitch_mm)
+        # Close to a fisheye the grid curves within a pitch; where few points are near, a plane says more.
+        error = np.minimum(error, _curved_error(points[keep], pixels[keep], pitch_mm))
         turning = np.linalg.det(axes)
         if np.mean(turning < 0) > 0.8 and np.median(error / np.sqrt(np.abs(turning))) < _MISS:
             return NoBoard("the board is seen mirrored: turn the picture back")
@@ -52,7 +55,7 @@ def neighbourhood(points: Float, pixels: Float, pitch_mm: float) -> tuple[Float,
     p = points[:, :2] / pitch_mm
     difference = p[:, None] - p
     weight = np.exp(-np.sum(difference**2, axis=2) / (2 * 1.2**2))
-    weight += 1e-6  # ties a lone corner to the whole board
+    weight += _TIE
     np.fill_diagonal(weight, 0)
     design = np.concatenate([-difference, np.ones((*weight.shape, 1))], axis=2)
     normal = np.einsum("ij,ija,ijb->iab", weight, design, design)
@@ -62,22 +65,37 @@ def neighbourhood(points: Float, pixels: Float, pitch_mm: float) -> tuple[Float,
     return np.swapaxes(solution[:, :2], 1, 2), np.linalg.norm(solution[:, 2] - pixels, axis=1)
 
 
+def _curved_error(points: Float, pixels: Float, pitch_mm: float) -> Float:
+    """How far the quadratic through the points around each one misses it, px (n,)."""
+    p = points[:, :2] / pitch_mm
+    weight = _nearness(p) + _TIE
+    np.fill_diagonal(weight, 0)
+    return np.asarray(np.linalg.norm(_quadratic(p, pixels, weight)[:, 0], axis=1))
+
+
 def bending(points: Float, pixels: Float, pitch_mm: float) -> Float:
     """Second derivatives of the image along x, ``[i, :, 0]``, and y at each point, px per pitch^2: (n, 2, 2).
 
     From a quadratic through the points around; none where there are too few to tell.
     """
     p = points[:, :2] / pitch_mm
+    return np.swapaxes(_quadratic(p, pixels, _nearness(p))[:, (3, 5)], 1, 2)
+
+
+def _nearness(p: Float) -> Float:
+    return np.asarray(np.exp(-np.sum((p - p[:, None]) ** 2, axis=2) / (2 * 1.5**2)))
+
+
+def _quadratic(p: Float, pixels: Float, weight: Float) -> Float:
+    """Coefficients of 1, x, y, x^2/2, xy, y^2/2 about each point, from where it is seen: (n, 6, 2)."""
     x, y = np.moveaxis(p - p[:, None], 2, 0)
-    weight = np.exp(-(x**2 + y**2) / (2 * 1.5**2))
     design = np.stack([np.ones_like(x), x, y, x * x / 2, x * y, y * y / 2], axis=2)
     weighted = design * weight[..., None]
     normal = np.swapaxes(weighted, 1, 2) @ design
-    index = np.arange(3, 6)
-    normal[:, index, index] += 0.02
+    index = np.arange(6)
+    normal[:, index, index] += (1e-12, 1e-12, 1e-12, 0.02, 0.02, 0.02)
     moved = pixels - pixels[:, None]
-    solution = np.linalg.solve(normal, np.swapaxes(weighted, 1, 2) @ moved)
-    return np.swapaxes(solution[:, (3, 5)], 1, 2)
+    return np.asarray(np.linalg.solve(normal, np.swapaxes(weighted, 1, 2) @ moved))
 
 
 def unsharp(normals: Float, blur_px: Float, pitch_px: float) -> NoBoard | None:
