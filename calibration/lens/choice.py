@@ -67,7 +67,7 @@ def choose_lens(
     or whose error is within one per cent of the least.
     The splined one, which has hundreds of parameters and which hardly another program reads, is taken only
     where it is better by two standard errors and by a tenth: the error of the plainer one is then nearly half
-    the noise of a corner. It is not tried where the residuals of the others repeat nowhere in the image, nor
+    the noise of a corner. It is not tried where the others leave residuals as the detections told them, nor
     is a model compared whose residuals are a hundred times those of another. The residuals of the fits do
     not count: they always prefer the model with more parameters.
 
@@ -153,11 +153,14 @@ def _best(fits: dict[LensKind, LensModel]) -> tuple[LensKind, LensModel]:
 
 
 def _like_noise(lens: LensModel) -> bool:
-    """Whether the residuals of a fit have nothing in common at places of the image, by far not a tenth."""
+    """Whether the residuals of a fit are as the detections told, and repeat at no places of the image."""
     assert lens.observations is not None
     assert lens.views is not None
     rows = np.array(lens.observations)
     lost = rows[:, 0] < 0
+    usual = np.sqrt(np.mean(rows[~lost, 6:8] ** 2))
+    if not usual < _WORTH_KNOTS * np.sqrt(np.mean(rows[~lost, 8] ** 2)):
+        return False  # poses may hide from each other what they have in common
     # What was thrown out may be what the model cannot fit: it counts, drawn in to where the rest ends.
     length = np.linalg.norm(rows[:, 6:8], axis=1)
     rows[lost, 6:8] *= np.minimum(length[~lost].max() / length[lost], 1)[:, None]

@@ -92,7 +92,7 @@ def held_out_rms(lens, views):
     ids=["dent", "waves", "tilt"],
 )
 def test_a_lens_that_no_plain_model_fits_gets_splines_that_reach_the_noise(project, spread_deg, candidates):
-    lens = choose_lens(views_of(project, 0, 40, spread_deg), *SIZE, candidates=candidates)
+    lens = choose_lens(views_of(project, 0, 30, spread_deg), *SIZE, candidates=candidates)
     scores = {row.model: row for row in lens.scores.candidates}
     assert isinstance(lens, SplinedLens)
     assert lens.scores.chosen == "splined"
