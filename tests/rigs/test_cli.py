@@ -22,10 +22,11 @@ from capture.session import Session
 from rigs import interchange
 
 COMMANDS = (
-    "rig check", "rig moved", "rig lights", "capture", "session verify", "session check", "import folder", "import emva", "plan bracket",
-    "calibrate sensor", "calibrate response", "calibrate flat", "calibrate colour", "calibrate lens",
-    "calibrate lights", "calibrate rig", "calibrate timing", "plan timing", "target", "focus", "merge", "reconstruct", "undistort", "export lens", "export cameras", "report",
-    "devices", "demo", "guide",
+    "rig check", "rig moved", "rig lights", "capture", "session verify", "session check", "import folder",
+    "import emva", "plan bracket", "plan timing", "calibrate sensor", "calibrate response", "calibrate flat",
+    "calibrate colour", "calibrate lens", "calibrate lights", "calibrate rig", "calibrate timing", "target",
+    "guide", "focus", "merge", "reconstruct", "undistort", "export lens", "export cameras", "report",
+    "devices", "demo",
 )  # fmt: skip
 BOARD = "charuco 5x4 23 11.5 DICT_4X4_50"
 
