@@ -3,6 +3,7 @@
 Written from the formulas (OpenCV's Brown-Conrady and fisheye models), not from ``calibration.lens``.
 """
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import cv2
@@ -33,9 +34,10 @@ class Eye(NamedTuple):
             scale = t * (1 + sum(k * t ** (2 * n + 2) for n, k in enumerate(self.k))) / np.maximum(r, 1e-12)
             return self.focal * np.stack([x * scale, y * scale], axis=1) + self.centre
         k1, k2, p1, p2, k3 = self.k
-        radial = 1 + k1 * r**2 + k2 * r**4 + k3 * r**6
-        u = x * radial + 2 * p1 * x * y + p2 * (r**2 + 2 * x**2)
-        v = y * radial + p1 * (r**2 + 2 * y**2) + 2 * p2 * x * y
+        s, xy = r * r, x * y
+        radial = 1 + s * (k1 + s * (k2 + s * k3))
+        u = x * radial + 2 * p1 * xy + p2 * (s + 2 * x * x)
+        v = y * radial + p1 * (s + 2 * y * y) + 2 * p2 * xy
         return self.focal * np.stack([u, v], axis=1) + self.centre
 
     def rays(self, pixels):
@@ -52,7 +54,10 @@ class Eye(NamedTuple):
             unit = Eye(0, 0, 1.0, self.k)
             shift = unit.centre
             for _ in range(15):
-                at = at + want - (unit.project(np.column_stack([at, np.ones(len(at))])) - shift)
+                step = want - (unit.project(np.column_stack([at, np.ones(len(at))])) - shift)
+                at = at + step
+                if np.abs(step).max() < 1e-9:
+                    break
         return np.column_stack([at, np.ones(len(at))])
 
 
@@ -72,6 +77,12 @@ def pose(board, distance_mm, tilt_deg=(0.0, 0.0), turn_deg=0.0, aside_mm=(0.0, 0
     return rotation, np.array([*aside_mm, distance_mm]) - rotation @ middle
 
 
+@lru_cache(maxsize=4)
+def _fine_rays(eye, fine):
+    v, u = np.mgrid[: eye.height * fine, : eye.width * fine]
+    return eye.rays((np.stack([u.ravel(), v.ravel()], axis=1) + 0.5) / fine - 0.5)
+
+
 def sight(board, eye, placed, *, psf=0.6, samples=4, margin_mm=15.0, motion=(0.0, 0.0), ground=0.4):
     """Picture of a board on a grey ground, 0.08 where black and 0.9 where white, without noise.
 
@@ -79,9 +90,7 @@ def sight(board, eye, placed, *, psf=0.6, samples=4, margin_mm=15.0, motion=(0.0
     """
     rotation, at = placed
     fine = samples
-    v, u = np.mgrid[: eye.height * fine, : eye.width * fine]
-    pixels = (np.stack([u.ravel(), v.ravel()], axis=1) + 0.5) / fine - 0.5
-    rays = eye.rays(pixels)
+    rays = _fine_rays(eye, fine)
     normal = rotation[:, 2]
     depth = (normal @ at) / (rays @ normal)
     on = (depth[:, None] * rays - at) @ rotation
@@ -95,7 +104,7 @@ def sight(board, eye, placed, *, psf=0.6, samples=4, margin_mm=15.0, motion=(0.0
     )
     value = np.full(len(rays), ground, np.float32)
     value[inside] = 0.08 + 0.82 * reflectance_at(board, on[inside, 0], on[inside, 1])
-    picture = cv2.GaussianBlur(value.reshape(v.shape), (0, 0), psf * fine)
+    picture = cv2.GaussianBlur(value.reshape(eye.height * fine, eye.width * fine), (0, 0), psf * fine)
     if motion[0] > 0:
         picture = cv2.filter2D(picture, -1, _streak(motion[0] * fine, motion[1]))
     picture = picture.reshape(eye.height, fine, eye.width, fine).mean(axis=(1, 3))
