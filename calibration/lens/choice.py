@@ -86,7 +86,7 @@ def choose_lens(
     Raises
     ------
     FitError
-        None of the candidates can be fitted.
+        None of the candidates can be fitted: what the plainest one lacks.
 
     Notes
     -----
@@ -114,13 +114,13 @@ def choose_lens(
                 provenance=provenance,
             )
         except FitError as error:
-            if len(candidates) == 1 or (len(failures) == len(candidates) - 1):
-                raise
             failures[model] = str(error)
         if len(views) < _FEWEST_VIEWS and fits:
             reason = f"{len(views)} views are too few to compare models; the plainest was taken"
             scores = ModelScores(candidates=(), chosen=model, reason=reason)
             return fits[model].replace(scores=scores, quality=_judged(fits[model], labels))
+    if not fits:
+        raise FitError(failures[candidates[0]])  # the plainest asks for the least
     free = Free((), np.zeros(1, dtype=bool), warp=warp, aspect=aspect)
     evidence = _evidence(fits, views)
     folds = min(_FOLDS, len(evidence.rotations))

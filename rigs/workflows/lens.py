@@ -1,6 +1,8 @@
 """Lens models from sessions, how sure they are, and the next view to take."""
 
-from collections.abc import Iterator
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -60,31 +62,54 @@ def calibrate_lens(
     """
     stack = of_kind(session, camera, "board")
     radiometric = sensor_for(session, stack, sensor)
-    views, names, missed = [], [], []
+    views, names, missed = [], [], list[tuple[str, NoBoard]]()
     for name, view in track(board_views(session, stack), "finding boards"):
         found = board_in(view, radiometric, board)
         if isinstance(found, NoBoard):
-            missed.append(f"{name} ({found.reason})")
+            missed.append((name, found))
         else:
             views.append(found)
             names.append(name)
     if not views:
-        raise FitError(f"{session.path}: the board was found in none of {len(missed)} views: {missed[0]}")
+        raise FitError(
+            f"{session.path}: the board was found in none of {len(missed)} views: {_usual(missed)}"
+        )
     height, width = stack.shape[1:3]
     provenance = provenance_of(session, board=board.kind)
-    if model == "auto":
-        lens = choose_lens(views, width, height, warp=warp, aspect=aspect, names=names, provenance=provenance)
-    else:
-        lens = adjust_lens(
-            views, width, height, model=model, warp=warp, aspect=aspect, names=names, provenance=provenance
-        )
-        lens = lens.replace(quality=judge(lens, names, agreement(lens)))
+    told = f"board not found in {len(missed)} of {len(missed) + len(names)} views"
+    try:
+        if model == "auto":
+            lens = choose_lens(
+                views, width, height, warp=warp, aspect=aspect, names=names, provenance=provenance
+            )
+        else:
+            lens = adjust_lens(
+                views,
+                width,
+                height,
+                model=model,
+                warp=warp,
+                aspect=aspect,
+                names=names,
+                provenance=provenance,
+            )
+            lens = lens.replace(quality=judge(lens, names, agreement(lens)))
+    except FitError as error:
+        raise (FitError(f"{error}; {told}: {_usual(missed)}") if missed else error) from None
     lens = lens.replace(view_names=tuple(names))
     doubts = doubts_of(session, stack.records[0].shot.camera, sensor)
     if missed:
-        told = f"board not found in {len(missed)} of {len(missed) + len(names)} views: {', '.join(missed)}"
-        doubts = (Doubt(told), *doubts)
+        every = ", ".join(f"{name} ({reason})" for name, (reason,) in missed)
+        doubts = (Doubt(f"{told}: {every}"), *doubts)
     return doubted(lens, doubts)
+
+
+def _usual(missed: Sequence[tuple[str, NoBoard]]) -> str:
+    """The most common reason, whatever its numbers, with the first view that has it."""
+    kinds = [re.sub(r"[\d.]+", "", reason) for _, (reason,) in missed]
+    kind = Counter(kinds).most_common(1)[0][0]
+    name, (reason,) = missed[kinds.index(kind)]
+    return f"{name} ({reason})"
 
 
 def describe_lens(lens: LensModel) -> Iterator[str]:

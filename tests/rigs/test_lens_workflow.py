@@ -112,6 +112,7 @@ def test_no_board_and_one_view_are_refused(gnomon, folder, tmp_path):
     for names, want in (
         (["wall"], "the board was found in none of 1 views: wall"),
         (["board1"], "at least 3"),
+        (["board2", "wall"], "in different tilts; board not found in 1 of 2 views: wall ("),
     ):
         pictures = tmp_path / names[0]
         pictures.mkdir()
