@@ -98,10 +98,19 @@ def read_image(path: Path, *, bayer: str | None = None) -> Picture:
         dn, told = _decode(data), Encoding("gamma", "JPEG")
         warnings.append("JPEG is gamma-encoded and lossy; linear data (TIFF, PNG, EXR) are wanted")
     else:
-        raise ImageError(f"not a picture that is read here ({' '.join(SUFFIXES)})")
+        raise ImageError(_no_picture(path, data))
     if told.note:
         notes.append(told.note)
     return _picture(dn, notes, warnings, bayer)._replace(encoding=told)
+
+
+def _no_picture(path: Path, data: bytes) -> str:
+    suffix = path.suffix.lower()
+    if not data:
+        return "is empty"
+    if suffix in SUFFIXES:
+        return f"not a picture, or damaged: does not begin as a {suffix} file does"
+    return f"not a picture that is read here ({' '.join(SUFFIXES)})"
 
 
 def _picture(dn: NDArray[Any], notes: list[str], warnings: list[str], bayer: str | None) -> Picture:

@@ -14,6 +14,15 @@ from rigs.config import ConfigError
 M = TypeVar("M")
 Format = Literal["gnomon", "opencv", "ros", "kalibr", "mrcal", "colmap"]
 
+_SUFFIXES: dict[Format, tuple[str, ...]] = {
+    "gnomon": (".json",),
+    "opencv": (".yml", ".yaml"),
+    "ros": (".yaml", ".yml"),
+    "kalibr": (".yaml", ".yml"),
+    "mrcal": (".cameramodel",),
+    "colmap": (".txt",),
+}
+
 _OPENCV_SIGNS = ("%YAML:1.0", "!!opencv-matrix")
 _ROS_SIGNS = ("\ncamera_name:", "\ndistortion_model:", "\nK:", "\nk:")
 
@@ -79,7 +88,11 @@ def read_light_set(path: Path) -> LightSet:
 
 
 def write_lens(path: Path, lens: LensModel, form: Format, name: str = "camera") -> None:
-    """Write a lens in another program's format; ConfigError where the format cannot hold it."""
+    """Write a lens in another program's format; ConfigError where the format cannot hold it.
+
+    The file's name must end as `read_lens` wants it of the format.
+    """
+    _ends_in(path, form)
     match form:
         case "gnomon":
             _write(path, lambda: files.save_model(path, lens))
@@ -97,8 +110,9 @@ def write_cameras(path: Path, cameras: Mapping[str, RigCamera], form: Format) ->
     Raises
     ------
     ConfigError
-        The format cannot hold them, or not several.
+        The format cannot hold them, or not several; the file's name ends in what is not the format's.
     """
+    _ends_in(path, form)
     lenses = {name: camera.lens for name, camera in cameras.items()}
     match form:
         case "kalibr":
@@ -109,6 +123,12 @@ def write_cameras(path: Path, cameras: Mapping[str, RigCamera], form: Format) ->
             _write(path, lambda: files.write_mrcal(path, next(iter(cameras.values()))))
         case _:
             raise ConfigError(f"{form}: a file of this format holds one camera: export each alone")
+
+
+def _ends_in(path: Path, form: Format) -> None:
+    """Refuse a file that would not be read again: its name tells the format."""
+    if path.suffix.lower() not in _SUFFIXES[form]:
+        raise ConfigError(f"{path}: {form}: want a file that ends in {' or '.join(_SUFFIXES[form])}")
 
 
 def _chosen(path: Path) -> tuple[Path, str | None]:
@@ -165,8 +185,9 @@ def _read(path: Path, readers: Mapping[str, Callable[[Path], M]]) -> M:
         raise ConfigError(f"{path}: want a file that ends in {', '.join(readers)}")
     try:
         return readers[suffix](path)
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file") from None
+    except FileNotFoundError as error:
+        # the file may be there and its sidecar of arrays not
+        raise ConfigError(str(error) if path.exists() else f"{path}: no such file") from None
     except ValueError as error:
         text = str(error)
         raise ConfigError(text if str(path) in text else f"{path}: {text}") from None

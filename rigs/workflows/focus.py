@@ -136,7 +136,7 @@ def parse_criterion(text: str) -> Criterion:
     """``'2'``: largest circle of confusion, px; ``'70%'``: the circle that leaves this share of MTF50."""
     found = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)\s*(%?)", text.strip())
     value = float(found[1]) if found else 0.0
-    if found is None or value <= 0 or (found[2] and value >= 100):
+    if found is None or not 0 < value < np.inf or (found[2] and value >= 100):
         raise ConfigError(
             f"criterion {text!r}: want a circle of confusion in px, such as 2, or a share of the best MTF50, "
             "such as 70%"

@@ -89,8 +89,8 @@ class _Page(NamedTuple):
 
 def _laid_out(board: AnyBoard, paper: Paper, margin_mm: float) -> _Page:
     width, height = size_mm(board)
-    if margin_mm < 0:
-        raise ConfigError(f"margin {margin_mm:g} mm: must not be below 0")
+    if not 0 <= margin_mm < np.inf:
+        raise ConfigError(f"margin {margin_mm:g} mm: want 0 or more")
     upright = (paper.width_mm, paper.height_mm)
     sheets = (upright, upright[::-1]) if width <= height else (upright[::-1], upright)
     rooms = [(w - 2 * margin_mm, h - 2 * margin_mm - _FOOT_MM) for w, h in sheets]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from calibration.provenance import FitError
 from calibration.radiometric import RadiometricModel
 from calibration.timing import TimingModel, fit_timing, reduce_rows
-from capture.plan import Block, CapturePlan, ExposureBracket, LightSequence, Strobe
+from capture.plan import Block, CapturePlan, ExposureBracket, LightSequence, Strobe, expand_ranges
 from capture.runner import check
 from capture.session import Session, Stack
 from rigs.config import ConfigError, RigConfig, save_plan
@@ -22,6 +22,8 @@ SETTLED = 0.001
 
 _STILL = 3
 _LEAST_STEPS, _MOST_STEPS = 24, 400
+# More delays than this are a slip of the finger: a session of them takes hours.
+_MOST_TOLD = 10000
 # Pulse controllers count in steps of about this.
 _TICK_DECIMALS = 7
 # Length of a pulse as a part of the exposure.
@@ -47,9 +49,13 @@ def calibrate_timing(
 
     Raises
     ------
+    ConfigError
+        ``light_delay_s`` is no delay.
     FitError
         Gamma-encoded frames, several poses or gains, or as `fit_timing` and `reduce_rows` say.
     """
+    if not 0 <= light_delay_s < np.inf:
+        raise ConfigError(f"--light-delay {light_delay_s:g}: want seconds, 0 or more")
     stack = of_kind(session, camera, "timing", pose)
     name = stack.records[0].shot.camera
     for what, values in (("poses", set(stack.poses)), ("gains", set(stack.gain_db.tolist()))):
@@ -183,21 +189,24 @@ def plan_timing(
     if camera not in config.cameras:
         raise ConfigError(f"no camera {camera!r}: the rig has {', '.join(config.cameras)}")
     limits = config.limits
-    chosen = tuple(lights) or tuple(name for name, limit in limits.lights.items() if limit.strobe)
+    _refuse_unfit(exposure_s, duration_s, first_s, last_s, steps, level, gain_db)
+    try:
+        named: tuple[str, ...] = expand_ranges(tuple(lights))
+    except ValueError as error:
+        raise ConfigError(f"--light {error}") from None
+    if twice := [name for place, name in enumerate(named) if name in named[:place]]:
+        raise ConfigError(f"--light {twice[0]}: is named twice")
+    chosen = named or tuple(name for name, limit in limits.lights.items() if limit.strobe)
     if not chosen:
         raise ConfigError(
             "no light of the rig can strobe: set strobe: true on those whose controller takes the camera's "
             "trigger"
         )
-    if not (np.isfinite(exposure_s) and exposure_s > 0):
-        raise ConfigError(f"--exposure {exposure_s:g}: want seconds above 0")
     if last_s is None:
         last_s = first_s + 1.1 * (limits.cameras[camera].readout_s + exposure_s)
-    if not 0 <= first_s < last_s:
-        raise ConfigError(
-            f"delays from {first_s:g} to {last_s:g} s: want 0 or more, and the last after the first"
-        )
-    duration_s = duration_s or round(_PULSE * exposure_s, _TICK_DECIMALS)
+    if first_s >= last_s:
+        raise ConfigError(f"delays from {first_s:g} to {last_s:g} s: want the last after the first")
+    duration_s = duration_s or max(round(_PULSE * exposure_s, _TICK_DECIMALS), 10.0**-_TICK_DECIMALS)
     narrow = 0.8 * min(exposure_s, duration_s)
     count = steps or int(np.clip(np.ceil((last_s - first_s) / narrow) + 1, _LEAST_STEPS, _MOST_STEPS))
     step = (last_s - first_s) / max(count - 1, 1)
@@ -240,6 +249,30 @@ def plan_timing(
     if problems := check(plan, limits).problems:
         raise ConfigError("\n".join(problems))
     return plan
+
+
+def _refuse_unfit(
+    exposure_s: float,
+    duration_s: float | None,
+    first_s: float,
+    last_s: float | None,
+    steps: int | None,
+    level: float,
+    gain_db: float,
+) -> None:
+    """One line for the first number that no plan can have; NaN passes no comparison."""
+    checks = (
+        ("exposure", exposure_s, 0 < exposure_s < np.inf, "seconds above 0"),
+        ("duration", duration_s, duration_s is None or 0 < duration_s < np.inf, "seconds above 0"),
+        ("first", first_s, 0 <= first_s < np.inf, "seconds, 0 or more"),
+        ("last", last_s, last_s is None or 0 < last_s < np.inf, "seconds above 0"),
+        ("steps", steps, steps is None or 2 <= steps <= _MOST_TOLD, f"2 to {_MOST_TOLD}"),
+        ("level", level, 0 < level <= 1, "above 0, and 1 at most"),
+        ("gain", gain_db, np.isfinite(gain_db), "a number of dB"),
+    )
+    for name, value, fits, want in checks:
+        if not fits:
+            raise ConfigError(f"--{name} {value:g}: want {want}")
 
 
 def write_timing_plan(path: Path, plan: CapturePlan) -> None:

@@ -256,7 +256,11 @@ def test_what_a_format_cannot_hold_is_refused_and_nothing_written(tmp_path):
         (lambda: write_ros_camera(out, spline), "ROS has no splined lens"),
         (lambda: write_colmap(out, {"a": spline}), "COLMAP has no splined lens"),
         (lambda: write_kalibr(out, {"a": RigCamera(lens=spline)}), "camera a: Kalibr has no splined lens"),
-        (lambda: write_kalibr(out, {"a": RigCamera(lens=LENS)}), "Kalibr has no place for k3, k4, k5, k6"),
+        (
+            lambda: write_kalibr(out, {"a": RigCamera(lens=EIGHT)}),
+            "Kalibr has no place for k3, k4, k5, k6 of",
+        ),
+        (lambda: write_kalibr(out, {"a": RigCamera(lens=LENS)}), "Kalibr has no place for k3 of this lens"),
         (lambda: write_mrcal(out, RigCamera(lens=FISHEYE)), "mrcal has no kannala-brandt lens"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -127,6 +127,8 @@ def test_files_that_are_no_measurement_are_refused_with_the_reason(tmp_path: Pat
     (tmp_path / "header.png").write_bytes(b"\x89PNG\r\n")
     (tmp_path / "cut.tif").write_bytes((tmp_path / "whole.tif").read_bytes()[:-20])
     (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "text.txt").write_text("no picture")
+    (tmp_path / "empty.png").write_bytes(b"")
     (tmp_path / "cut.exr").write_bytes(b"\x76\x2f\x31\x01abc")
     (tmp_path / "photo.NEF").write_bytes(b"II*\0")
     tifffile.imwrite(tmp_path / "pages.tif", np.stack([GRAY, GRAY]), photometric="minisblack")
@@ -138,7 +140,9 @@ def test_files_that_are_no_measurement_are_refused_with_the_reason(tmp_path: Pat
         ("cut.png", "damaged"),
         ("header.png", "damaged"),
         ("cut.tif", "damaged"),
-        ("text.png", "not a picture"),
+        ("text.png", "not a picture, or damaged: does not begin as a .png file does"),
+        ("text.txt", r"not a picture that is read here \(.png"),
+        ("empty.png", "is empty"),
         ("cut.exr", "damaged"),
         ("photo.NEF", "camera raw"),
         ("pages.tif", "2 pages"),

@@ -49,6 +49,8 @@ def test_words_say_a_board_and_a_board_its_words(text, board):
         ("aprilgrid 30x30 24 7.2", "900 tags needed"),
         ("checkerboard 3x3 20 marker", "no room for the marker"),
         ("nowhere.yaml", "no such file"),
+        ("checkerboard 9x6 inf", "square_mm: Input should be a finite number"),
+        ("circles 4x3 20 nan", "diameter_mm: Input should be"),
     ],
 )
 def test_what_is_wrong_with_the_words_is_said(text, message):

@@ -156,6 +156,11 @@ def test_plan_capture_calibrate_pin_and_report(shipped: Path, gnomon: Gnomon, tm
     ):
         told = gnomon(*words)
         assert told.code == 0, told.err
+    for delay in ("nan", "inf", "-1"):
+        told = gnomon("calibrate", "timing", session, "--out", out, "--light-delay", delay)
+        assert told.code == 2
+        assert told.err == f"gnomon: --light-delay {delay}: want seconds, 0 or more\n"
+        assert not out.exists()
     told = gnomon("calibrate", "timing", session, "--rig", rig, "--out", out, "--light-delay", "0.0001")
     assert told.code == 0, told.err
     assert "rolling shutter, top-down: line time 1" in told.out
@@ -242,7 +247,23 @@ def test_captures_wait_as_long_as_a_pinned_timing_says(shipped: Path, gnomon: Gn
         (("--light", "lamb"), "light 'lamb' is not in the rig: did you mean 'lamp'?"),
         (("--camera", "left"), "no camera 'left': the rig has top"),
         (("--last", "3"), "delays from 0 to 3 s leave gaps"),
-        (("--first", "0.1", "--last", "0.05"), "and the last after the first"),
+        (("--first", "0.1", "--last", "0.05"), "want the last after the first"),
+        (("--level", "2"), "--level 2: want above 0, and 1 at most"),
+        (("--level", "-1"), "--level -1: want above 0"),
+        (("--level", "nan"), "--level nan: want above 0"),
+        (("--duration", "nan"), "--duration nan: want seconds above 0"),
+        (("--duration", "-1"), "--duration -1: want seconds above 0"),
+        (("--duration", "0"), "--duration 0: want seconds above 0"),
+        (("--steps", "-1"), "--steps -1: want 2 to 10000"),
+        (("--steps", "0"), "--steps 0: want 2 to 10000"),
+        (("--first", "nan"), "--first nan: want seconds, 0 or more"),
+        (("--first", "-1"), "--first -1: want seconds, 0 or more"),
+        (("--last", "inf"), "--last inf: want seconds above 0"),
+        (("--gain", "nan"), "--gain nan: want a number of dB"),
+        (("--exposure", "nan"), "--exposure nan: want seconds above 0"),
+        (("--exposure", "1e-12"), "leave gaps wider than exposure or pulse"),
+        (("--light", "lamp", "--light", "lamp"), "--light lamp: is named twice"),
+        (("--light", "led3..led1"), "--light led3..led1: runs backwards"),
     ],
 )
 def test_a_plan_that_cannot_be_is_refused_in_one_line(
@@ -253,6 +274,7 @@ def test_a_plan_that_cannot_be_is_refused_in_one_line(
     told = gnomon("plan", "timing", shipped / "rig.yaml", "--exposure", exposure, "--out", out, *words)
     assert told.code == 2
     assert reason in told.err
+    assert len(told.err.splitlines()) == 1
     assert not out.exists()
 
 

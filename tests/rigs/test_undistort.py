@@ -361,6 +361,34 @@ def test_every_format_serves_as_lens(tmp_path, lens, capsys, form, name):
     assert not run("undistort", tmp_path / "a.png", "--lens", out, "--out", tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    ("form", "name", "ends"),
+    [
+        ("opencv", "q.txt", ".yml or .yaml"),
+        ("opencv", "q", ".yml or .yaml"),
+        ("ros", "q.json", ".yaml or .yml"),
+        ("kalibr", "q.xml", ".yaml or .yml"),
+        ("mrcal", "q.yaml", ".cameramodel"),
+        ("colmap", "q.cameramodel", ".txt"),
+        ("gnomon", "q.yaml", ".json"),
+    ],
+)
+def test_a_file_that_would_not_be_read_again_is_not_written(tmp_path, lens, form, name, ends):
+    out = tmp_path / "to" / name
+    said = run("export", "lens", lens, "--format", form, "--out", out)
+    assert said == f"{out}: {form}: want a file that ends in {ends}"
+    assert not out.parent.exists()
+
+
+def test_a_model_without_its_sidecar_says_so(tmp_path, lens):
+    copy = tmp_path / "b.json"
+    copy.write_bytes(lens.read_bytes())
+    sidecar = lens.with_suffix(".npz").name
+    (tmp_path / sidecar).unlink()
+    said = run("export", "lens", copy, "--format", "opencv", "--out", tmp_path / "q.yml")
+    assert said == f"{tmp_path / sidecar}: missing; it holds the arrays of b.json"
+
+
 def test_a_fisheye_goes_through_the_formats_that_have_it(tmp_path):
     files.save_model(tmp_path / "fish.json", FISHEYE)
     for form, name in (("opencv", "a.yml"), ("ros", "b.yaml"), ("kalibr", "c.yaml"), ("colmap", "d.txt")):

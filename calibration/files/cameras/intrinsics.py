@@ -122,7 +122,8 @@ def coefficients(lens: BrownConrady, counts: Sequence[int], where: str) -> list[
     for count in counts:
         if not any(every[count:]):
             return every[:count]
-    beyond = ", ".join(lens.names[4 + counts[-1] :])
+    places = range(counts[-1], len(every))
+    beyond = ", ".join(lens.names[4 + place] for place in places if every[place])
     raise ValueError(f"{where} has no place for {beyond} of this lens: fit it with a plainer model")
 
 

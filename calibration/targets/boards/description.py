@@ -37,7 +37,7 @@ class Checkerboard(Model):
     kind: Literal["checkerboard"] = "checkerboard"
     columns: int = Field(ge=2)
     rows: int = Field(ge=2)
-    square_mm: float = Field(gt=0)
+    square_mm: float = Field(gt=0, allow_inf_nan=False)
     marker: bool = False
 
     @model_validator(mode="after")
@@ -77,8 +77,8 @@ class Charuco(Model):
     kind: Literal["charuco"] = "charuco"
     columns: int = Field(ge=2)
     rows: int = Field(ge=2)
-    square_mm: float = Field(gt=0)
-    marker_mm: float = Field(gt=0)
+    square_mm: float = Field(gt=0, allow_inf_nan=False)
+    marker_mm: float = Field(gt=0, allow_inf_nan=False)
     dictionary: str = "DICT_5X5_1000"
     legacy: bool = False
 
@@ -123,8 +123,8 @@ class AprilGrid(Model):
     kind: Literal["aprilgrid"] = "aprilgrid"
     columns: int = Field(ge=1)
     rows: int = Field(ge=1)
-    tag_mm: float = Field(gt=0)
-    gap_mm: float = Field(gt=0)
+    tag_mm: float = Field(gt=0, allow_inf_nan=False)
+    gap_mm: float = Field(gt=0, allow_inf_nan=False)
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -154,8 +154,8 @@ class CircleGrid(Model):
     kind: Literal["circles"] = "circles"
     columns: int = Field(ge=2)
     rows: int = Field(ge=2)
-    spacing_mm: float = Field(gt=0)
-    diameter_mm: float | None = Field(default=None, gt=0)
+    spacing_mm: float = Field(gt=0, allow_inf_nan=False)
+    diameter_mm: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     asymmetric: bool = False
 
     @model_validator(mode="after")
