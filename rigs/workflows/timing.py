@@ -22,7 +22,7 @@ SETTLED = 0.001
 
 _STILL = 3
 _LEAST_STEPS, _MOST_STEPS = 24, 400
-# More delays than this are a slip of the finger: a session of them takes hours.
+# More delays than this are a slip of the finger: their frames would fill a disk.
 _MOST_TOLD = 10000
 # Pulse controllers count in steps of about this.
 _TICK_DECIMALS = 7

@@ -1,5 +1,6 @@
 """Pictures, masks, normal maps and merged radiance in views without distortion, as files."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -89,8 +90,9 @@ def rectified_pair(cameras: CameraSet, text: str, view: ViewChoice) -> Pair:
 def parse_size(text: str) -> tuple[int, int]:
     """``'WIDTHxHEIGHT'``, px."""
     width, _, height = text.lower().partition("x")
-    if not (width.isdecimal() and height.isdecimal() and min(int(width), int(height)) > 1):
-        raise ConfigError(f"size {text!r}: want WIDTHxHEIGHT in px, such as 1600x1200")
+    if not all(re.fullmatch(r"[0-9]{1,5}", side) and int(side) > 1 for side in (width, height)):
+        shown = text if len(text) < 40 else text[:40] + "…"
+        raise ConfigError(f"size {shown!r}: want WIDTHxHEIGHT in px, such as 1600x1200")
     return int(width), int(height)
 
 

@@ -65,6 +65,14 @@ def test_the_files_that_come_with_gnomon_print_on_a4(tmp_path):
         workflows.print_board(tmp_path / "board.svg", workflows.parse_board(str(path)), A4)
 
 
+@pytest.mark.parametrize("margin", [-1.0, float("nan"), float("inf")])
+def test_a_margin_that_is_none_is_refused(tmp_path, margin):
+    with pytest.raises(ConfigError, match=r"margin .* mm: want 0 or more"):
+        workflows.print_board(
+            tmp_path / "a.svg", workflows.parse_board("checkerboard 5x4 10"), A4, margin_mm=margin
+        )
+
+
 def test_kalibrs_target_files_are_read(tmp_path):
     path = tmp_path / "april.yaml"
     path.write_text("target_type: 'aprilgrid'\ntagCols: 6\ntagRows: 6\ntagSize: 0.088\ntagSpacing: 0.3\n")

@@ -316,7 +316,8 @@ def test_faults_name_the_file_and_leave_nothing_half(tmp_path, lens):
     assert "none.png: no such file" in run("undistort", tmp_path / "none.png", "--lens", lens, "--out", out)
     assert "none.exr: no such file" in run("undistort", tmp_path / "none.exr", "--lens", lens, "--out", out)
     assert "no lens model" in run("undistort", good, "--out", out)
-    assert "want WIDTHxHEIGHT" in run("undistort", good, "--lens", lens, "--out", out, "--size", "big")
+    for size in ("big", "nanx5", "-9x9", "0x9", "9" * 400 + "x40"):
+        assert "want WIDTHxHEIGHT" in run("undistort", good, "--lens", lens, "--out", out, f"--size={size}")
     assert "no cameras: give" in run("undistort", good, "--out", out, "--pair", "a,b")
     assert "is for --pair" in run("undistort", good, "--out", out, "--cameras", lens)
     files.save_model(tmp_path / "fish.json", FISHEYE.replace(fx=20.0, fy=20.0))
