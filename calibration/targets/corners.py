@@ -13,6 +13,7 @@ _STEPS = 12
 MAX_SHIFT_PX = 2.5
 _BLUR_PX = (0.2, 4.0)
 _LEAST_CONTRAST = 2.0  # half the step from black to white over the scatter about the fit
+_FLAT = 1e-3  # half the step from black to white over the level, below which there is none
 _BLURS = [4, 9]  # their logarithms' places among the parameters
 _MOST_SHARED = 6.0  # variance over that of independent noise
 _LAGS = 3  # px over which noise is taken to be shared
@@ -134,7 +135,8 @@ def _fit(image: NDArray[np.float32], pixels: Float, axes_px: Float, clear: float
         & (count > 4 * p.shape[1])
         & np.all(blur < 0.99 * _BLUR_PX[1], axis=1)
         & (sigma < 0.5)
-        & (p[:, 6] ** 2 > (_LEAST_CONTRAST**2) * cost / freedom)
+        # A plane without noise has neither contrast nor scatter.
+        & (p[:, 6] ** 2 > np.maximum((_LEAST_CONTRAST**2) * cost / freedom, _FLAT**2))
     )
     # The guess at the edges' normals points to -x and +y, so a positive contrast is a dark diagonal.
     return Refined(refined, sigma, np.asarray(good), p[:, 6] < 0, normals, blur)
