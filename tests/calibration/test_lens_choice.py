@@ -159,9 +159,9 @@ def test_what_cannot_be_fitted_is_noted_and_few_views_are_not_compared():
     assert "too few" in four.scores.reason
     with pytest.raises(FitError, match="at least 3"):
         choose_lens(views_of(ordinary, 6, 2), *SIZE)
-    pixels = [ordinary(POINTS + (20 * i, 0, 300)) for i in range(-6, -2)]
+    pixels = [ordinary(POINTS + np.array([20 * i, 0, 300])) for i in range(-6, -2)]
     upright = [BoardView(np.arange(len(POINTS)), POINTS, p, np.full(len(POINTS), NOISE)) for p in pixels]
-    with pytest.raises(FitError, match="parallel|tilt"):  # not how many corners splines want
+    with pytest.raises(FitError, match=r"parallel|tilt"):  # not how many corners splines want
         choose_lens(upright, *SIZE)
     with pytest.raises(ValueError, match="no lens model"):
         choose_lens(views_of(ordinary, 6, 6), *SIZE, candidates=())
