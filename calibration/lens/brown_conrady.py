@@ -1,7 +1,7 @@
 """Pinhole with Brown-Conrady distortion: OpenCV's five parameters, and the eight of its rational model."""
 
 from functools import cached_property
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,15 +60,6 @@ class BrownConrady(LensModel):
     def names(self) -> tuple[str, ...]:
         """fx, fy, cx, cy, k1, k2, p1, p2, k3, k4, k5, k6."""
         return _NAMES
-
-    @property
-    def parameters(self) -> Float:
-        """Values (12,) in the order of ``names``."""
-        return np.array([getattr(self, name) for name in _NAMES])
-
-    def with_parameters(self, values: Float) -> Self:
-        """Copy with other values (12,), without evidence."""
-        return self._bare(**dict(zip(_NAMES, np.asarray(values, np.float64).tolist(), strict=True)))
 
     @cached_property
     def valid_tangent(self) -> float:

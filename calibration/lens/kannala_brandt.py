@@ -1,7 +1,7 @@
 """Fisheye lens after Kannala and Brandt, as OpenCV, Kalibr and ROS have it (``equidistant``)."""
 
 from functools import cached_property
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -40,15 +40,6 @@ class KannalaBrandt(LensModel):
     def names(self) -> tuple[str, ...]:
         """fx, fy, cx, cy, k1, k2, k3, k4."""
         return _NAMES
-
-    @property
-    def parameters(self) -> Float:
-        """Values (8,) in the order of ``names``."""
-        return np.array([getattr(self, name) for name in _NAMES])
-
-    def with_parameters(self, values: Float) -> Self:
-        """Copy with other values (8,), without evidence."""
-        return self._bare(**dict(zip(_NAMES, np.asarray(values, np.float64).tolist(), strict=True)))
 
     @cached_property
     def valid_angle_rad(self) -> float:

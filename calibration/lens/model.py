@@ -178,13 +178,13 @@ class LensModel(Model, ABC):
         """Of ``parameters``, in the order of ``covariance``; the first four are fx, fy, cx, cy."""
 
     @property
-    @abstractmethod
     def parameters(self) -> Float:
-        """Values (p,) that a fit may change."""
+        """Values (p,) that a fit may change, in the order of ``names``."""
+        return np.array([getattr(self, name) for name in self.names])
 
-    @abstractmethod
     def with_parameters(self, values: Float) -> Self:
         """Copy with other values (p,), without the evidence of a fit."""
+        return self._bare(**dict(zip(self.names, np.asarray(values, np.float64).tolist(), strict=True)))
 
     @property
     @abstractmethod
