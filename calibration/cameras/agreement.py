@@ -9,13 +9,12 @@ from numpy.typing import NDArray
 
 from calibration.cameras.linking import Key
 from calibration.geometry import Float, cross_matrix
-from calibration.lens.bundle import Corners, State
+from calibration.lens.bundle import HARMLESS_PX, Corners, State
 
 # Chi-squared per degree of freedom: noise stays below 5; a lens that fits badly raises all views alike, which
 # the median takes out.
 _TOO_FAR = 20.0
 _HARM = 3.0  # sigmas of a corner: a view that is less far off does no harm worth the loss
-_HARM_PX = 0.1  # where corners are better than the lenses that were fitted to them, these set the limit
 _WORST = 0.2  # views as bad as this part of the worst are judged with it, the others after it is gone
 _MIN_CORNERS = 6
 
@@ -95,7 +94,7 @@ def disagreements(
     if not shared:
         return []
     usual = max(1.0, float(np.median([shifts[key].chi for key in shared])))
-    far = {key: shifts[key].chi for key in shared if shifts[key].px > max(_HARM * sigma_px, _HARM_PX)}
+    far = {key: shifts[key].chi for key in shared if shifts[key].px > max(_HARM * sigma_px, HARMLESS_PX)}
     worst = max(far.values(), default=0.0)
     if worst <= _TOO_FAR * usual:
         return []

@@ -18,7 +18,7 @@ __all__ = [
 _OUTLIER_SIGMA = 4.5  # of the length of a residual: one good corner in 25 000 is lost
 _MOST_LOST = 0.4  # a view that has lost more of its corners is not the board it says it is
 _ON_A_LINE = 1e-6
-_HARMLESS_PX = 0.1  # no corner is thrown out for less: edges that follow the pixel grid are off by that
+HARMLESS_PX = 0.1  # no corner is thrown out for less: edges that follow the pixel grid are off by that
 _FLOOR_PX = 1e-7  # exact data: rounding is no outlier
 _ROUGH = 1e-3  # gain a corner, in units of chi-squared, at which the next scale is tried
 _FINE = 1e-9  # gain, in these units, at which a minimum is reached
@@ -106,7 +106,7 @@ def solve(
         told = _told(problem, state, corrected(state, corners), trusted / sigma**2)
         for number in range(10):
             length = np.linalg.norm(residuals(problem, state, corrected(state, corners)), axis=1)
-            near = trusted & (length < np.maximum(_OUTLIER_SIGMA * sigma, _HARMLESS_PX))
+            near = trusted & (length < np.maximum(_OUTLIER_SIGMA * sigma, HARMLESS_PX))
             # Corners on a line hold no pose: what stands beside them may be right, and the pose wrong.
             again = trusted & _on_a_line(problem, near) & (number == 0)
             now = _agreeing(problem, near | again, min_points)
