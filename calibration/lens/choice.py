@@ -9,7 +9,7 @@ from scipy.spatial.transform import Rotation
 from calibration.geometry import Float
 from calibration.lens.agreement import agreement
 from calibration.lens.bundle import solve
-from calibration.lens.fit import LensKind, View, adjust_lens, prior_of
+from calibration.lens.fit import LensKind, View, adjust_lens, labels_of, prior_of
 from calibration.lens.model import BoardShape, CandidateScore, LensModel, ModelScores
 from calibration.lens.splined import SplinedLens
 from calibration.lens.splined.fit import fit_splined
@@ -76,12 +76,13 @@ def choose_lens(
     views, width, height, warp, aspect, names, provenance
         As for ``fit_lens``.
     candidates : sequence of str
-        From the plainest on. One that cannot be fitted is noted in the scores.
+        From the plainest on. One that cannot be fitted is noted in the scores; one alone is not compared.
 
     Returns
     -------
     LensModel
-        Fitted to all views; ``scores`` says how all candidates did and why this one was taken.
+        Fitted to all views and judged, agreement of the views included; ``scores`` says how all candidates
+        did and why this one was taken.
 
     Raises
     ------
@@ -95,7 +96,7 @@ def choose_lens(
     """
     if not candidates:
         raise ValueError("no lens model to choose from")
-    labels = tuple(names) if names is not None else tuple(f"view {i + 1}" for i in range(len(views)))
+    labels = labels_of(views, names)
     fits: dict[LensKind, LensModel] = {}
     failures: dict[LensKind, str] = {}
     for model in candidates:
@@ -115,6 +116,8 @@ def choose_lens(
             )
         except FitError as error:
             failures[model] = str(error)
+        if fits and len(candidates) == 1:
+            return fits[model].replace(quality=_judged(fits[model], labels))
         if len(views) < _FEWEST_VIEWS and fits:
             reason = f"{len(views)} views are too few to compare models; the plainest was taken"
             scores = ModelScores(candidates=(), chosen=model, reason=reason)

@@ -97,7 +97,7 @@ def fit_lens(
     lens = adjust_lens(
         views, width, height, model=model, warp=warp, aspect=aspect, names=names, provenance=provenance
     )
-    return lens.replace(quality=judge(lens, _labels(views, names)))
+    return lens.replace(quality=judge(lens, labels_of(views, names)))
 
 
 def adjust_lens(
@@ -147,7 +147,7 @@ def adjust_lens(
         Too few views, boards all nearly parallel, an unknown that the views do not tell, no camera that
         explains them, or no convergence; says what to do.
     """
-    labels = _labels(views, names)
+    labels = labels_of(views, names)
     data = [_flat_view(view, label) for view, label in zip(views, labels, strict=True)]
     if len(data) < 3:
         raise FitError(
@@ -241,7 +241,8 @@ def fit_pose(
     return Pose(rotvec, best.state.translations[0], best.pose_covariance[0])
 
 
-def _labels(views: Sequence[View], names: Sequence[str] | None) -> tuple[str, ...]:
+def labels_of(views: Sequence[View], names: Sequence[str] | None) -> tuple[str, ...]:
+    """Names of the views; without any their numbers, from 1."""
     labels = tuple(names) if names is not None else tuple(f"view {i + 1}" for i in range(len(views)))
     if len(labels) != len(views):
         raise ValueError(f"{len(labels)} names for {len(views)} views")

@@ -17,7 +17,7 @@ from calibration.radiometric import RadiometricModel
 from calibration.targets.boards import Board, BoardView, NoBoard, is_placed
 from capture.session import Session, Stack
 from rigs.config import ConfigError
-from rigs.workflows.frames import board_in, check_lens, of_kind, provenance_of, sensor_for
+from rigs.workflows.frames import board_in, check_lens, of_kind, provenance_of, sensor_for, still_views
 from rigs.workflows.progress import Track, silent
 
 _NAMED = 6
@@ -201,16 +201,8 @@ def lights_seen_from(cameras: CameraSet, lights: LightSet, camera: str, to: str)
 
 
 def _frames(stack: Stack) -> list[tuple[str, Stack]]:
-    """Frames of one pose, unless they repeat each other: then each is one, numbered within the pose."""
-    out: list[tuple[str, Stack]] = []
-    for pose in dict.fromkeys(stack.poses):
-        group = stack.select(pose=pose)
-        keys = [(r.shot.light, r.exposure_s, r.shot.repeat) for r in group.records]
-        if len(set(keys)) == len(keys):
-            out.append((pose, group))
-        else:
-            out += [(f"{pose} {i + 1}", group[i : i + 1]) for i in range(len(keys))]
-    return out
+    """Views by pose, those of one pose numbered."""
+    return [(pose if i is None else f"{pose} {i + 1}", part) for pose, i, part in still_views(stack)]
 
 
 def _paired(keys: set[tuple[str, str]], cameras: int) -> dict[tuple[str, str], str]:

@@ -1,5 +1,6 @@
 """A session's frames merged to radiance, light by light."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -110,6 +111,20 @@ def merged_of(stack: Stack, sensor: RadiometricModel, background: Radiance | Non
     radiance = merge_frames(stack, stack.exposure_s, sensor, background=background)
     cfa = format_cfa(stack.pixel_format)
     return radiance if cfa is None else demosaic(radiance, cfa, defects=sensor.defects)
+
+
+def still_views(stack: Stack) -> Iterator[tuple[str, int | None, Stack]]:
+    """Yield pose, place within it and frames of each view.
+
+    Frames of one pose are one view, whose place is None, unless they repeat each other: then each is one.
+    """
+    for pose in dict.fromkeys(stack.poses):
+        group = stack.select(pose=pose)
+        keys = [(r.shot.light, r.exposure_s, r.shot.repeat) for r in group.records]
+        if len(set(keys)) == len(keys):
+            yield pose, None, group
+        else:
+            yield from ((pose, i, group[i : i + 1]) for i in range(len(keys)))
 
 
 def board_in(stack: Stack, sensor: RadiometricModel, board: Board) -> BoardView | NoBoard:

@@ -8,11 +8,12 @@ from typing import Literal
 import numpy as np
 
 from calibration.lens import LensKind as FittedKind
-from calibration.lens import LensModel, adjust_lens, choose_lens
+from calibration.lens import LensModel, choose_lens
 from calibration.lens.agreement import agreement
+from calibration.lens.choice import CANDIDATES
 from calibration.lens.guidance import Suggestion, first_lens, idle_views, suggest_views
 from calibration.lens.uncertainty import image_grid, projection_sigma, working_distance_mm
-from calibration.lens.verdict import in_px, judge, place_in_words
+from calibration.lens.verdict import in_px, place_in_words
 from calibration.provenance import FitError
 from calibration.radiometric import RadiometricModel
 from calibration.targets.boards import (
@@ -26,7 +27,7 @@ from calibration.targets.boards import (
 from capture.session import Session, Stack
 from rigs.config import ConfigError
 from rigs.workflows.encoding import Doubt, doubted, doubts_of
-from rigs.workflows.frames import board_in, of_kind, provenance_of, sensor_for
+from rigs.workflows.frames import board_in, of_kind, provenance_of, sensor_for, still_views
 from rigs.workflows.progress import Track, silent
 
 LensKind = FittedKind | Literal["auto"]
@@ -77,23 +78,18 @@ def calibrate_lens(
     height, width = stack.shape[1:3]
     provenance = provenance_of(session, board=board.kind)
     told = f"board not found in {len(missed)} of {len(missed) + len(names)} views"
+    candidates = CANDIDATES if model == "auto" else (model,)
     try:
-        if model == "auto":
-            lens = choose_lens(
-                views, width, height, warp=warp, aspect=aspect, names=names, provenance=provenance
-            )
-        else:
-            lens = adjust_lens(
-                views,
-                width,
-                height,
-                model=model,
-                warp=warp,
-                aspect=aspect,
-                names=names,
-                provenance=provenance,
-            )
-            lens = lens.replace(quality=judge(lens, names, agreement(lens)))
+        lens = choose_lens(
+            views,
+            width,
+            height,
+            candidates=candidates,
+            warp=warp,
+            aspect=aspect,
+            names=names,
+            provenance=provenance,
+        )
     except FitError as error:
         raise (FitError(f"{error}; {told}: {_usual(missed)}") if missed else error) from None
     lens = lens.replace(view_names=tuple(names))
@@ -208,19 +204,13 @@ def _wanted_whole(board: Board) -> bool:
 
 
 def board_views(session: Session, stack: Stack) -> list[tuple[str, Stack]]:
-    """Frames of one pose, unless they repeat each other: then nobody named the poses and each is a view."""
+    """Views by pose; those of one pose, which nobody named, by their file or number."""
     sources = session.facts.get("files", [])
     views = []
-    for pose in dict.fromkeys(stack.poses):
-        group = stack.select(pose=pose)
-        keys = [(r.shot.light, r.exposure_s, r.shot.repeat) for r in group.records]
-        if len(set(keys)) == len(keys):
-            views.append((pose, group))
-            continue
-        for i, record in enumerate(group.records):
-            index = record.shot.index
-            name = str(sources[index]) if index < len(sources) else f"frame {index}"
-            views.append((name, group[i : i + 1]))
+    for pose, place, part in still_views(stack):
+        index = part.records[0].shot.index
+        file = str(sources[index]) if index < len(sources) else f"frame {index}"
+        views.append((pose if place is None else file, part))
     return views
 
 
