@@ -53,13 +53,13 @@ def calibrate_timing(
     for line in workflows.describe_timing(model):
         say(line)
     config = rig_config(rig)
-    for name, light in model.lights.items():
-        if config is not None and name in config.lights and config.lights[name].settle_s < light.settle_s():
-            typer.echo(
-                f"warning: {name} settles in {1e3 * light.settle_s():.3g} ms, {rig} waits "
-                f"{1e3 * config.lights[name].settle_s:.3g} ms",
-                err=True,
-            )
+    if config is None:
+        return
+    for name, seconds in workflows.hurried_lights(config, model).items():
+        waits = config.lights[name].settle_s
+        typer.echo(
+            f"warning: {name} settles in {1e3 * seconds:.3g} ms, {rig} waits {1e3 * waits:.3g} ms", err=True
+        )
 
 
 @plan_app.command(

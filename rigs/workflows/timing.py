@@ -283,28 +283,29 @@ def write_timing_plan(path: Path, plan: CapturePlan) -> None:
 # ----------------------------------------------------------------------------------------- what it is for
 
 
-def settle_times(config: RigConfig, root: Path) -> dict[str, float]:
-    """Measured settle time of each light of the pinned timing models, s, to `SETTLED`.
+def settle_times(model: TimingModel) -> dict[str, float]:
+    """Time from the order to a light until it is settled to `SETTLED`, s.
 
     Delays count from the first light's order where its own delay was told, else from its first light.
     """
-    out: dict[str, float] = {}
-    for camera in config.calibrations:
-        model = pinned(config, root, camera, "timing", TimingModel)
-        for name, light in ({} if model is None else model.lights).items():
-            if model is not None and name in config.lights:
-                seconds = model.light_delay_s + max(light.delay_s, 0.0) + light.settle_s(SETTLED)
-                out[name] = max(out.get(name, 0.0), seconds)
-    return out
+    return {
+        name: model.light_delay_s + max(light.delay_s, 0.0) + light.settle_s(SETTLED)
+        for name, light in model.lights.items()
+    }
+
+
+def hurried_lights(config: RigConfig, model: TimingModel) -> dict[str, float]:
+    """Measured settle time of each light that the rig file gives less, s."""
+    return {
+        name: seconds
+        for name, seconds in settle_times(model).items()
+        if name in config.lights and seconds > config.lights[name].settle_s
+    }
 
 
 def settled(config: RigConfig, root: Path) -> RigConfig:
     """The rig with every light's ``settle_s`` at least what the pinned timing measured."""
-    slow = {
-        name: seconds
-        for name, seconds in settle_times(config, root).items()
-        if seconds > config.lights[name].settle_s
-    }
+    slow = _slow(config, root)
     if not slow:
         return config
     lights = {
@@ -319,6 +320,15 @@ def check_settling(config: RigConfig, root: Path) -> list[str]:
     return [
         f"light {name!r} settles in {1e3 * seconds:.3g} ms as measured, the rig file waits "
         f"{1e3 * config.lights[name].settle_s:.3g} ms: captures wait the longer; set settle_s: {seconds:.2g}"
-        for name, seconds in settle_times(config, root).items()
-        if seconds > config.lights[name].settle_s
+        for name, seconds in _slow(config, root).items()
     ]
+
+
+def _slow(config: RigConfig, root: Path) -> dict[str, float]:
+    """Longest settle times that the pinned models give hurried lights, s."""
+    out: dict[str, float] = {}
+    for camera in config.calibrations:
+        model = pinned(config, root, camera, "timing", TimingModel)
+        for name, seconds in ({} if model is None else hurried_lights(config, model)).items():
+            out[name] = max(out.get(name, 0.0), seconds)
+    return out
