@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.cameras.consensus import largest_group
 from calibration.cameras.linking import Key
 from calibration.geometry import Float, cross_matrix
 from calibration.lens.bundle import HARMLESS_PX, Corners, State
@@ -102,7 +103,8 @@ def disagreements(
     out = []
     for view in bad:
         cameras = [camera for v, camera in shared if v == view]
-        kept = _largest_group(shifts, view, cameras, _TOO_FAR * usual)
+        agreeing = _agreeing([shifts[view, camera] for camera in cameras], _TOO_FAR * usual)
+        kept = tuple(cameras[i] for i in agreeing)
         thrown = tuple((frames[view], camera) for camera in cameras if camera not in kept)
         px = max(shifts[view, camera].px for camera in cameras)
         if thrown:
@@ -140,17 +142,15 @@ def _shift(
     return _Shift(by, normal, float(by @ normal @ by) / 6, px)
 
 
-def _largest_group(shifts: dict[Key, _Shift], view: int, cameras: list[int], limit: float) -> tuple[int, ...]:
-    """Most cameras that all agree on the board's place; none where no two do."""
-    for size in range(len(cameras), 1, -1):
-        found = []
-        for group in combinations(cameras, size):
-            chi = _spread([shifts[view, camera] for camera in group])
-            if chi <= limit:
-                found.append((chi, group))
-        if found:
-            return min(found)[1]
-    return ()
+def _agreeing(shifts: Sequence[_Shift], limit: float) -> tuple[int, ...]:
+    """Most of the cameras, every two of which put the board in one place; none where no two do.
+
+    Where every two of n equally sure cameras stay below the limit, so do all n about their common mean.
+    """
+    chi = np.zeros((len(shifts), len(shifts)))
+    for i, j in combinations(range(len(shifts)), 2):
+        chi[i, j] = chi[j, i] = _spread([shifts[i], shifts[j]])
+    return largest_group(chi <= limit, chi)
 
 
 def _spread(shifts: Sequence[_Shift]) -> float:

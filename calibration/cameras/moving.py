@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from calibration.cameras.consensus import largest_group
 from calibration.cameras.fit import fit_cameras
 from calibration.cameras.linking import Motion
 from calibration.cameras.model import CameraSet, Relative, rotvec
@@ -164,15 +165,14 @@ class _Comparison(NamedTuple):
         return Change(name, "unknown" if changed else "still", motion, px=px, against=base)
 
     def largest_still(self, names: Sequence[str]) -> tuple[str, ...]:
-        """Most cameras that all stand to each other as they did."""
+        """Most cameras that all stand to each other as they did; of two such groups that with the reference."""
         if self.now is None:
             return ()
-        same = {pair for pair in combinations(names, 2) if not self.motion(*pair)[2]}
-        for size in range(len(names), 1, -1):
-            found = [group for group in combinations(names, size) if set(combinations(group, 2)) <= same]
-            if found:
-                return next((group for group in found if self.then.reference in group), found[0])
-        return ()
+        same = np.zeros((len(names), len(names)), dtype=bool)
+        for i, j in combinations(range(len(names)), 2):
+            same[i, j] = same[j, i] = not self.motion(names[i], names[j])[2]
+        reference = np.array([name == self.then.reference for name in names])
+        return tuple(names[i] for i in largest_group(same, -np.diag(reference.astype(float))))
 
     def motion(self, base: str, name: str) -> tuple[Relative, float, bool]:
         """How a camera moved if ``base`` did not, how far it shows in its picture, if that is a change."""
