@@ -1,4 +1,4 @@
-"""The largest group of observers that agree with each other: cameras that stand, cameras that saw one board."""
+"""The largest group that agrees: cameras that stand as they did, cameras that saw the board in one place."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -56,7 +56,7 @@ def largest_group(agree: ArrayLike, cost: ArrayLike | None = None) -> tuple[int,
 
 def _thinned(same: NDArray[np.bool_], price: Float, seed: int) -> NDArray[np.bool_]:
     """Those that agree with the seed, less what contradicts; (n,)."""
-    group = same[seed].copy()
+    group = np.array(same[seed])
     against = np.count_nonzero(~same & group, axis=1)
     dear = price[:, group].sum(axis=1)
     while True:

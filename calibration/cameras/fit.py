@@ -8,6 +8,7 @@ import numpy as np
 from calibration.cameras.agreement import Disagreement, disagreements
 from calibration.cameras.linking import Key, Motion, Placed, Sight, link, turned
 from calibration.cameras.model import CameraSet
+from calibration.cameras.pairing import mispaired
 from calibration.cameras.result import MIN_POINTS, Fitted, Mask, model_of
 from calibration.geometry import Float, rotation
 from calibration.lens.bundle import Corners, Free, Solution, State, solve
@@ -82,7 +83,8 @@ def fit_cameras(
     Raises
     ------
     FitError
-        A camera without views, cameras that nothing links, or no convergence; names them.
+        A camera without views, cameras that nothing links, frames of a camera that belong to other frames of
+        the rest, or no convergence; names them.
     """
     names = sorted(lenses)
     by_camera = {name: sorted(frame for frame, camera in views if camera == name) for name in names}
@@ -105,6 +107,10 @@ def fit_cameras(
     ties = {(names.index(a), names.index(b)): motion for (a, b), motion in (known or {}).items()}
     base = names.index(reference) if reference is not None else 0
     placed = link(sights, names, base, ties, turns)
+    astray = mispaired(sights, placed, frames, turns)
+    told = [entry.text(frames, names) for entry in astray]
+    if any(entry.shift for entry in astray):
+        raise FitError("; ".join(text for text, entry in zip(told, astray, strict=True) if entry.shift))
     warnings += [
         f"{names[a]} and {names[b]}: their frames fit as well with the board half-turned in one of them: use "
         "a board that shows which way up it is, or turn it about between frames"
@@ -114,20 +120,24 @@ def fit_cameras(
     every = _Evidence(seen, sights, placed, turns, frames, names)
     out: list[Disagreement] = []
     state = _state(started, placed, every, keys, warp)
-    for _ in range(len(keys)):
-        solution, corners = _solved(state, every, keys, free, warp)
-        numbers = sorted({frame for frame, _ in keys})
-        found = disagreements(solution.state, corners, float(np.median(solution.sigma)), numbers)
-        if not found:
-            break
-        out += found
-        gone = {key for entry in found for key in entry.thrown}
-        keys = [key for key in keys if key not in gone]
-        # What is left may hold the cameras together otherwise, or not at all.
-        placed = link({key: sights[key] for key in keys}, names, base, ties, turns)
-        every = every._replace(placed=placed)
-        state = _state(list(solution.state.lenses), placed, every, keys, warp)
-    warnings += [entry.text(frames, names) for entry in sorted(out)]
+    try:
+        for _ in range(len(keys)):
+            solution, corners = _solved(state, every, keys, free, warp)
+            numbers = sorted({frame for frame, _ in keys})
+            found = disagreements(solution.state, corners, float(np.median(solution.sigma)), numbers)
+            if not found:
+                break
+            out += found
+            gone = {key for entry in found for key in entry.thrown}
+            keys = [key for key in keys if key not in gone]
+            # What is left may hold the cameras together otherwise, or not at all.
+            placed = link({key: sights[key] for key in keys}, names, base, ties, turns)
+            every = every._replace(placed=placed)
+            state = _state(list(solution.state.lenses), placed, every, keys, warp)
+    except FitError as error:
+        raise FitError("; ".join([str(error), *told])) from None
+    # Through a lens that is not quite known boards seem to stand apart that the fit brings together.
+    warnings += (told if out else []) + [entry.text(frames, names) for entry in sorted(out)]
     kept = [frames[frame] for frame in sorted({frame for frame, _ in keys})]
     is_free = [bool(mask.any()) for mask in free]
     fitted = Fitted(solution, corners, every.placed, started, is_free, kept, names)

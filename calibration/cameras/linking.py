@@ -48,11 +48,23 @@ class Sight(NamedTuple):
 
 
 class Link(NamedTuple):
-    """Camera b in the frame of camera a (b_from_a), the spread of what says so, and how many frames do."""
+    """Camera b in the frame of camera a (b_from_a), as most of their common frames have it.
+
+    Attributes
+    ----------
+    motion : Motion
+    cost : float
+        Spread of what says so.
+    frames, agreeing : tuple of int
+        Frames in which both see the board, and those of them in which it stands where ``motion`` says.
+    ambiguous : bool
+        Whether a turned board would do as well.
+    """
 
     motion: Motion
     cost: float
-    frames: int
+    frames: tuple[int, ...]
+    agreeing: tuple[int, ...]
     ambiguous: bool
 
 
@@ -79,8 +91,8 @@ class Placed(NamedTuple):
         rig_from_board.
     turns : dict of (frame, camera) -> int
         Which turn of the board this camera has taken for upright.
-    ambiguous : list of (int, int)
-        Cameras whose link might as well be by a turned board.
+    links : dict of (camera a, camera b) -> Link
+        Of all that share a frame.
     """
 
     cameras: list[Motion]
@@ -88,7 +100,12 @@ class Placed(NamedTuple):
     ties: list[Tie]
     boards: dict[int, Motion]
     turns: dict[Key, int]
-    ambiguous: list[Key]
+    links: dict[Key, Link]
+
+    @property
+    def ambiguous(self) -> list[Key]:
+        """Cameras whose link might as well be by a turned board."""
+        return sorted(pair for pair, entry in self.links.items() if entry.ambiguous)
 
 
 def link(
@@ -129,7 +146,7 @@ def link(
         for i, a in enumerate(seen):
             for b in seen[i + 1 :]:
                 shared.setdefault((a, b), []).append(frame)
-    links = {pair: _link(sights, pair, frames, every) for pair, frames in shared.items()}
+    links = {pair: link_of(sights, pair, frames, every) for pair, frames in shared.items()}
     cameras: dict[int, Motion] = {reference: IDENTITY}
     ties: list[Tie] = []
     _spread(cameras, links, reference)
@@ -155,11 +172,11 @@ def link(
     for frame, seen in by_frame.items():
         boards[frame], which = _place(sights, frame, seen, placed, every)
         chosen.update({(frame, camera): turn for camera, turn in which.items()})
-    ambiguous = sorted(pair for pair, entry in links.items() if entry.ambiguous)
-    return Placed(placed, reference, ties, boards, chosen, ambiguous)
+    return Placed(placed, reference, ties, boards, chosen, links)
 
 
-def _link(sights: Mapping[Key, Sight], pair: Key, frames: list[int], turns: Sequence[Motion]) -> Link:
+def link_of(sights: Mapping[Key, Sight], pair: Key, frames: Sequence[int], turns: Sequence[Motion]) -> Link:
+    """Link of two cameras by the frames in which both see the board; ``turns`` with that by nothing."""
     a, b = pair
     guesses = [[sights[f, b].pose @ turn @ sights[f, a].pose.inverse() for turn in turns] for f in frames]
     # For each guess the angle by which it misses what b sees in every frame, under the turn that suits best.
@@ -183,7 +200,8 @@ def _link(sights: Mapping[Key, Sight], pair: Key, frames: list[int], turns: Sequ
     support = float(np.sum(1 / (1 + (miss[winner] / _SUPPORT_RAD) ** 2)))
     # Another guess that turns the board otherwise in every frame, and does as well.
     rival = np.all(best != chosen, axis=1) & (cost <= cost[winner] + 1 - _AMBIGUOUS)
-    return Link(mean, 1 / support, len(frames), bool(rival.any()))
+    agreeing = tuple(frames[int(k)] for k in np.flatnonzero(miss[winner] < 2 * _SUPPORT_RAD))
+    return Link(mean, 1 / support, tuple(frames), agreeing, bool(rival.any()))
 
 
 def _angle(there: Float, where: Float) -> float:

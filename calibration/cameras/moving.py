@@ -165,7 +165,7 @@ class _Comparison(NamedTuple):
         return Change(name, "unknown" if changed else "still", motion, px=px, against=base)
 
     def largest_still(self, names: Sequence[str]) -> tuple[str, ...]:
-        """Most cameras that all stand to each other as they did; of two such groups that with the reference."""
+        """Most cameras that stand to each other as they did; of two groups the one with the reference."""
         if self.now is None:
             return ()
         same = np.zeros((len(names), len(names)), dtype=bool)
