@@ -18,6 +18,7 @@ from calibration.provenance import FitError
 
 # Chi-squared per degree of freedom beyond which a change is no noise.
 _SURE = 9.0
+_SCALE_SIGMAS = 4.0
 _LENS_PX = 3.0  # a lens model that is not quite right takes other values on other boards
 
 
@@ -102,12 +103,15 @@ def find_moved(
     Raises
     ------
     FitError
-        Views of an unknown camera, no views, or a fit that fails.
+        Views of an unknown camera, no views, a fit that fails; or a board of another size than described,
+        with the factor: the cameras stand to each other as they did but for one scale.
 
     Notes
     -----
     With two cameras a motion is seen but not whose it is: both are 'unknown'. With three or more the larger
-    group is taken to stand still; of two groups of one size, the one with the reference camera.
+    group is taken to stand still; of two groups of one size, the one with the reference camera. A board of
+    another size than described makes all distances too short or too long alike; that a rig itself has grown
+    so (0.02 % for 10 K of aluminium) looks the same.
     """
     strange = sorted({camera for _, camera in views} - set(cameras.cameras))
     if strange:
@@ -128,7 +132,11 @@ def find_moved(
         base = cameras.reference if cameras.reference in seen else seen[0]
         told = {key: view for key, view in views.items() if key[1] in seen}
         comparison = comparison._replace(now=fit_cameras(told, lenses, reference=base, turns=turns))
-        still = comparison.largest_still([name for name in seen if name not in touched])
+        kept = [name for name in seen if name not in touched]
+        still = comparison.largest_still(kept)
+        misprinted = comparison.another_size(kept, still)
+        if misprinted is not None:
+            raise FitError(misprinted)
         # Boards that the others hold tell a lens far better than its own views do.
         for name in (name for name in seen if len(still) > 1 and name not in (*still, *touched)):
             now = fit_cameras(told, lenses, reference=still[0], intrinsics={name: "core"}, turns=turns)
@@ -144,12 +152,13 @@ def find_moved(
 
 
 class _Comparison(NamedTuple):
-    """The rig as it was and as it is."""
+    """The rig as it was and as it is; the board is ``scale`` times as large as in ``views``."""
 
     then: CameraSet
     now: CameraSet | None
     views: Mapping[tuple[str, str], View]
     rms_px: float
+    scale: float = 1.0
 
     def judged(self, name: str, seen: Sequence[str], still: Sequence[str]) -> Change:
         """Change of one camera that has kept its lens."""
@@ -173,6 +182,55 @@ class _Comparison(NamedTuple):
             same[i, j] = same[j, i] = not self.motion(names[i], names[j])[2]
         reference = np.array([name == self.then.reference for name in names])
         return tuple(names[i] for i in largest_group(same, -np.diag(reference.astype(float))))
+
+    def another_size(self, names: Sequence[str], still: Sequence[str]) -> str | None:
+        """What to tell where more cameras stand to each other as they did if the board has another size."""
+        if self.now is None or len(still) == len(names):
+            return None
+        rough, _ = self.scale_of(names)
+        again, sigma = self._replace(now=_scaled(self.now, rough), scale=rough).scale_of(names)
+        scale = rough * again
+        if not abs(scale - 1) > _SCALE_SIGMAS * sigma:
+            return None
+        agreed = self._replace(now=_scaled(self.now, scale), scale=scale).largest_still(names)
+        if len(agreed) <= max(len(still), len(names) / 2):
+            return None
+        digits = int(np.clip(1 - np.floor(np.log10(sigma)), 2, 6))
+        told = f"the board is {scale:.{digits}f} times as large as described (sigma {sigma:.1g})"
+        if len(agreed) == 2:
+            return (
+                f"{told}, or {agreed[0]} and {agreed[1]} stand that much farther apart than they did: "
+                "measure the board, and correct its size if it is another"
+            )
+        who = "all cameras" if len(agreed) == len(names) else ", ".join(agreed)
+        return f"{told}: with that size {who} stand as they did; correct the board's size"
+
+    def scale_of(self, names: Sequence[str]) -> tuple[float, float]:
+        """Size of the board with which the cameras stand to each other as they did, and its sigma.
+
+        Every pair of cameras gives one; the mean is over those that most others agree with, and of these the
+        one that it explains best. The pairs share cameras: the sigma is that of the surest pair alone. 1 and
+        infinity where no pair tells.
+        """
+        assert self.now is not None
+        values, weights, left = [], [], []
+        for one, other in combinations(names, 2):
+            found = self.motion(one, other)[0]
+            step = np.concatenate([rotvec(found.rotation), found.t_mm])
+            grown = np.concatenate([np.zeros(3), self.now.relative(one, other).t_mm])
+            information = np.linalg.pinv(found.covariance, rcond=1e-14, hermitian=True)
+            square, along = float(grown @ information @ grown), float(grown @ information @ step)
+            if square > 0:
+                values.append(1 - along / square)
+                weights.append(square)
+                left.append(float(step @ information @ step) - along**2 / square)
+        if not values:
+            return 1.0, float("inf")
+        value, weight = np.array(values), np.array(weights)
+        near = (value[:, None] - value) ** 2 <= _SCALE_SIGMAS**2 * (1 / weight[:, None] + 1 / weight)
+        most = near[np.lexsort((left, -near.sum(axis=1)))[0]]
+        mean = float(np.average(value[most], weights=weight[most]))
+        return mean, float(1 / np.sqrt(weight[most].max()))
 
     def motion(self, base: str, name: str) -> tuple[Relative, float, bool]:
         """How a camera moved if ``base`` did not, how far it shows in its picture, if that is a change."""
@@ -200,10 +258,25 @@ class _Comparison(NamedTuple):
         for (frame, seer), view in self.views.items():
             if seer == name and frame in self.now.frames and self.now.boards is not None:
                 pose = self.now.boards[self.now.frames.index(frame)]
-                points = (place @ Motion(rotation(pose[:3]), pose[3:])).points(np.asarray(view.points_mm))
+                points = (place @ Motion(rotation(pose[:3]), pose[3:])).points(
+                    self.scale * np.asarray(view.points_mm)
+                )
                 before = camera.lens.project(motion.inverse().points(points))
                 squares.append(np.sum((camera.lens.project(points) - before) ** 2, axis=1))
         return float(np.sqrt(np.nanmean(np.concatenate(squares)))) if squares else 0.0
+
+
+def _scaled(cameras: CameraSet, scale: float) -> CameraSet:
+    """The same pictures of a board ``scale`` times as large."""
+    by = np.tile([1.0, 1.0, 1.0, scale, scale, scale], len(cameras.cameras))
+    return cameras.replace(
+        cameras={
+            name: camera.replace(t_mm=tuple((scale * np.asarray(camera.t_mm)).tolist()))
+            for name, camera in cameras.cameras.items()
+        },
+        boards=None if cameras.boards is None else cameras.boards * by[:6],
+        covariance=None if cameras.covariance is None else cameras.covariance * by * by[:, None],
+    )
 
 
 def _linked(cameras: CameraSet, views: Mapping[tuple[str, str], View]) -> list[str]:

@@ -186,3 +186,38 @@ def test_one_camera_alone_tells_nothing_of_its_place(calibrated: CameraSet) -> N
     assert {change.kind for change in find_moved(calibrated, views)} == {"unknown"}
     with pytest.raises(FitError, match="camera top is none"):
         find_moved(calibrated, {("a", "top"): next(iter(views.values()))})
+
+
+def as_described(views: dict, scale: float) -> dict:  # type: ignore[type-arg]
+    """The views with a board whose true size is ``scale`` times the described one."""
+    return {key: view._replace(points_mm=view.points_mm / scale) for key, view in views.items()}
+
+
+@pytest.mark.parametrize(("scale", "bent"), [(1.25, False), (0.8, False), (1.004, False), (1.25, True)])
+def test_a_board_of_another_size_is_no_camera_that_moved(
+    calibrated: CameraSet, scale: float, bent: bool
+) -> None:
+    cameras = dict(CAMERAS)
+    if bent:  # a camera that moved as well leaves the others to tell
+        turn = Motion(Rotation.from_rotvec(np.radians([0, 0.4, 0])).as_matrix(), np.zeros(3))
+        cameras["left"] = turn @ cameras["left"]
+    views = as_described(now(cameras), scale)
+    with pytest.raises(FitError, match=r"the board is .* times as large as described") as error:
+        find_moved(calibrated, views)
+    words = str(error.value).split()
+    sigma = float(words[words.index("(sigma") + 1].strip("),:"))
+    assert 1e-5 < sigma < 1e-3
+    assert float(words[3]) == pytest.approx(scale, abs=5 * sigma)
+    said = "or middle and right stand that much farther apart" if bent else "all cameras stand as they did"
+    assert said in str(error.value)
+
+
+def test_of_two_cameras_a_slip_along_their_bar_may_be_the_board(calibrated: CameraSet) -> None:
+    views, lenses = scene(15, sigma=SIGMA)
+    two = fit_cameras(
+        {key: view for key, view in views.items() if key[1] != "middle"},
+        {name: eye for name, eye in lenses.items() if name != "middle"},
+    )
+    apart = {name: pose for name, pose in CAMERAS.items() if name != "middle"}
+    with pytest.raises(FitError, match="or left and right stand that much farther apart"):
+        find_moved(two, as_described(now(apart), 1.1))
