@@ -61,10 +61,14 @@ class Influence(NamedTuple):
         Of the changes of the projection, rms over image and views, to what the covariance expects.
     limit : float
         What one of some hundred honest calibrations exceeds.
+    factor : float
+        By which the uncertainty that these changes show exceeds that of the covariance; means something
+        where ``ratio`` exceeds ``limit``.
     """
 
     ratio: float
     limit: float
+    factor: float
 
 
 class Agreement(NamedTuple):
@@ -78,6 +82,29 @@ def agreement(lens: LensModel) -> Agreement:
     """Whether the views of a fit agree: some fits' work, so it is asked once, of the final model."""
     told = information(lens)
     return Agreement(influence(lens, told), compare_halves(lens, told))
+
+
+def enlarged(lens: LensModel, changed: Influence) -> LensModel:
+    """``lens`` with the covariance that its views show, where they disagree by more than chance.
+
+    The covariance is multiplied by the square of ``changed.factor``, the variances of the board's shape too,
+    and ``covariance_factor`` keeps count. The views of what comes out agree: nothing is enlarged twice.
+    """
+    if lens.covariance is None or changed.ratio <= changed.limit:
+        return lens
+    board, factor = lens.board, changed.factor
+    if board is not None:
+        wx, wy = board.warp_sigma_mm
+        board = board.replace(
+            warp_sigma_mm=(factor * wx, factor * wy),
+            aspect_sigma=factor * board.aspect_sigma,
+            scale_sigma=factor * board.scale_sigma,
+        )
+    return lens.replace(
+        covariance=factor**2 * lens.covariance,
+        covariance_factor=factor**2 * lens.covariance_factor,
+        board=board,
+    )
 
 
 def split_views(lens: LensModel) -> NDArray[np.bool_]:
@@ -160,9 +187,14 @@ def compare_halves(lens: LensModel, told: Information | None = None) -> Halves |
 def influence(lens: LensModel, told: Information | None = None) -> Influence:
     """Leave each view out, one at a time, and compare the change with what the covariance expects.
 
-    More telling than two halves: each view is one more trial. The ratio is the factor by which the true
-    uncertainty exceeds that of the covariance, where corners of one picture err together. ``told`` is
-    ``information(lens)``, where it is at hand.
+    More telling than two halves: each view is one more trial. The factor, where corners of one picture err
+    together, is that of the delete-one jackknife: it exceeds the ratio since a view that says much of an
+    unknown carries its common error whole into the lens. ``told`` is ``information(lens)``, where it is at
+    hand.
+
+    Notes
+    -----
+    Jackknife over clusters: B. Efron and R. Tibshirani, "An Introduction to the Bootstrap" (1993), ch. 11.
     """
     told = information(lens) if told is None else told
     covariance = scaled_inverse(told.matrix.sum(axis=0) + told.prior)
@@ -180,7 +212,11 @@ def influence(lens: LensModel, told: Information | None = None) -> Influence:
         mean += float(np.trace(product))
         variance += 2 * float(np.sum(product * product.T))
     shape = mean**2 / variance
-    return Influence(float(np.sqrt(square / mean)), float(np.sqrt(gammaincinv(shape, 0.999) / shape)))
+    ratio, number = float(np.sqrt(square / mean)), len(told.views)
+    # The weight makes the variance that the covariance claims one.
+    jackknife = float(np.sqrt((number - 1) / number * square))
+    # Where smoothness tells most, leaving views out shows a part of the variance only.
+    return Influence(ratio, float(np.sqrt(gammaincinv(shape, 0.999) / shape)), max(jackknife, ratio))
 
 
 def _refined(lens: LensModel, views: NDArray[np.int64], told: Information) -> LensModel | None:
@@ -234,4 +270,10 @@ def _refined(lens: LensModel, views: NDArray[np.int64], told: Information) -> Le
     rows = rows[rows[:, 0] >= 0]
     rows = rows[np.argsort(rows[:, 0], kind="stable")][np.concatenate(mine)]
     rows[:, 6:8] = np.concatenate(residuals)
-    return now.replace(covariance=full, views=poses, observations=rows, board=lens.board)
+    return now.replace(
+        covariance=full,
+        covariance_factor=lens.covariance_factor,
+        views=poses,
+        observations=rows,
+        board=lens.board,
+    )

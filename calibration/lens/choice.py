@@ -7,7 +7,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from calibration.geometry import Float
-from calibration.lens.agreement import agreement
+from calibration.lens.agreement import agreement, enlarged
 from calibration.lens.bundle import solve
 from calibration.lens.fit import LensKind, View, adjust_lens, labels_of, prior_of
 from calibration.lens.model import BoardShape, CandidateScore, LensModel, ModelScores
@@ -15,7 +15,7 @@ from calibration.lens.splined import SplinedLens
 from calibration.lens.splined.fit import fit_splined
 from calibration.lens.unknowns import Corners, Free, Index, State, alone, placed
 from calibration.lens.verdict import judge, shared_residuals
-from calibration.provenance import FitError, Provenance, Quality
+from calibration.provenance import FitError, Provenance
 
 CANDIDATES: tuple[LensKind, ...] = ("brown-4", "brown-5", "fisheye", "brown-8", "splined")
 """From the plainest on."""
@@ -81,8 +81,8 @@ def choose_lens(
     Returns
     -------
     LensModel
-        Fitted to all views and judged, agreement of the views included; ``scores`` says how all candidates
-        did and why this one was taken.
+        Fitted to all views and judged, agreement of the views included: where they disagree the covariance is
+        enlarged (``agreement.enlarged``). ``scores`` says how all candidates did and why this one was taken.
 
     Raises
     ------
@@ -117,11 +117,11 @@ def choose_lens(
         except FitError as error:
             failures[model] = str(error)
         if fits and len(candidates) == 1:
-            return fits[model].replace(quality=_judged(fits[model], labels))
+            return _judged(fits[model], labels)
         if len(views) < _FEWEST_VIEWS and fits:
             reason = f"{len(views)} views are too few to compare models; the plainest was taken"
             scores = ModelScores(candidates=(), chosen=model, reason=reason)
-            return fits[model].replace(scores=scores, quality=_judged(fits[model], labels))
+            return _judged(fits[model].replace(scores=scores), labels)
     if not fits:
         raise FitError(failures[candidates[0]])  # the plainest asks for the least
     free = Free((), np.zeros(1, dtype=bool), warp=warp, aspect=aspect)
@@ -141,7 +141,7 @@ def choose_lens(
         raise FitError("no lens model can be fitted to a part of the views: " + next(iter(failures.values())))
     scores = _scores(candidates, foretold, failures, evidence.corners.view, folds)
     chosen = next(lens for model, lens in fits.items() if model == scores.chosen)
-    return chosen.replace(scores=scores, quality=_judged(chosen, labels))
+    return _judged(chosen.replace(scores=scores), labels)
 
 
 def _usual_miss(lens: LensModel) -> float:
@@ -173,8 +173,11 @@ def _like_noise(lens: LensModel) -> bool:
     return shared.z < _SAID_Z or shared.part < _SAID_PART
 
 
-def _judged(lens: LensModel, labels: Sequence[str]) -> Quality:
-    return judge(lens, labels, agreement(lens))
+def _judged(lens: LensModel, labels: Sequence[str]) -> LensModel:
+    """The lens with its verdict and, where the views disagree, with the covariance that they show."""
+    views = agreement(lens)
+    lens = enlarged(lens, views.influence)
+    return lens.replace(quality=judge(lens, labels, views.halves))
 
 
 def _plain(fits: dict[LensKind, LensModel]) -> LensModel | None:
@@ -254,7 +257,9 @@ def _trained(
     state = alone(first, rotations, translations)._replace(board=lens.board or BoardShape())
     solution = solve(state, corners, free._replace(lens=(mask,)), priors=(prior_of(first, mask),))
     if isinstance(lens, SplinedLens):
-        solution = fit_splined(solution.state, corners, free, stiffness=lens.stiffness).solution
+        solution = fit_splined(
+            solution.state, corners, free._replace(lens=(mask,)), stiffness=lens.stiffness
+        ).solution
     return solution.state
 
 

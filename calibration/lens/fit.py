@@ -92,7 +92,8 @@ def fit_lens(
 
     Parameters, result and errors are those of ``adjust_lens``; the lens has its ``quality`` too, whose
     residual rms is per coordinate (OpenCV's RMS is sqrt(2) times as large). Whether the views agree with one
-    another is not asked: ``agreement`` takes as long as several fits, and ``judge`` takes what it finds.
+    another is not asked, since ``agreement`` takes as long as several fits: the covariance is that of
+    independent errors. ``choose_lens`` asks, of one candidate too.
     """
     lens = adjust_lens(
         views, width, height, model=model, warp=warp, aspect=aspect, names=names, provenance=provenance
@@ -280,18 +281,18 @@ def prior_of(lens: LensModel, free: Mask) -> Prior | None:
 
 def _splined(corners: Corners, width: int, height: int, warp: bool, aspect: bool) -> Solution:
     """Fit of the splined model, from the plain one that is nowhere far off, thrown-out corners included."""
-    plain: list[Solution] = []
+    plain: list[tuple[LensKind, Solution]] = []
     failure: FitError | None = None
     kinds: tuple[LensKind, ...] = ("brown-4", "brown-5", "fisheye")
     for kind in kinds:
         try:
-            plain.append(_plain(kind, corners, width, height, warp, aspect))
+            plain.append((kind, _plain(kind, corners, width, height, warp, aspect)))
         except FitError as error:
             failure = failure or error
     if failure is not None and not plain:
         raise failure
-    best = min(plain, key=lambda solution: float(np.mean(solution.residual**2)))
-    free = Free((), np.zeros(1, bool), warp, aspect)
+    kind, best = min(plain, key=lambda one: float(np.mean(one[1].residual ** 2)))
+    free = Free((_free(kind),), np.zeros(1, bool), warp, aspect)
     return fit_splined(best.state, corners, free, min_points=_MIN_POINTS).solution
 
 

@@ -138,7 +138,11 @@ class LensModel(Model, ABC):
     fx, fy, cx, cy : float
         Focal lengths and principal point, px.
     covariance : ndarray (p, p) or None
-        Of ``parameters``; zero rows for those held fixed.
+        Of ``parameters``; zero rows for those held fixed. Errors of corners count as independent, unless the
+        views were found to disagree.
+    covariance_factor : float
+        By which it, and the squares of the board's sigmas, were enlarged since the views disagree by more
+        than independent errors of their corners explain; 1 where they agree, or where that was not asked.
     views : ndarray (v, 6) or None
         Board poses (rotation vector rad, translation mm, camera_from_board) of the fit; NaN where a
         view was left out.
@@ -164,6 +168,7 @@ class LensModel(Model, ABC):
     cx: float
     cy: float
     covariance: Array | None = None
+    covariance_factor: float = Field(1.0, ge=1)
     views: Array | None = None
     observations: Array | None = None
     view_names: tuple[str, ...] = ()
@@ -227,7 +232,7 @@ class LensModel(Model, ABC):
     def _bare(self, **changes: object) -> Self:
         """Copy without the evidence of a fit, which holds for the old parameters only."""
         gone: dict[str, object] = {
-            "covariance": None, "views": None, "observations": None, "view_names": (), "board": None,
-            "scores": None, "quality": None,
+            "covariance": None, "covariance_factor": 1.0, "views": None, "observations": None,
+            "view_names": (), "board": None, "scores": None, "quality": None,
         }  # fmt: skip
         return self.replace(**gone, **changes)

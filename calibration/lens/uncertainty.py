@@ -34,7 +34,8 @@ class Evidence(NamedTuple):
     pixels, residual : ndarray (n, 2)
         Where they are seen, and measured minus model, px.
     sigma : ndarray (n,)
-        Of a pixel coordinate: as the detection told it, enlarged to what the residuals show.
+        Of a pixel coordinate: as the detection told it, enlarged to what the residuals show, and to what the
+        views show where the covariance of the lens was.
     """
 
     view: NDArray[np.int64]
@@ -85,6 +86,7 @@ def evidence(lens: LensModel) -> Evidence:
     told = np.nan_to_num(rows[:, 8]) if rows.shape[1] > 8 else np.zeros(len(rows))
     freedom = max(residual.size - 6 * len(np.unique(view)) - int(free_parameters(lens).sum()), 1)
     sigma = fitted_sigma(residual, told, np.ones(len(rows), dtype=bool), freedom)
+    sigma *= np.sqrt(lens.covariance_factor)
     return Evidence(view, points, board, rows[:, 4:6], residual, sigma)
 
 

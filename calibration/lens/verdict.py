@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from calibration.geometry import Float, angle_deg
-from calibration.lens.agreement import Agreement
+from calibration.lens.agreement import Halves
 from calibration.lens.model import LensModel
 from calibration.lens.uncertainty import Evidence, evidence, image_grid, projection_sigma
 from calibration.provenance import FitError, Quality
@@ -21,7 +21,7 @@ _SAME_TURN_DEG, _SAME_PLACE = 5.0, 0.08  # of the image's width, and of the dist
 _SQUARE_PART = 0.1  # of a square: no sharp corner is missed by that
 _UNSURE_PX = 0.3
 _FAR_OFF = 0.02  # of the image's width: the fit is not linear over such a sigma of the principal point
-_FAR_MORE = 5.0  # times the covariance: it says nothing then
+_FAR_MORE = 5.0  # times what independent errors explain: the factor itself is hardly known then
 _SYSTEMATIC_Z, _REPEATED_PX = 4.0, 0.1
 _ABOVE_NOISE = 4.0  # times what the detections tell
 
@@ -41,17 +41,17 @@ class Shared(NamedTuple):
     z: float
 
 
-def judge(lens: LensModel, names: Sequence[str], views: Agreement | None = None) -> Quality:
+def judge(lens: LensModel, names: Sequence[str], halves: Halves | None = None) -> Quality:
     """Quality of a fit, from the finished model alone.
 
     Parameters
     ----------
     lens : LensModel
-        With covariance, views and observations.
+        With covariance, views and observations. The covariance is taken at its word: see ``enlarged``.
     names : sequence of str
         Of the views, in the order of ``lens.views``.
-    views : Agreement, optional
-        What the views say of one another; without it the covariance is taken at its word.
+    halves : Halves, optional
+        Of the views, compared.
 
     Returns
     -------
@@ -74,7 +74,7 @@ def judge(lens: LensModel, names: Sequence[str], views: Agreement | None = None)
         *_of_residuals(lens, names, corners),
         *_of_structure(lens, corners),
         *_of_focal_lengths(lens),
-        *_of_projection(lens, corners, views),
+        *_of_projection(lens, corners, halves),
     ):
         (serious if finding.serious else minor).append(finding.text)
     assert lens.observations is not None
@@ -101,7 +101,9 @@ def _refuse(lens: LensModel, corners: Evidence) -> None:
         )
     assert lens.covariance is not None
     fx, fy, cx, cy = lens.parameters[:4]
-    known = bool(np.all(np.sqrt(np.diag(lens.covariance)[:2]) / (fx, fy) < 0.1))
+    # Views that disagree make a doubtful lens, but a lens.
+    variance = np.diag(lens.covariance)[:2] / lens.covariance_factor
+    known = bool(np.all(np.sqrt(variance) / (fx, fy) < 0.1))
     tilt = largest_tilt_deg(_rotations(lens, alive))
     refuse_parallel(tilt, PARALLEL_DEG if known else _TILTED_ENOUGH_DEG)
     if not known:
@@ -351,7 +353,7 @@ def _of_focal_lengths(lens: LensModel) -> Iterator[Finding]:
         )
 
 
-def _of_projection(lens: LensModel, corners: Evidence, views: Agreement | None) -> Iterator[Finding]:
+def _of_projection(lens: LensModel, corners: Evidence, halves: Halves | None) -> Iterator[Finding]:
     distance, grid = float(np.median(np.linalg.norm(corners.points, axis=1))), image_grid(lens)
     sigma = projection_sigma(lens, distance, grid)
     lost = 100 * float(np.mean(~np.isfinite(sigma)))
@@ -368,15 +370,12 @@ def _of_projection(lens: LensModel, corners: Evidence, views: Agreement | None) 
             f"{place}: a point {distance:.0f} mm away is imaged to {in_px(worst)} only: put the tilted "
             "board there",
         )
-    if views is None:
-        return
-    changed, halves = views
-    if changed.ratio > changed.limit and lost < 100:
+    if lens.covariance_factor > 1 and lost < 100:
+        factor = float(np.sqrt(lens.covariance_factor))
         yield Finding(
-            changed.ratio > _FAR_MORE or changed.ratio * float(np.nanmedian(sigma)) > _UNSURE_PX,
-            f"views left out in turn change the projection {changed.ratio:.1f} times as much as the "
-            "covariance expects: corners of one picture err together, and the uncertainty is larger by "
-            "that factor",
+            factor > _FAR_MORE or float(np.nanmedian(sigma)) > _UNSURE_PX,
+            "views left out in turn change the projection more than independent errors would: corners of "
+            f"one picture err together, and all sigmas are enlarged by a factor of {factor:.1f}",
         )
     elif halves is not None and halves.rms > max(halves.limit, 0.02):
         yield Finding(

@@ -6,7 +6,7 @@ from lens_views import LENS, MIDDLE, NOISE, POINTS, names, poses, view, views
 from scipy.spatial.transform import Rotation
 
 from calibration.lens import BrownConrady, adjust_lens, fit_lens
-from calibration.lens.agreement import agreement
+from calibration.lens.agreement import agreement, enlarged
 from calibration.lens.verdict import judge, place_in_words, shared_residuals, similar_views
 from calibration.provenance import FitError
 
@@ -15,7 +15,8 @@ WIDE = {"reach": (130, 75), "distance": (380, 480)}  # boards up to the border o
 
 def verdict(seen, **how):
     lens = adjust_lens(seen, LENS.width, LENS.height, **how)
-    return judge(lens, names(len(seen)), agreement(lens))
+    told = agreement(lens)
+    return judge(enlarged(lens, told.influence), names(len(seen)), told.halves)
 
 
 def told(quality, *parts):
@@ -155,7 +156,7 @@ def test_corners_that_err_together_are_told():
             view(rng, pose, lens=LENS.replace(k1=LENS.k1 + rng.normal(0, 0.05), fx=1500 + rng.normal(0, 8)))
             for pose in poses(seed, 14)
         ]
-        said += any("larger by that factor" in text for text in verdict(seen).warnings)
+        said += any("all sigmas are enlarged by a factor of" in text for text in verdict(seen).warnings)
     assert said >= 3
 
 

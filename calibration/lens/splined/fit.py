@@ -8,8 +8,8 @@ from calibration.geometry import Float
 from calibration.lens.bundle import Solution, corrected, solve
 from calibration.lens.descent import minimize, problem_of
 from calibration.lens.model import LensModel
-from calibration.lens.splined.model import SplinedLens, stereographic
-from calibration.lens.unknowns import Corners, Free, Prior, State, placed
+from calibration.lens.splined.model import SplinedLens, direction, stereographic
+from calibration.lens.unknowns import Corners, Free, Mask, Prior, State, placed
 from calibration.provenance import FitError
 
 FEWEST_CORNERS = 400
@@ -25,6 +25,7 @@ _OPENING = 1.5
 _TURN_PX = 1e-3  # to which the mean turn is held, which no corner tells
 _AS_GOOD = 0.1  # of twice the logarithm of the evidence
 _ROUNDS, _SETTLED = 4, 0.2  # of the stiffness: searches, and the logarithm that changes no projection
+_PLANE = 1e-9  # of the bending of the most bent field: none
 _FILL = 1e-9  # smoothness of the start beside its samples: extends it beyond the picture
 
 
@@ -41,8 +42,10 @@ def fit_splined(
     """Fit the splined lens of one camera.
 
     The field is that of a plainer lens plus a correction, whose bending energy (that of a thin plate) has a
-    Gaussian prior. Its stiffness is where the corners are most probable, so that the correction follows what
-    the corners tell above their noise, whatever the size of its waves, and is smooth where there are none.
+    Gaussian prior. The plainer lens's own parameters stay free under it, and so does a turn of all rays: what
+    fits them was these very corners, so the prior has no opinion on them. The prior's stiffness is where the
+    corners are most probable, so that the correction follows what the corners tell above their noise,
+    whatever the size of its waves, and is smooth where there are none.
 
     Parameters
     ----------
@@ -51,7 +54,7 @@ def fit_splined(
     corners : Corners
         At least ``FEWEST_CORNERS``.
     free : Free
-        Of the board's shape; what it says on the lens is not asked.
+        Parameters of the plainer lens that were fitted, and the board's shape.
     min_points : int
         See ``solve``.
     stiffness : float, optional
@@ -79,7 +82,9 @@ def fit_splined(
     plain, missed = state.lenses[0], np.linalg.norm(_missed(state, corners), axis=1)
     fitting = corners.pixels[missed < _FITTING * np.nanmedian(missed)]
     mean = start(plain, fitting, len(corners.points))
-    bending, turn = _bending(mean), _turn(mean, plain, fitting)
+    family, turns = _family(plain, free.lens[0], mean, fitting), _turns(mean, plain, fitting)
+    bending, rank = _apart(_bending(mean), np.concatenate([family, turns.fields]))
+    turn = turns.precision
     free = free._replace(lens=(np.arange(len(mean.parameters)) >= 4,))
     given = stiffness is not None
     if stiffness is None:
@@ -92,7 +97,7 @@ def fit_splined(
         solution = solve(state, corners, free, min_points=min_points, priors=(prior,))
         if given:
             break
-        better = _most_probable(solution, prior, bending, stiffness)
+        better = _most_probable(solution, prior, bending, rank, stiffness)
         if abs(np.log(better / stiffness)) < _SETTLED:
             break
         stiffness = better
@@ -155,11 +160,37 @@ def start(lens: LensModel, pixels: Float, corners: int) -> SplinedLens:
         knots=np.zeros((number[1], number[0], 2)), spacing=spacing, corner=(x, y), provenance=lens.provenance,
     )  # fmt: skip
     displacement = (seen - (lens.cx, lens.cy)) / (lens.fx, lens.fy) - u
-    weight = _design(blank, u)
-    plate = _plate(blank)
+    return blank.replace(knots=_smooth(blank, u, displacement).reshape(blank.knots.shape))
+
+
+def _smooth(lens: SplinedLens, u: Float, values: Float) -> Float:
+    """Knots (ny nx, m) of fields with the values (n, m) at places u (n, 2), and no bending beyond."""
+    weight = _design(lens, u)
+    plate = _plate(lens)
     stiff = _FILL * weight.multiply(weight).sum() / plate.trace()
-    knots = _solved(weight.T @ weight + stiff * plate, weight.T @ displacement)
-    return blank.replace(knots=knots.reshape(blank.knots.shape))
+    return _solved(weight.T @ weight + stiff * plate, weight.T @ values)
+
+
+def _family(lens: LensModel, free: Mask, mean: SplinedLens, pixels: Float) -> Float:
+    """Changes (m, p) of ``mean`` that follow those of a plainer lens in its m free parameters."""
+    u, _ = _samples(lens, pixels)
+    by = lens.derivatives(direction(u)).by_parameters[:, :, free] / np.array([[lens.fx], [lens.fy]])
+    good = np.isfinite(by).all(axis=(1, 2))
+    fields = _smooth(mean, u[good], by[good].reshape(int(good.sum()), -1)).reshape(-1, 2, by.shape[2])
+    rows = np.zeros((by.shape[2], len(mean.parameters)))
+    rows[:, 4:] = fields.reshape(-1, by.shape[2]).T
+    return rows
+
+
+def _apart(bending: Float, fields: Float) -> tuple[Float, int]:
+    """The energy that is left when the fields (m, p) are added freely, and on how many unknowns it is."""
+    fields = fields / np.linalg.norm(fields, axis=1, keepdims=True)
+    bent = bending @ fields.T
+    energy, axes = np.linalg.eigh(fields @ bent)
+    known = energy > _PLANE * energy[-1]
+    reach = bent @ axes[:, known]
+    rank = len(bending) - 4 - 6 - int(known.sum())  # planes bend nothing
+    return bending - (reach / energy[known]) @ reach.T, rank
 
 
 def _samples(lens: LensModel, pixels: Float) -> tuple[Float, Float]:
@@ -219,25 +250,40 @@ def _bending(lens: SplinedLens) -> Float:
     return out
 
 
-def _turn(mean: SplinedLens, lens: LensModel, pixels: Float) -> Float:
-    """Precision (p, p) that holds the mean turn of the rays of the corners."""
+class _Turns(NamedTuple):
+    """Changes (3, p) of the lens by a turn of all rays about each axis; precision (p, p) holding the mean."""
+
+    fields: Float
+    precision: Float
+
+
+def _turns(mean: SplinedLens, lens: LensModel, pixels: Float) -> _Turns:
     rays = lens.unproject(pixels)
     rays = rays[np.isfinite(rays).all(axis=1)]
-    u = stereographic(rays)
-    weight = _design(mean, u)
-    # A turn about each axis moves the ray, and its place in the plane, which moves in the picture.
-    moved = np.cross(np.eye(3)[:, None], rays)
-    shift = (2 * moved[..., :2] - u * moved[..., 2:]) / (1 + rays[:, 2:])
-    jacobian = mean._displaced(u)[:, 2:].reshape(-1, 2, 2)
-    field = np.einsum("nij,knj->kni", jacobian, shift)
+    field, weight = _turned(mean, rays)
     rows = np.zeros((3, len(mean.parameters)))
     for axis in range(3):
         rows[axis, 4:] = (weight.T @ field[axis]).ravel()
     rows = np.linalg.solve(np.einsum("kni,lni->kl", field, field), rows)
-    return np.asarray(rows.T @ rows * (mean.fx / _TURN_PX) ** 2)
+    at, _ = _samples(lens, pixels)
+    field, _ = _turned(mean, direction(at))
+    fields = np.zeros_like(rows)
+    for axis in range(3):
+        fields[axis, 4:] = _smooth(mean, at, field[axis]).ravel()
+    return _Turns(fields, np.asarray(rows.T @ rows * (mean.fx / _TURN_PX) ** 2))
 
 
-def _most_probable(solution: Solution, prior: Prior, bending: Float, stiffness: float) -> float:
+def _turned(mean: SplinedLens, rays: Float) -> tuple[Float, Any]:
+    """Displacement (3, n, 2) of rays (n, 3) by a turn about each axis, and the weights of the knots there."""
+    u = stereographic(rays)
+    # A turn moves the ray, and its place in the plane, which moves in the picture.
+    moved = np.cross(np.eye(3)[:, None], rays)
+    shift = (2 * moved[..., :2] - u * moved[..., 2:]) / (1 + rays[:, 2:])
+    jacobian = mean._displaced(u)[:, 2:].reshape(-1, 2, 2)
+    return np.einsum("nij,knj->kni", jacobian, shift), _design(mean, u)
+
+
+def _most_probable(solution: Solution, prior: Prior, bending: Float, rank: int, stiffness: float) -> float:
     """Stiffness of the prior at which the corners are most probable, taking the fit as linear."""
     from scipy.linalg import LinAlgError, eigh
 
@@ -251,7 +297,6 @@ def _most_probable(solution: Solution, prior: Prior, bending: Float, stiffness: 
         raise FitError("the splined model cannot be told from these corners: take more views") from None
     bend = np.maximum(bend, 0)
     told = vectors.T @ information @ correction
-    rank = len(bend) - 6  # planes bend nothing
     ratio = np.geomspace(1e-5, 1e5, 401)[:, None]
     stiffer = 1 + (ratio - 1) * stiffness * bend
     with np.errstate(invalid="ignore"):
