@@ -21,21 +21,22 @@ from calibration.targets.boards.description import (
     grid_shape,
     pitch_mm,
 )
+from calibration.targets.boards.layout import checkerboard_seen
 from calibration.targets.boards.plausibility import (
     MIN_POINTS,
     bending,
     neighbourhood,
     plausible,
+    spaced_out,
     unsharp,
 )
 from calibration.targets.boards.tags import (
     find_aprilgrid,
     find_charuco,
     markers_seen,
-    misdescribed,
     with_unread,
 )
-from calibration.targets.boards.view import BoardView, Found, NoBoard
+from calibration.targets.boards.view import BoardView, Found, Misdescribed, NoBoard
 from calibration.targets.corners import MAX_SHIFT_PX, Refined, refine_corners
 from calibration.targets.discs import refine_discs
 
@@ -56,9 +57,9 @@ def detect_board(image: NDArray[Any], board: AnyBoard) -> BoardView | NoBoard:
     A point of a board with markers is known by them, part of the board is enough, and the ids are absolute.
     A plain checkerboard is taken as the pattern with the black square at its top left; where it looks the
     same after a turn (``symmetries``), the turn with its x axis most to the right is taken. Of a plain
-    checkerboard that is partly out of view, the part found is counted from the top-left corner: good for
-    ``fit_lens``, not to follow the board's origin or to compare cameras (``is_placed``). A circle grid must
-    be in view as a whole.
+    checkerboard that is partly out of view, the part found is counted from the sides that are in view with
+    white paper behind them, else from the part's own top-left corner: good for ``fit_lens``, not to follow
+    the board's origin or to compare cameras (``is_placed``). A circle grid must be in view as a whole.
 
     Refused, with the reason: fewer than six points, or all on a line; a mirrored board (a plain checkerboard
     and a circle grid look the same in a mirror, which cannot be told); black and white swapped; points that
@@ -187,11 +188,15 @@ def _seen(values: Image, level: _Level, grey: Grey, board: AnyBoard) -> BoardVie
         case AprilGrid():
             found = find_aprilgrid(grey, board)
     if isinstance(found, NoBoard):
-        return _Reason(_UNSEEN, found.reason)
+        return _Reason(_FINAL if isinstance(found, Misdescribed) else _UNSEEN, found.reason)
     keep = plausible(corners_mm(board)[found.ids], found.pixels, pitch_mm(board))
     if isinstance(keep, NoBoard):
         return _Reason(_MISPLACED, keep.reason)
     found = Found(found.ids[keep], found.pixels[keep])
+    if isinstance(board, Checkerboard):
+        sparse = spaced_out(grey, corners_mm(board)[found.ids], found.pixels, board.square_mm)
+        if sparse is not None:
+            return _Reason(_MISPLACED, sparse.reason)
     if isinstance(board, Charuco | AprilGrid):
         found = with_unread(found, board)
     scale = level if level.factor >= 1 else _Level(values, 1)
@@ -327,7 +332,7 @@ def is_placed(board: AnyBoard, view: BoardView) -> bool:
     """Whether the view's ids are those of the board, up to its ``symmetries``.
 
     False for a plain checkerboard of which only a part is in view: its rows and columns are then counted from
-    the part's own corner.
+    those sides that are in view, or from the part's own corner.
     """
     if not isinstance(board, Checkerboard) or board.marker:
         return True
@@ -341,16 +346,16 @@ def _explained(reason: _Reason, grey: Grey, values: Image, board: AnyBoard) -> s
     if isinstance(board, Charuco | AprilGrid):
         if _mirrored(grey, board):
             return "the board is seen mirrored: turn the picture back"
-        if isinstance(board, Charuco) and (words := misdescribed(grey, board)) is not None:
-            return f"the markers lie as on the same board {words}: correct the description"
         if reason.depth == _UNSEEN and (other := markers_seen(grey)) is not None:
             return f"{text}; {other} seen"
     if reason.depth > _UNSEEN:
         return text
+    dull = _dullness(grey)
+    if dull is None and isinstance(board, Charuco | AprilGrid) and (plain := checkerboard_seen(grey)):
+        return f"{text}; {plain}"
     finite = values[np.isfinite(values)]
     if finite.size and np.mean(finite == finite.max()) > 0.5:
         return f"{text}; more than half of the picture is saturated"
-    dull = _dullness(grey)
     return text if dull is None else f"{text}; {dull}"
 
 

@@ -4,9 +4,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.geometry import Float
+from calibration.targets.boards.lattice import one_square_apart
 from calibration.targets.boards.view import NoBoard
 
 MIN_POINTS = 6
+_APART = 0.8  # part of the neighbours by number that must be neighbours in the picture
 _MISS = 0.2  # of a pitch: how far a point may lie from where its neighbours say
 _TIE = 1e-6  # weight that ties a lone corner to the whole board
 _SMEAR, _BLUR = 0.15, 0.1  # of a pitch
@@ -48,6 +50,33 @@ def plausible(points: Float, pixels: Float, pitch_mm: float) -> NDArray[np.bool_
         bad &= (error >= 0.5 * error.max()) | (turning <= 0)
         keep[np.flatnonzero(keep)[bad]] = False
     return NoBoard("the points found do not lie as on the board described")
+
+
+def spaced_out(grey: NDArray[np.uint8], points: Float, pixels: Float, pitch_mm: float) -> NoBoard | None:
+    """Refuse corners of a checkerboard between which the picture shows more corners, or that are scattered.
+
+    Between two neighbours one side of the edge is the brighter one all the way; where a row was skipped the
+    sides change half way.
+
+    Parameters
+    ----------
+    grey : ndarray (h, w), uint8
+    points : ndarray (n, 3)
+        Board frame, mm.
+    pixels : ndarray (n, 2)
+        Where they are seen, px of ``grey``.
+    pitch_mm : float
+        Side of a square.
+    """
+    step = (points[None, :, :2] - points[:, None, :2]) / pitch_mm
+    start, end = np.nonzero(np.abs(step - (1, 0)).max(axis=2) < 0.1)
+    above, below = np.nonzero(np.abs(step - (0, 1)).max(axis=2) < 0.1)
+    start, end = np.concatenate([start, above]), np.concatenate([end, below])
+    if len(np.union1d(start, end)) < _APART * len(points):
+        return NoBoard("the corners found are scattered: most have no neighbour one square away")
+    if np.mean(one_square_apart(grey, pixels[start], pixels[end])) < _APART:
+        return NoBoard("corners with consecutive numbers lie several squares apart in the picture")
+    return None
 
 
 def neighbourhood(points: Float, pixels: Float, pitch_mm: float) -> tuple[Float, Float]:
