@@ -12,13 +12,12 @@ from calibration.targets.boards.description import (
     TAG_FAMILY,
     AprilGrid,
     Charuco,
-    Ids,
     corners_mm,
     dictionary,
-    grid_shape,
     pitch_mm,
 )
-from calibration.targets.boards.plausibility import MIN_POINTS, plausible
+from calibration.targets.boards.layout import Markers, misdescribed
+from calibration.targets.boards.plausibility import MIN_POINTS
 from calibration.targets.boards.view import Found, NoBoard
 
 Grey = NDArray[np.uint8]
@@ -35,14 +34,30 @@ _FAMILIES = (
 )
 
 
+# How far a corner may be off along the line to the next marker: of an outline where shadows are lifted, of
+# a tag that has grown into the squares, and drawn to saddle points.
+_OUTLINE_PX, _GROWN_PX, _SADDLE_PX = 1.8, 4.0, 0.3
+
+
 def find_charuco(grey: Grey, board: Charuco) -> Found | NoBoard:
     """Corners next to markers that were read."""
-    pixels, ids, _, marker_ids = cv2.aruco.CharucoDetector(_layout(board)).detectBoard(grey)
-    markers = [] if marker_ids is None else [int(i) for i in np.ravel(marker_ids)]
+    pixels, ids, quads, numbers = cv2.aruco.CharucoDetector(_layout(board)).detectBoard(grey)
+    markers = _markers(quads, numbers)
+    wrong = misdescribed(markers._replace(quads=_edged(markers.quads)), board)
+    if wrong is not None:
+        return wrong
     if ids is None or len(ids) < MIN_POINTS:
-        few = f"only {len(markers)} of its {board.columns * board.rows // 2} markers read"
-        return NoBoard(few if markers else "none of its markers seen")
+        count = board.columns * board.rows // 2
+        read = len(np.unique(markers.below(count).numbers))
+        return NoBoard(f"only {read} of its {count} markers read" if read else "none of its markers seen")
     return Found(np.asarray(ids, np.int64).ravel(), np.asarray(pixels, np.float64).reshape(-1, 2))
+
+
+def _edged(quads: Float) -> Float:
+    """Outlines through the middle of a marker's outermost pixels, as OpenCV's are, moved to its edge."""
+    middle = quads.mean(axis=1, keepdims=True)
+    side = np.linalg.norm(quads - np.roll(quads, 1, axis=1), axis=2).mean(axis=1)[:, None, None]
+    return np.asarray(middle + (quads - middle) * (1 + 1 / np.maximum(side, 1.0)))
 
 
 def _layout(board: Charuco) -> Any:
@@ -73,14 +88,21 @@ def with_unread(found: Found, board: Charuco | AprilGrid) -> Found:
 
 def find_aprilgrid(grey: Grey, board: AprilGrid) -> Found | NoBoard:
     """Corners of the tags that were read, drawn to the saddle points between tag and small square."""
-    quads, numbers = _tags(grey, TAG_FAMILY, TAG_BORDER, cv2.aruco.CORNER_REFINE_NONE)
+    quads, numbers, _ = _tags(grey, TAG_FAMILY, TAG_BORDER, cv2.aruco.CORNER_REFINE_NONE)
     if len(numbers) < board.columns * board.rows:
         # Finds tags whose outline has grown together with the squares, but fewer of the blurred.
-        more, others = _tags(grey, TAG_FAMILY, TAG_BORDER, cv2.aruco.CORNER_REFINE_APRILTAG)
+        more, others, _ = _tags(grey, TAG_FAMILY, TAG_BORDER, cv2.aruco.CORNER_REFINE_APRILTAG)
         new = ~np.isin(others, numbers)
         quads, numbers = np.concatenate([quads, more[new]]), np.concatenate([numbers, others[new]])
     if not len(numbers):
         return NoBoard("none of its tags seen")
+    side = np.linalg.norm(quads - np.roll(quads, 1, axis=1), axis=2).min(axis=1)
+    quads, drawn = _saddles(grey, quads, 0.7 * side * min(board.gap_mm / board.tag_mm, 0.2))
+    # OpenCV sees a tag upside down: its corners are from the bottom right, clockwise.
+    edge_px = np.where(drawn.all(axis=1), _SADDLE_PX, _GROWN_PX)
+    wrong = misdescribed(Markers(np.roll(quads, 2, axis=1), numbers, edge_px), board)
+    if wrong is not None:
+        return wrong
     foreign = numbers[numbers >= board.columns * board.rows]
     once = np.isin(numbers, np.flatnonzero(np.bincount(numbers) == 1))
     if 2 * len(foreign) > len(numbers):
@@ -91,17 +113,14 @@ def find_aprilgrid(grey: Grey, board: AprilGrid) -> Found | NoBoard:
     good = once & (numbers < board.columns * board.rows)
     quads, numbers = quads[good], numbers[good]
     row, column = board.rows - 1 - numbers // board.columns, numbers % board.columns
-    # A tag's corners in the order of OpenCV, which sees it upside down: from the bottom right, clockwise.
     i, j = 2 * row[:, None] + (1, 1, 0, 0), 2 * column[:, None] + (1, 0, 0, 1)
     ids = (i * 2 * board.columns + j).ravel().astype(np.int64)
-    side = np.linalg.norm(quads - np.roll(quads, 1, axis=1), axis=2).min(axis=1)
-    pixels = _saddles(grey, quads, 0.7 * side * min(board.gap_mm / board.tag_mm, 0.2))
-    return Found(ids, pixels)
+    return Found(ids, quads.reshape(-1, 2))
 
 
-def _saddles(grey: Grey, quads: Float, reach_px: Float) -> Float:
-    """Corners (n * 4, 2) moved to the saddle point in reach; where there is none, left."""
-    out = quads.reshape(-1, 2).copy()
+def _saddles(grey: Grey, quads: Float, reach_px: Float) -> tuple[Float, NDArray[np.bool_]]:
+    """Corners (n, 4, 2) moved to the saddle point in reach, and which were; where there is none, left."""
+    out, drawn = quads.reshape(-1, 2).copy(), np.zeros(4 * len(quads), dtype=bool)
     reach = np.repeat(np.maximum(np.rint(reach_px), 2).astype(int), 4)
     rows, columns = grey.shape
     criteria = (cv2.TERM_CRITERIA_COUNT + cv2.TERM_CRITERIA_EPS, 30, 0.01)
@@ -112,18 +131,26 @@ def _saddles(grey: Grey, quads: Float, reach_px: Float) -> Float:
         start = np.ascontiguousarray(out[inside], np.float32).reshape(-1, 1, 2)
         moved = cv2.cornerSubPix(grey, start, (int(r), int(r)), (-1, -1), criteria).reshape(-1, 2)
         near = np.linalg.norm(moved - out[inside], axis=1) < 1.5 * r
-        out[np.flatnonzero(inside)[near]] = moved[near]
-    return out
+        drawn[np.flatnonzero(inside)[near]] = True
+        out[drawn & inside] = moved[near]
+    return out.reshape(-1, 4, 2), drawn.reshape(-1, 4)
 
 
-def _tags(grey: Grey, family: str, border: int, refinement: int) -> tuple[Float, Ids]:
+def _tags(grey: Grey, family: str, border: int, refinement: int) -> Markers:
     parameters = cv2.aruco.DetectorParameters()
     parameters.markerBorderBits = border
     parameters.cornerRefinementMethod = refinement
     quads, ids, _ = cv2.aruco.ArucoDetector(dictionary(family), parameters).detectMarkers(grey)
-    if ids is None:
-        return np.zeros((0, 4, 2)), np.zeros(0, np.int64)
-    return np.asarray(quads, np.float64).reshape(-1, 4, 2), np.asarray(ids, np.int64).ravel()
+    return _markers(quads, ids)
+
+
+def _markers(quads: Any, numbers: Any) -> Markers:
+    """Markers as OpenCV gives them, None for nothing."""
+    if numbers is None:
+        quads, numbers = [], []
+    numbers = np.asarray(numbers, np.int64).ravel()
+    outlines = np.asarray(quads, np.float64).reshape(-1, 4, 2)
+    return Markers(outlines, numbers, np.full(len(numbers), _OUTLINE_PX))
 
 
 def markers_seen(grey: Grey) -> str | None:
@@ -139,22 +166,3 @@ def markers_seen(grey: Grey) -> str | None:
                     f"{count} markers of {short}" + " with Kalibr's border" * (border == TAG_BORDER),
                 )
     return name
-
-
-def misdescribed(grey: Grey, board: Charuco) -> str | None:
-    """What fits the markers where the description does not: the other layout or columns and rows swapped."""
-    swapped = {"columns": board.rows, "rows": board.columns}
-    for changes, words in (
-        ({"legacy": not board.legacy}, "without legacy" if board.legacy else "with legacy"),
-        (swapped, f"as {board.rows}x{board.columns}"),
-    ):
-        if "legacy" in changes and board.rows % 2:
-            continue
-        other = board.replace(**changes)
-        found = find_charuco(grey, other)
-        if isinstance(found, NoBoard):
-            continue
-        fits = plausible(corners_mm(other)[found.ids], found.pixels, board.square_mm)
-        if not isinstance(fits, NoBoard) and fits.sum() >= 0.5 * np.prod(grid_shape(board)):
-            return words
-    return None

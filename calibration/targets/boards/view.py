@@ -36,6 +36,10 @@ class NoBoard(NamedTuple):
     reason: str
 
 
+class Misdescribed(NoBoard):
+    """The picture shows another board than the one described: another search will say the same."""
+
+
 class Found(NamedTuple):
     """Points before they are measured: ids (n,) and pixels (n, 2), good to a few pixels."""
 
