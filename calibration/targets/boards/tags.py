@@ -12,12 +12,14 @@ from calibration.targets.boards.description import (
     TAG_FAMILY,
     AprilGrid,
     Charuco,
+    Ids,
     corners_mm,
     dictionary,
     pitch_mm,
 )
 from calibration.targets.boards.layout import Markers, misdescribed
 from calibration.targets.boards.plausibility import MIN_POINTS
+from calibration.targets.boards.straightened import read_bent
 from calibration.targets.boards.view import Found, NoBoard
 
 Grey = NDArray[np.uint8]
@@ -111,11 +113,34 @@ def find_aprilgrid(grey: Grey, board: AprilGrid) -> Found | NoBoard:
             f"above {board.columns * board.rows - 1}"
         )
     good = once & (numbers < board.columns * board.rows)
-    quads, numbers = quads[good], numbers[good]
+    known = int(good.sum())
+    quads, numbers = _with_bent(grey, board, quads[good], numbers[good])
+    side = np.linalg.norm(quads - np.roll(quads, 1, axis=1), axis=2).min(axis=1)
+    reach_px = 0.7 * side * min(board.gap_mm / board.tag_mm, 0.2)
+    quads[known:] = _saddles(grey, quads[known:], reach_px[known:])[0]
+    ids = _corners_of(numbers, board).ravel()
+    return Found(ids, quads.reshape(-1, 2))
+
+
+def _with_bent(grey: Grey, board: AprilGrid, quads: Float, numbers: Ids) -> tuple[Float, Ids]:
+    """Add the tags that are bent too much to be read in the picture as it is."""
+    layout = corners_mm(board)[_corners_of(np.arange(board.columns * board.rows), board), :2]
+
+    def read(patch: Grey) -> tuple[Float, Ids]:
+        found = _tags(patch, TAG_FAMILY, TAG_BORDER, cv2.aruco.CORNER_REFINE_NONE)
+        return found[0], found[1]
+
+    return read_bent(grey, layout, board.tag_mm + board.gap_mm, quads, numbers, read)
+
+
+def _corners_of(numbers: Ids, board: AprilGrid) -> Ids:
+    """Ids (n, 4) of the corners of tags, in the order of OpenCV, which sees a tag upside down.
+
+    From the bottom right, clockwise.
+    """
     row, column = board.rows - 1 - numbers // board.columns, numbers % board.columns
     i, j = 2 * row[:, None] + (1, 1, 0, 0), 2 * column[:, None] + (1, 0, 0, 1)
-    ids = (i * 2 * board.columns + j).ravel().astype(np.int64)
-    return Found(ids, quads.reshape(-1, 2))
+    return np.asarray(i * 2 * board.columns + j, np.int64)
 
 
 def _saddles(grey: Grey, quads: Float, reach_px: Float) -> tuple[Float, NDArray[np.bool_]]:
