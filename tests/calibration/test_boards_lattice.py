@@ -82,8 +82,8 @@ def test_every_board_in_full_view_is_found_whole():
 
 
 def test_a_part_is_numbered_from_the_sides_in_view():
-    # The left edge of the board is out of view: its last column is the picture's last one.
-    placed = pose(BOARD, 300, (8, -6), 4.0, (-60.0, 0.0))
+    # Three columns are out of view on the left; a count from the part would start at the second.
+    placed = pose(BOARD, 300, (8, -6), 4.0, (-100.0, 0.0))
     seen = sight(BOARD, EYE, placed, samples=2, margin_mm=15.0)
     view = detect_board(noisy(seen.image, 1), BOARD)
     assert len(view.ids) >= 30
