@@ -76,14 +76,12 @@ def misdescribed(markers: Markers, board: Charuco | AprilGrid) -> Misdescribed |
     own = markers.below(_count(board))
     if 2 * len(own.numbers) >= len(markers.numbers):
         pairs = _pairs(own, board, told)
-        mirror = _pairs(own, board, told._replace(white_first=not told.white_first))
-        # Of an odd number of columns the other layout differs at the ends of the rows only.
-        if (
-            isinstance(board, Charuco)
-            and pairs.good.sum() < mirror.good.sum()
-            and mirror.fit >= _LIES_OTHERWISE
-        ):
-            return _other_rows(markers, board, told._replace(white_first=not told.white_first))
+        if isinstance(board, Charuco):
+            # Of an odd number of columns the other layout differs at the ends of the rows only.
+            swapped = told._replace(white_first=not told.white_first)
+            otherwise = _pairs(own, board, swapped)
+            if pairs.good.sum() < otherwise.good.sum() and otherwise.fit >= _LIES_OTHERWISE:
+                return _other_rows(markers, board, swapped)
         if pairs.fit >= _LIES_SO:
             every = _pairs(markers, board, told)
             more = every.good & np.any(markers.numbers[every.ends] >= _count(board), axis=1)
