@@ -17,7 +17,16 @@ from calibration.radiometric import RadiometricModel
 from calibration.targets.boards import Board, BoardView, NoBoard, is_placed
 from capture.session import Session, Stack
 from rigs.config import ConfigError
-from rigs.workflows.frames import board_in, check_lens, of_kind, provenance_of, sensor_for, still_views
+from rigs.workflows.frames import (
+    board_in,
+    check_lens,
+    of_kind,
+    provenance_of,
+    sensor_for,
+    still_views,
+    taken_again,
+    told_once,
+)
 from rigs.workflows.progress import Track, silent
 
 _NAMED = 6
@@ -31,7 +40,7 @@ class BoardFrames(NamedTuple):
     views : dict of (frame, camera) -> BoardView
     sizes : dict of camera -> (width, height)
     warnings : tuple of str
-        Where there was none, and how frames were paired.
+        Where there was none, what was the same picture twice, and how frames were paired.
     """
 
     views: dict[tuple[str, str], BoardView]
@@ -48,6 +57,7 @@ def board_frames(
 ) -> BoardFrames:
     """Find the board in the ``board`` frames of every camera; what shares a pose's name is one frame.
 
+    A picture that a camera gave twice counts in the first frame of it only.
     Where no two cameras share a name, frames are paired by the last number in their names.
 
     Raises
@@ -85,6 +95,13 @@ def board_frames(
         f"{', ...' if len(frames) > _NAMED else ''}"
         for camera, frames in sorted(missed.items())
     ]
+    for camera in cameras:
+        # What a camera gave again is of the earlier frame, whatever the others saw meanwhile.
+        again = taken_again((key, view) for key, view in views.items() if key[1] == camera)
+        if again:
+            copies = told_once((key[0], first[0]) for key, first in again.items())
+            warnings.append(f"camera {camera}: {copies}")
+            views = {key: view for key, view in views.items() if key not in again}
     if any(names[key] != key[0] for key in names):
         warnings.insert(0, "no two cameras share a pose: frames were paired by the numbers in their names")
     return BoardFrames(views, sizes, tuple(warnings))

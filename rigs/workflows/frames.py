@@ -1,7 +1,7 @@
 """A session's frames merged to radiance, light by light."""
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from rigs.workflows.evidence import CLIPPED, Clipped, clipping_texts, refuse_non
 from rigs.workflows.progress import Track, silent
 
 Image = NDArray[np.float32]
+Key = TypeVar("Key")
 _MOST_DARKS = 8
 
 
@@ -133,6 +134,27 @@ def board_in(stack: Stack, sensor: RadiometricModel, board: Board) -> BoardView 
         return detect_board(gray(merged_of(stack, sensor).value), board)
     except FitError as error:
         return NoBoard(str(error))
+
+
+def taken_again(views: Iterable[tuple[Key, BoardView]]) -> dict[Key, Key]:
+    """Views that are a copy of another's picture, each with the first one of it.
+
+    Two exposures never give the same points to the last bit: the noise differs. A copy tells nothing new, and
+    counted again it would make a fit surer than it is.
+    """
+    first: dict[tuple[bytes, bytes], Key] = {}
+    again: dict[Key, Key] = {}
+    for key, view in views:
+        known = first.setdefault((view.ids.tobytes(), view.pixels.tobytes()), key)
+        if known != key:
+            again[key] = known
+    return again
+
+
+def told_once(again: Iterable[tuple[str, str]]) -> str:
+    """The warning of names that ``taken_again`` found."""
+    pairs = "; ".join(f"{first} and {name}" for name, first in again)
+    return f"{pairs}: the same picture, counted once"
 
 
 def background_of(

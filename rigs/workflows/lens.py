@@ -18,6 +18,7 @@ from calibration.provenance import FitError
 from calibration.radiometric import RadiometricModel
 from calibration.targets.boards import (
     Board,
+    BoardView,
     Checkerboard,
     CircleGrid,
     NoBoard,
@@ -27,7 +28,15 @@ from calibration.targets.boards import (
 from capture.session import Session, Stack
 from rigs.config import ConfigError
 from rigs.workflows.encoding import Doubt, doubted, doubts_of
-from rigs.workflows.frames import board_in, of_kind, provenance_of, sensor_for, still_views
+from rigs.workflows.frames import (
+    board_in,
+    of_kind,
+    provenance_of,
+    sensor_for,
+    still_views,
+    taken_again,
+    told_once,
+)
 from rigs.workflows.progress import Track, silent
 
 LensKind = FittedKind | Literal["auto"]
@@ -45,7 +54,7 @@ def calibrate_lens(
     camera: str | None = None,
     track: Track = silent,
 ) -> LensModel:
-    """Lens from the session's ``board`` frames; frames of one pose count as one view.
+    """Lens from the session's ``board`` frames; frames of one pose count as one view, copies once.
 
     Parameters
     ----------
@@ -63,21 +72,23 @@ def calibrate_lens(
     """
     stack = of_kind(session, camera, "board")
     radiometric = sensor_for(session, stack, sensor)
-    views, names, missed = [], [], list[tuple[str, NoBoard]]()
+    seen, missed = list[tuple[str, BoardView]](), list[tuple[str, NoBoard]]()
     for name, view in track(board_views(session, stack), "finding boards"):
         found = board_in(view, radiometric, board)
         if isinstance(found, NoBoard):
             missed.append((name, found))
         else:
-            views.append(found)
-            names.append(name)
-    if not views:
+            seen.append((name, found))
+    if not seen:
         raise FitError(
             f"{session.path}: the board was found in none of {len(missed)} views: {_usual(missed)}"
         )
+    again = taken_again(enumerate(view for _, view in seen))
+    copies = [(seen[i][0], seen[first][0]) for i, first in again.items()]
+    names, views = zip(*(one for i, one in enumerate(seen) if i not in again), strict=True)
     height, width = stack.shape[1:3]
     provenance = provenance_of(session, board=board.kind)
-    told = f"board not found in {len(missed)} of {len(missed) + len(names)} views"
+    told = f"board not found in {len(missed)} of {len(missed) + len(seen)} views"
     candidates = CANDIDATES if model == "auto" else (model,)
     try:
         lens = choose_lens(
@@ -91,12 +102,16 @@ def calibrate_lens(
             provenance=provenance,
         )
     except FitError as error:
-        raise (FitError(f"{error}; {told}: {_usual(missed)}") if missed else error) from None
-    lens = lens.replace(view_names=tuple(names))
+        missing = [f"{told}: {_usual(missed)}"] if missed else []
+        alike = [told_once(copies)] if copies else []
+        raise FitError("; ".join((str(error), *missing, *alike))) from None
+    lens = lens.replace(view_names=names)
     doubts = doubts_of(session, stack.records[0].shot.camera, sensor)
     if missed:
         every = ", ".join(f"{name} ({reason})" for name, (reason,) in missed)
         doubts = (Doubt(f"{told}: {every}"), *doubts)
+    if copies:
+        doubts = (Doubt(told_once(copies)), *doubts)
     return doubted(lens, doubts)
 
 

@@ -10,10 +10,12 @@ from scipy.spatial.transform import Rotation
 
 from calibration import files
 from calibration.lens import BrownConrady, LensModel
+from calibration.provenance import FitError
 from calibration.targets.boards import Checkerboard, board_image, size_mm
 from capture.session import Session
 from rigs.interchange import import_folder
 from rigs.workflows import calibrate_lens, describe_lens
+from rigs.workflows.cameras import board_frames
 
 LENS = BrownConrady(width=480, height=360, fx=520, fy=521, cx=241.2, cy=178.3, k1=-0.15, k2=0.05)
 BOARD = Checkerboard(columns=7, rows=5, square_mm=10)
@@ -106,6 +108,42 @@ def test_names_of_models_and_the_shape_of_the_board(gnomon, session, tmp_path):
     answer = gnomon(*words, "--model", "pinhole")
     assert answer.code == 2
     assert "brown-5" in answer.err
+
+
+def test_copies_of_a_picture_count_once(folder, session, tmp_path):
+    """Counted again they would shrink every sigma, by the root of two were all of them there twice."""
+    pictures = tmp_path / "pictures"
+    shutil.copytree(folder, pictures)
+    for number in (1, 2, 5):
+        shutil.copy(folder / f"board{number}.png", pictures / f"board{number}-copy.png")
+    once = calibrate_lens(session, BOARD, model="brown-4")
+    lens = calibrate_lens(import_folder(pictures, tmp_path / "more", kind="board"), BOARD, model="brown-4")
+    assert len(lens.view_names) == VIEWS
+    np.testing.assert_allclose(lens.covariance, once.covariance, rtol=1e-6)
+    (told,) = [text for text in lens.quality.warnings if "same picture" in text]
+    for number in (1, 2, 5):
+        assert re.search(rf"board{number}(-copy)? and board{number}(-copy)?\b", told), told
+    assert told.endswith("counted once")
+    one = tmp_path / "one"
+    one.mkdir()
+    for number in range(4):
+        shutil.copy(folder / "board0.png", one / f"again{number}.png")
+    with pytest.raises(FitError, match=r"at least 3.*: the same picture, counted once"):
+        calibrate_lens(import_folder(one, tmp_path / "same", kind="board"), BOARD, model="brown-4")
+
+
+def test_a_camera_of_several_that_gave_a_picture_again(folder, tmp_path):
+    """The copy is left out of the frame it does not belong to; the other camera's picture stays there."""
+    for camera, numbers in (("left", (3, 1, 1)), ("right", (3, 4, 5))):
+        (tmp_path / "rig" / camera).mkdir(parents=True)
+        for place, number in enumerate(numbers):
+            shutil.copy(folder / f"board{number}.png", tmp_path / "rig" / camera / f"shot{place}.png")
+    found = board_frames(import_folder(tmp_path / "rig", tmp_path / "session", kind="board"), BOARD)
+    assert set(found.views) == {
+        *((f"shot{place}", "left") for place in (0, 1)),
+        *((f"shot{place}", "right") for place in (0, 1, 2)),
+    }
+    assert "camera left: shot1 and shot2: the same picture, counted once" in found.warnings
 
 
 def test_no_board_and_one_view_are_refused(gnomon, folder, tmp_path):
