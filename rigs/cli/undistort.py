@@ -19,7 +19,7 @@ from rigs.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from rigs.workflows import Source
+    from rigs.workflows import Source, Sources
 
 
 @app.command(
@@ -77,7 +77,8 @@ def undistort(
     if model is None:
         raise ConfigError("no lens model: give --lens, or --rig with a pinned one")
     by = workflows.view_of(model, view, size=None if size is None else workflows.parse_size(size))
-    for path in workflows.undistort_pictures(_sources(pictures, camera), by, out, lens=lens):
+    series = workflows.Series(_sources(pictures, camera), by)
+    for path in workflows.undistort_pictures([series], out, lens=lens):
         say(str(path))
 
 
@@ -97,29 +98,37 @@ def _rectified(
     names = views.names
     if camera is not None and camera not in names:
         raise ConfigError(f"--camera {camera}: not of the pair {pair}")
-    session = _is_session(pictures)
-    if camera is None and not session:
+    if camera is None and not _is_session(pictures):
         raise ConfigError(f"which camera took the pictures? --camera {names[0]} or --camera {names[1]}")
-    for name, by in zip(names, views.by, strict=True):
-        if camera in (None, name):
-            sources = _sources(pictures, name, f"{name}-" if session else "")
-            for path in workflows.undistort_pictures(sources, by, out, name=f"{name}-view", lens=cameras):
-                say(str(path))
-    say(f"baseline {views.baseline_mm:.4f} mm; a scene point has one place across the {views.along}")
+    series = [
+        workflows.Series(_sources(pictures, name, names), by, f"{name}-")
+        for name, by in zip(names, views.by, strict=True)
+        if camera in (None, name)
+    ]
+    for path in workflows.undistort_pictures(series, out, lens=cameras):
+        say(str(path))
+    shared = "row" if views.along == "rows" else "column"
+    say(f"baseline {views.baseline_mm:.4f} mm; a scene point lies in one {shared} of both pictures")
 
 
 def _is_session(pictures: list[Path]) -> bool:
     return len(pictures) == 1 and (pictures[0] / "plan.json").is_file()
 
 
-def _sources(pictures: list[Path], camera: str | None, prefix: str = "") -> "Iterator[Source]":
+def _sources(pictures: list[Path], camera: str | None, pair: tuple[str, ...] = ()) -> "Sources":
+    """Pictures or a session's frames, as often as they are asked for; those of a pair are numbered alike."""
     from capture.session import Session
     from rigs import interchange, workflows
 
-    if _is_session(pictures):
-        yield from track(
-            workflows.session_pictures(Session.open(pictures[0]), camera, prefix), "undistorting"
-        )
-        return
-    for path in track(pictures, "undistorting"):
-        yield interchange.read_picture(path)
+    def sources(what: str) -> "Iterator[Source]":
+        if not _is_session(pictures):
+            for path in track(pictures, what):
+                yield interchange.read_picture(path)
+            return
+        session = Session.open(pictures[0])
+        if pair and camera is not None:
+            yield from track(workflows.paired_pictures(session, pair, camera), what)
+        else:
+            yield from track(workflows.session_pictures(session, camera), what)
+
+    return sources

@@ -58,7 +58,10 @@ from rigs.workflows.timing import (
     write_timing_plan,
 )
 from rigs.workflows.undistorting import (
+    Series,
     Source,
+    Sources,
+    paired_pictures,
     parse_size,
     rectified_pair,
     session_pictures,
@@ -78,7 +81,9 @@ __all__ = [
     "Paper",
     "Patch",
     "Result",
+    "Series",
     "Source",
+    "Sources",
     "Track",
     "board_frames",
     "calibrate_cameras",
@@ -112,6 +117,7 @@ __all__ = [
     "list_devices",
     "measure_focus",
     "merge_session",
+    "paired_pictures",
     "parse_board",
     "parse_corners",
     "parse_criterion",

@@ -76,7 +76,7 @@ def board_frames(
         sizes[camera] = width, height
         sensor = sensor_for(session, stack, (sensors or {}).get(camera))
         pictures += [(frame, camera, part, sensor) for frame, part in _frames(stack)]
-    names = _paired({(frame, camera) for frame, camera, *_ in pictures}, len(cameras))
+    names = paired({(frame, camera) for frame, camera, *_ in pictures}, len(cameras))
     views: dict[tuple[str, str], BoardView] = {}
     missed: dict[str, list[str]] = {}
     for frame, camera, part, sensor in track(pictures, "finding boards"):
@@ -222,8 +222,8 @@ def _frames(stack: Stack) -> list[tuple[str, Stack]]:
     return [(pose if i is None else f"{pose} {i + 1}", part) for pose, i, part in still_views(stack)]
 
 
-def _paired(keys: set[tuple[str, str]], cameras: int) -> dict[tuple[str, str], str]:
-    """Name of the common frame of each (frame, camera)."""
+def paired(keys: set[tuple[str, str]], cameras: int) -> dict[tuple[str, str], str]:
+    """Name of the common frame of each (frame, camera): its own, or the number in it that cameras share."""
     own = {key: key[0] for key in keys}
     if cameras < 2 or len({frame for frame, _ in keys}) < len(keys):
         return own

@@ -1,7 +1,8 @@
 """Pictures, masks, normal maps and merged radiance in views without distortion, as files."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,8 +16,9 @@ from calibration.lens import LensModel, Undistorter, undistorter
 from calibration.lens.undistortion import ViewChoice
 from calibration.provenance import FitError, Provenance
 from capture.frame import format_cfa
-from capture.session import Session
+from capture.session import Session, Stack
 from rigs.config import ConfigError
+from rigs.workflows.cameras import paired
 from rigs.workflows.frames import stack_of
 
 _COUNTS = ("motion", "lights")
@@ -45,6 +47,26 @@ class Source(NamedTuple):
     image: NDArray[Any] | Mapping[str, NDArray[Any]]
     attributes: Mapping[str, Any] = {}
     is_mask: bool = False
+
+
+Sources = Callable[[str], Iterable[Source]]
+"""Gives the pictures, one by one, each time it is called; the text says what is done with them."""
+
+
+class Series(NamedTuple):
+    """Pictures of one camera, and what takes them to their view.
+
+    Attributes
+    ----------
+    sources : Sources
+    by : Undistorter
+    prefix : str
+        Of all new names: the lens of the view is ``PREFIXview.json``, the mask ``PREFIXview-valid.png``.
+    """
+
+    sources: Sources
+    by: Undistorter
+    prefix: str = ""
 
 
 class Pair(NamedTuple):
@@ -96,7 +118,7 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(width), int(height)
 
 
-def session_pictures(session: Session, camera: str | None, prefix: str = "") -> Iterator[Source]:
+def session_pictures(session: Session, camera: str | None) -> Iterator[Source]:
     """Frames of a session, of one camera, named as in the session.
 
     Raises
@@ -104,41 +126,66 @@ def session_pictures(session: Session, camera: str | None, prefix: str = "") -> 
     FitError
         The frames are raw mosaics; or what `stack_of` refuses.
     """
+    stack = _developed(session, camera)
+    for index, record in enumerate(stack.records):
+        path = session.path / record.file
+        yield Source(path, path.stem, ".tif", np.asarray(stack[index]))
+
+
+def paired_pictures(session: Session, cameras: Sequence[str], camera: str) -> Iterator[Source]:
+    """Frames of one of several cameras, numbered alike where the cameras took them at once.
+
+    What belongs together has one pose (as in ``board_frames``: or one number in its pose's name), one light
+    and one place among the exposures of these. A shot that could not be had leaves its number out.
+
+    Raises
+    ------
+    FitError
+        As of ``session_pictures``.
+    """
+    shots = [shot for shot in session.plan.shots() if shot.camera in cameras]
+    pose = paired({(shot.pose, shot.camera) for shot in shots}, len(cameras))
+    numbers: dict[tuple[str, str, int], int] = {}
+    taken: Counter[tuple[str, str, str]] = Counter()
+    number = {}
+    for shot in shots:
+        place = (pose[shot.pose, shot.camera], shot.light)
+        nth = taken[shot.camera, *place]
+        taken[shot.camera, *place] += 1
+        number[shot.index] = numbers.setdefault((*place, nth), len(numbers))
+    digits = max(2, len(str(len(numbers) - 1)))
+    stack = _developed(session, camera)
+    for index, record in enumerate(stack.records):
+        name = f"{number[record.shot.index]:0{digits}}"
+        yield Source(session.path / record.file, name, ".tif", np.asarray(stack[index]))
+
+
+def _developed(session: Session, camera: str | None) -> Stack:
     stack = stack_of(session, camera)
     if format_cfa(stack.pixel_format) is not None:
         raise FitError(
             f"{session.path}: its frames are raw mosaics ({stack.pixel_format}), whose neighbours are of "
             "different colours: merge them first with `gnomon merge`, and undistort that"
         )
-    for index, record in enumerate(stack.records):
-        path = session.path / record.file
-        yield Source(path, prefix + path.stem, ".tif", np.asarray(stack[index]))
+    return stack
 
 
 def undistort_pictures(
-    pictures: Iterable[Source],
-    by: Undistorter,
-    out: Path,
-    *,
-    name: str = "view",
-    lens: Path | None = None,
+    all_series: Sequence[Series], out: Path, *, lens: Path | None = None
 ) -> Iterator[Path]:
-    """Write pictures as the view of ``by`` shows them, its lens and the mask of what it shows.
+    """Write pictures as their views show them, and the lens and the mask of each view.
 
     Parameters
     ----------
-    pictures : iterable of Source
-        Read one by one. Of an EXR's channels ``N.X N.Y N.Z`` are normals (turned with the view, of length 1),
-        ``Z`` depth, ``sigma`` and ``sigma.*`` standard deviations, ``motion`` and ``lights`` counts; all
-        others are values.
-    by : Undistorter
+    all_series : sequence of Series
+        Every picture is read twice: to find out whether all can be written, then to write it. Of an EXR's
+        channels ``N.X N.Y N.Z`` are normals (turned with the view, of length 1), ``Z`` depth, ``sigma`` and
+        ``sigma.*`` standard deviations, ``motion`` and ``lights`` counts; all others are values.
     out : Path
-        Folder: ``NAME.json`` is the lens of the view, ``NAME-valid.png`` white where the camera saw
+        Folder: ``view.json`` is the lens of the view, ``view-valid.png`` white where the camera saw
         something, and each picture under its own name: PNG, TIFF or EXR as it came.
-    name : str
-        Of the lens and the mask.
     lens : Path, optional
-        File of the lens model, for the provenance.
+        File of the lens model or of the cameras, for the provenance.
 
     Yields
     ------
@@ -149,33 +196,57 @@ def undistort_pictures(
     ------
     FitError
         A picture of another size than the lens model's, two of one name, or one that would be written over.
-        Pictures before the faulty one have been written, each whole.
+        Nothing has been written then.
     """
-    target = out / f"{name}.json"
-    if lens is not None and lens.resolve() == target.resolve():
-        raise FitError(f"{lens}: would be written over: choose another folder for --out")
+    _check_names(all_series, out, lens)
+    out.mkdir(parents=True, exist_ok=True)
+    for series in all_series:
+        yield from _written(series, out, lens)
+
+
+def _check_names(all_series: Sequence[Series], out: Path, lens: Path | None) -> None:
+    """Refuse what cannot be written, or would be written over something, before the first file is."""
+    taken: dict[Path, Path] = {}
+    for series in all_series:
+        for path in _view_files(series, out):
+            if lens is not None and lens.resolve() == path.resolve():
+                raise FitError(f"{lens}: would be written over: choose another folder for --out")
+            taken[path] = path
+    # A later picture may have the name that an earlier one's result would take.
+    given: dict[Path, Path] = {}
+    for series in all_series:
+        for picture in series.sources("checking"):
+            path = out / f"{series.prefix}{picture.name}{picture.suffix}"
+            if path in taken:
+                raise FitError(f"{picture.path}: {path} is that of {taken[path]} already: rename one")
+            taken[path] = given[picture.path.resolve()] = picture.path
+            _check_size(picture, series.by.lens)
+            _check_channels(picture)
+    for path in taken:
+        if (source := given.get(path.resolve())) is not None:
+            raise FitError(f"{source}: would be written over: choose another folder for --out")
+
+
+def _view_files(series: Series, out: Path) -> tuple[Path, Path]:
+    return out / f"{series.prefix}view.json", out / f"{series.prefix}view-valid.png"
+
+
+def _written(series: Series, out: Path, lens: Path | None) -> Iterator[Path]:
+    by = series.by
     provenance = Provenance(
         session=by.lens.provenance.session,
         code_version=version("gnomon"),
         options={"turned_deg": _turned_deg(by)},
         note=f"view without distortion of {by.lens.MODEL if lens is None else lens.name}",
     )
-    mask = out / f"{name}-valid.png"
-    written = {mask: mask}
-    for picture in pictures:
-        path = out / f"{picture.name}{picture.suffix}"
-        if path in written:
-            raise FitError(f"{picture.path}: {path} is that of {written[path]} already: rename one")
-        if path.resolve() == picture.path.resolve():
-            raise FitError(f"{picture.path}: would be written over: choose another folder for --out")
-        _check_size(picture, by.lens)
-        if len(written) == 1:
-            # The lens first: who sees a picture finds its lens.
-            out.mkdir(parents=True, exist_ok=True)
-            files.save_model(target, by.view.replace(provenance=provenance))
-            yield target
-            files.write_image(mask, by.valid.astype(np.uint8) * 255)
-            yield mask
+    # The lens first: who sees a picture finds its lens.
+    view, mask = _view_files(series, out)
+    files.save_model(view, by.view.replace(provenance=provenance))
+    yield view
+    files.write_image(mask, by.valid.astype(np.uint8) * 255)
+    yield mask
+    for picture in series.sources("undistorting"):
+        path = out / f"{series.prefix}{picture.name}{picture.suffix}"
         if isinstance(picture.image, Mapping):
             attributes = dict(picture.attributes) | _attributes(by, provenance)
             if "frame" in picture.attributes and _turned_deg(by) > 0:
@@ -183,7 +254,6 @@ def undistort_pictures(
             files.write_exr(path, _channels(picture, by), attributes)
         else:
             files.write_image(path, _image(picture, picture.image, by))
-        written[path] = picture.path
         yield path
 
 
@@ -195,6 +265,16 @@ def _check_size(picture: Source, lens: LensModel) -> None:
             f"{picture.path}: is {width} x {height} px, the lens model is of {lens.width} x {lens.height}: "
             "undistort the picture as the camera took it"
         )
+
+
+def _check_channels(picture: Source) -> None:
+    if not isinstance(picture.image, Mapping):
+        return
+    given = [f"N.{axis}" in picture.image for axis in "XYZ"]
+    if any(given) and not all(given):
+        raise FitError(f"{picture.path}: has some of the channels N.X, N.Y, N.Z, want all or none")
+    if "Z" in picture.image and picture.attributes.get("units") == "px":
+        raise FitError(f"{picture.path}: depth in px, made without a lens model: no view to turn it to")
 
 
 def _image(picture: Source, image: NDArray[Any], by: Undistorter) -> NDArray[Any]:
@@ -209,18 +289,12 @@ def _channels(picture: Source, by: Undistorter) -> dict[str, NDArray[np.float32]
     out: dict[str, NDArray[np.float32]] = {}
     axes = [f"N.{axis}" for axis in "XYZ"]
     if any(axis in given for axis in axes):
-        if not all(axis in given for axis in axes):
-            raise FitError(f"{picture.path}: has some of the channels N.X, N.Y, N.Z, want all or none")
         turned = by.normals(np.stack([given[axis] for axis in axes], axis=-1))
         out |= {axis: turned[..., number] for number, axis in enumerate(axes)}
     for name, plane in given.items():
         if name in axes:
             continue
         if name == "Z":
-            if picture.attributes.get("units") == "px":
-                raise FitError(
-                    f"{picture.path}: depth in px, made without a lens model: no view to turn it to"
-                )
             out[name] = by.depth(plane)
         elif name == "sigma" or name.startswith("sigma."):
             out[name] = np.sqrt(by.variance(np.square(plane)))

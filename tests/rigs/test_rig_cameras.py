@@ -1,5 +1,6 @@
 """Several cameras, from the capture to a moved one: workflows and commands, on a small twin of three."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from capture.session import Session
 from rigs import workflows
 from rigs.config import ConfigError, load_plan, load_rig
 from rigs.simulated import Truth, load_truth
-from rigs.workflows.cameras import _paired
+from rigs.workflows.cameras import paired
 
 SHRINK = 2
 BOARD = {
@@ -137,6 +138,11 @@ def test_moved_camera_is_told_by_the_command(
     assert lines[2].startswith("warning  camera right has turned 0.4° (sigma 0.0")
     answer = gnomon("rig", "moved", small.folder / "boards", "--rig", rig)
     assert (answer.code, answer.err) == (0, "")
+    larger = ("--board", "charuco 7x5 30 22.5 DICT_4X4_50")
+    answer = gnomon("rig", "moved", small.folder / "boards", "--rig", rig, *larger)
+    assert answer.code == 4
+    assert re.search(r"the board is 0\.(800|799)\d* times as large as described", answer.err)
+    assert "with that size all cameras stand as they did" in answer.err
 
 
 def test_pinned_geometry_is_checked(small: Small, geometry: Path, gnomon: Callable[..., Answer]) -> None:
@@ -233,16 +239,16 @@ def test_covariance_of_moved_lights_against_scatter() -> None:
     np.testing.assert_allclose(np.cov(np.transpose(ways)), moved["far"].covariance, rtol=0.1, atol=2e-7)
 
 
-def test_frames_are_paired_by_their_numbers() -> None:
+def test_frames_arepaired_by_their_numbers() -> None:
     keys = {
         ("left01.jpg", "left"),
         ("left02.jpg", "left"),
         ("right01.jpg", "right"),
         ("right03.jpg", "right"),
     }
-    assert _paired(keys, 2) == {key: str(int(key[0][-6:-4])) for key in keys}
+    assert paired(keys, 2) == {key: str(int(key[0][-6:-4])) for key in keys}
     named = {("a", "left"), ("a", "right"), ("b1", "left")}
-    assert _paired(named, 2) == {key: key[0] for key in named}
+    assert paired(named, 2) == {key: key[0] for key in named}
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from capture.session import Session
 from rigs.cli.app import _explain, app
 from rigs.config import ConfigError
 from rigs.interchange import read_cameras, read_lens
+from rigs.workflows import paired_pictures
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 WIDTH, HEIGHT = 96, 72
@@ -251,7 +252,7 @@ def test_a_rectified_pair_has_common_rows(tmp_path, capsys):
     out = tmp_path / "out"
     words = ("--cameras", tmp_path / "cameras.json", "--pair", "left,right", "--view", "same", "--out", out)
     assert not run("undistort", session, *words)
-    assert "baseline 60.0417 mm" in capsys.readouterr().out
+    assert "baseline 60.0417 mm; a scene point lies in one row of both pictures" in capsys.readouterr().out
     left, right = (tifffile.imread(next(out.glob(f"{n}-*.tif"))).astype(float) for n in ("left", "right"))
     one, other = (files.load_model(out / f"{n}-view.json", LensModel) for n in ("left", "right"))
     disparity = one.fx * pair.baseline_mm / depth + one.cx - other.cx
@@ -270,22 +271,63 @@ def test_a_rectified_pair_has_common_rows(tmp_path, capsys):
     cv2.imwrite(str(single), shots["right"])
     assert "which camera took" in run("undistort", single, *words)
     assert not run("undistort", single, *words[:-1], tmp_path / "three", "--camera", "right")
-    found = cv2.imread(str(tmp_path / "three" / "one.png"), cv2.IMREAD_UNCHANGED)
+    found = cv2.imread(str(tmp_path / "three" / "right-one.png"), cv2.IMREAD_UNCHANGED)
     np.testing.assert_array_equal(found, right.astype(np.uint16))
     normals = {
         f"N.{axis}": np.full((HEIGHT, WIDTH), value) for axis, value in zip("XYZ", -normal, strict=True)
     }
     files.write_exr(tmp_path / "n.exr", normals, {"frame": "camera: x right"})
     assert not run("undistort", tmp_path / "n.exr", *words[:-1], tmp_path / "four", "--camera", "left")
-    turned = files.read_exr(tmp_path / "four" / "n.exr")
+    turned = files.read_exr(tmp_path / "four" / "left-n.exr")
     # The plane faces the rectified view.
     assert np.nanmax(np.abs(turned["N.Z"] + 1)) < 1e-6
-    assert files.read_exr_attributes(tmp_path / "four" / "n.exr")["frame"].startswith("view: ")
+    assert files.read_exr_attributes(tmp_path / "four" / "left-n.exr")["frame"].startswith("view: ")
     assert "not of the pair" in run("undistort", single, *words, "--camera", "top")
     assert "want two of left, right" in run("undistort", single, *words[:3], "left,top", *words[4:])
     assert "right, left cannot" in (
         said := run("undistort", single, *words[:3], "right,left", *words[4:])
     ) or ("name them in turn" in said)
+
+
+def test_pictures_of_a_pair_keep_their_camera_in_their_names(tmp_path):
+    """Both cameras' pictures have the same names, and come into one folder."""
+    files.save_model(tmp_path / "cameras.json", stereo())
+    words = ("--cameras", tmp_path / "cameras.json", "--pair", "left,right", "--out", tmp_path / "out")
+    for camera in ("left", "right"):
+        (tmp_path / camera).mkdir()
+        cv2.imwrite(str(tmp_path / camera / "v00.png"), picture("uint8"))
+        assert not run("undistort", tmp_path / camera / "v00.png", *words, "--camera", camera)
+    want = [f"{c}-{name}" for c in ("left", "right") for name in ("v00.png", "view-valid.png", "view.json")]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == want
+
+
+def test_frames_of_a_pair_are_numbered_by_what_was_taken_at_once(tmp_path):
+    """The cameras' frames lie one after the other in the session; the right one's second was not had."""
+    cameras = {"left": ("a0", "a1", "a2"), "top": ("t0",), "right": ("b0", "b1", "b2")}
+    blocks = [
+        {"kinds": "object", "pose": list(poses), "cameras": camera, "bracket": {"exposures_s": [0.1, 0.2]}}
+        for camera, poses in cameras.items()
+    ]
+    new = Session.create(
+        tmp_path / "session", CapturePlan.model_validate({"name": "two", "blocks": blocks}), {}
+    )
+    with new.writer() as writer:
+        for shot in new.pending():
+            if (shot.pose, shot.exposure_s) == ("b1", 0.1):
+                writer.skip(shot, "lost")
+                continue
+            dn = np.full((HEIGHT, WIDTH), 100 * int(shot.pose[1]) + round(10 * shot.exposure_s), np.uint16)
+            frame = Frame(
+                dn=dn, pixel_format="Mono16", exposure_s=shot.exposure_s, gain_db=0.0,
+                frame_id=shot.index, timestamp_ns=shot.index,
+            )  # fmt: skip
+            writer.put(shot, frame)
+    new.finish()
+    for camera, numbers in (("left", range(6)), ("right", (0, 1, 3, 4, 5))):
+        found = list(paired_pictures(Session.open(new.path), ("left", "right"), camera))
+        assert [one.name for one in found] == [f"{number:02}" for number in numbers]
+        for one, number in zip(found, numbers, strict=True):
+            assert np.all(one.image == 100 * (number // 2) + 1 + number % 2)
 
 
 # ---------------------------------------------------------------- faults
@@ -299,7 +341,7 @@ def test_faults_name_the_file_and_leave_nothing_half(tmp_path, lens):
     out = tmp_path / "out"
     said = run("undistort", good, small, "--lens", lens, "--out", out)
     assert "small.png: is 96 x 50 px, the lens model is of 96 x 72" in said
-    assert sorted(path.name for path in out.iterdir()) == ["good.png", "view-valid.png", "view.json"]
+    assert not out.exists()
     other = tmp_path / "elsewhere"
     other.mkdir()
     cv2.imwrite(str(other / "good.png"), picture("uint8"))
