@@ -170,7 +170,8 @@ def _placed(
     if best is None:
         return NoBoard(
             f"a lattice of {len(lattice)} discs seen, of which {largest} fit the {len(want)} described: "
-            "partly hidden, or another board"
+            "another board, or one partly out of view: a circle grid must be seen as a whole, its discs have "
+            "no numbers"
         )
     if -best[0][0] > 0.1 * len(want):
         return NoBoard(
