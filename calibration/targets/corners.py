@@ -1,4 +1,4 @@
-"""Sub-pixel position of checkerboard corners, as a least-squares fit of the blurred corner to the pixels."""
+"""Sub-pixel position of checkerboard corners: where the edges are steepest, by a fit to the grey values."""
 
 from typing import NamedTuple
 
@@ -10,6 +10,8 @@ from calibration.geometry import Float
 
 _REACH_PX = 9  # beyond it lens distortion bends the edges, and little is gained
 _STEPS = 12
+_CENTRING = 12
+_SETTLED_PX = 0.01
 MAX_SHIFT_PX = 2.5
 _BLUR_PX = (0.2, 4.0)
 _LEAST_CONTRAST = 2.0  # half the step from black to white over the scatter about the fit
@@ -61,6 +63,14 @@ def refine_corners(
     does not move the centre. The sigma counts noise that neighbouring pixels share (demosaicing, JPEG) by
     the correlation of the residuals over all windows.
 
+    A lens with coma blurs to one side more than to the other, and each way to fit a symmetric edge to such
+    a one has its own idea of the middle. The corner here is where the gradient's energy has its centre, as
+    for every finder that works on gradients (Förstner and Gülch 1987; ``cv2.cornerSubPix``), whose
+    corners published calibrations rest on. So the place does not solve the normal equations but
+    those with the instrument ``(1 - 2 t^2) exp(-t^2)`` in place of the slope ``exp(-t^2)``, t being the
+    distance from an edge over its blur: its integral is nought, a veil over one side does not draw it.
+    The price is a sigma 1.3 times that of least squares under a symmetric blur.
+
     Parameters
     ----------
     image : ndarray (h, w), float32
@@ -97,7 +107,7 @@ def _fit(image: NDArray[np.float32], pixels: Float, axes_px: Float, clear: float
     grey = grey / scale[:, None]
     p = _first_guess(grey, weight, offset, pixels - base, axes_px, bend)
     damping = np.full(len(p), 1e-3)
-    model, jacobian = _model(p, offset, bend)
+    model, jacobian, _ = _model(p, offset, bend)
     cost = (weight * (grey - model) ** 2).sum(axis=1)
     diagonal = np.arange(p.shape[1])
     for _ in range(_STEPS):
@@ -111,7 +121,7 @@ def _fit(image: NDArray[np.float32], pixels: Float, axes_px: Float, clear: float
         trial = p + np.clip(step, -1.0, 1.0)
         # An edge that falls between two pixels has no measurable blur.
         trial[:, _BLURS] = np.clip(trial[:, _BLURS], *np.log(_BLUR_PX))
-        trial_model, trial_jacobian = _model(trial, offset, bend)
+        trial_model, trial_jacobian, _ = _model(trial, offset, bend)
         trial_cost = (weight * (grey - trial_model) ** 2).sum(axis=1)
         better = trial_cost <= cost
         p = np.where(better[:, None], trial, p)
@@ -121,10 +131,20 @@ def _fit(image: NDArray[np.float32], pixels: Float, axes_px: Float, clear: float
         damping = np.clip(np.where(better, damping / 10, damping * 10), 1e-9, 1e6)
         if np.all(np.abs(step[:, :2]).max(axis=1) < 1e-5):
             break
-    normal = np.einsum("nka,nkb->nab", jacobian * weight[..., None], jacobian)
-    normal[:, diagonal, diagonal] += 1e-12
+    for _ in range(_CENTRING):
+        model, jacobian, instruments = _model(p, offset, bend)
+        instruments *= weight[..., None]
+        normal = np.einsum("nka,nkb->nab", instruments, jacobian)
+        normal[:, diagonal, diagonal] += 1e-12
+        step = np.linalg.solve(normal, np.einsum("nka,nk->na", instruments, grey - model)[..., None])[..., 0]
+        last = np.abs(step[:, :2]).max(axis=1)
+        if np.all(last < 1e-5):
+            break
+        p = p + np.clip(step, -0.5, 0.5)
+        p[:, _BLURS] = np.clip(p[:, _BLURS], *np.log(_BLUR_PX))
+    cost = (weight * (grey - model) ** 2).sum(axis=1)
     freedom = np.maximum(count - p.shape[1], 1)
-    position = np.linalg.inv(normal)[:, :2] @ np.swapaxes(jacobian * weight[..., None], 1, 2)
+    position = np.linalg.inv(normal)[:, :2] @ np.swapaxes(instruments, 1, 2)
     gain = _shared_noise(np.where(weight > 0, grey - model, 0.0), weight, position)
     sigma = np.sqrt(np.sum(position**2, axis=(1, 2)) / 2 * gain * cost / freedom)
     refined = base + p[:, :2]
@@ -135,6 +155,7 @@ def _fit(image: NDArray[np.float32], pixels: Float, axes_px: Float, clear: float
         & (count > 4 * p.shape[1])
         & np.all(blur < 0.99 * _BLUR_PX[1], axis=1)
         & (sigma < 0.5)
+        & (last < _SETTLED_PX)
         # A plane without noise has neither contrast nor scatter.
         & (p[:, 6] ** 2 > np.maximum((_LEAST_CONTRAST**2) * cost / freedom, _FLAT**2))
     )
@@ -197,7 +218,7 @@ def _first_guess(
     p[:, :2], p[:, 2], p[:, 3], p[:, 4], p[:, 9], p[:, 6] = (
         centre, angles[0], angles[1], np.log(0.8), np.log(0.8), 1.0,
     )  # fmt: skip
-    shape, _ = _model(p, offset, bend)
+    shape, _, _ = _model(p, offset, bend)
     total = np.maximum(weight.sum(axis=1), 1)
     mean_shape, mean_grey = (weight * shape).sum(axis=1) / total, (weight * grey).sum(axis=1) / total
     d = weight * (shape - mean_shape[:, None])
@@ -206,10 +227,13 @@ def _first_guess(
     return p
 
 
-def _model(p: Float, offset: Float, bend: Float) -> tuple[Float, Float]:
-    """Grey values (n, k), derivatives (n, k, 10); ``bend`` (n, 2, 2): curvature vector of each edge, 1/px."""
+def _model(p: Float, offset: Float, bend: Float) -> tuple[Float, Float, Float]:
+    """Grey values (n, k), derivatives (n, k, 10), and instruments (n, k, 10): the same but for the place's.
+
+    ``bend`` (n, 2, 2): curvature vector of each edge, 1/px.
+    """
     dx, dy = offset[:, 0] - p[:, 0, None], offset[:, 1] - p[:, 1, None]
-    edges, slopes, turns, normals = [], [], [], []
+    edges, slopes, turns, normals, hats = [], [], [], [], []
     for k, at in zip((2, 3), _BLURS, strict=True):
         blur = np.sqrt(2) * np.exp(p[:, at])[:, None]
         c, s = np.cos(p[:, k])[:, None], np.sin(p[:, k])[:, None]
@@ -219,6 +243,7 @@ def _model(p: Float, offset: Float, bend: Float) -> tuple[Float, Float]:
         t = (across - lean * along / 2) / blur
         edges.append(erf(t))
         slopes.append(2 / np.sqrt(np.pi) * np.exp(-t * t))
+        hats.append(1 - 2 * t * t)
         turns.append(along * (1 + curve * across) / blur)
         normals.append(((c + lean * s) / blur, (s - lean * c) / blur, t))
     crossing = edges[0] * edges[1]
@@ -241,4 +266,8 @@ def _model(p: Float, offset: Float, bend: Float) -> tuple[Float, Float]:
         ],
         axis=-1,
     )
-    return level * shading, jacobian
+    instruments = jacobian.copy()
+    h0, h1 = d0 * hats[0], d1 * hats[1]
+    for axis in (0, 1):
+        instruments[..., axis] = -h0 * normals[0][axis] - h1 * normals[1][axis]
+    return level * shading, jacobian, instruments

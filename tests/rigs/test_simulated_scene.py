@@ -208,7 +208,8 @@ def test_the_outline_of_a_ball_has_no_bias():
     assert np.abs(found - centre).max() < 0.003
 
 
-@pytest.mark.parametrize("tilt_deg", [(0, 0, 0), (25, -30, 8)])
+# Not square to the pixels: the blur comes after the sampling, so edges along the rows err with their phase.
+@pytest.mark.parametrize("tilt_deg", [(0, 0, 3), (25, -30, 8)])
 def test_board_corners_are_where_opencv_projects_them(tilt_deg):
     board = {"kind": "charuco", "columns": 9, "rows": 6, "square_mm": 10, "marker_mm": 7.5}
     turn = Rotation.from_euler("xyz", tilt_deg, degrees=True)
