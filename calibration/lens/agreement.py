@@ -168,7 +168,7 @@ def compare_halves(lens: LensModel, told: Information | None = None) -> Halves |
     valid = np.isfinite(moves).all(axis=(1, 2)) & np.isfinite(difference).all(axis=-1).ravel()
     if not valid.any():
         return None
-    weight = np.einsum("nip,niq->pq", moves[valid], moves[valid]) / int(valid.sum())
+    weight = np.einsum("nip,niq->pq", moves[valid], moves[valid], optimize=True) / int(valid.sum())
     # A sum of squares with these variances is close to a gamma variable of the same mean and variance.
     product = covariance @ weight
     mean, variance = float(np.trace(product)), 2 * float(np.sum(product * product.T))

@@ -72,8 +72,12 @@ class BrownConrady(LensModel):
         n = np.array([1.0, 0, self.k1, 0, self.k2, 0, self.k3])
         d = np.array([1.0, 0, self.k4, 0, self.k5, 0, self.k6])
         bent = 6 * float(np.hypot(self.p1, self.p2))
-        m = np.append(np.convolve((1 + power) * n, d) - np.convolve(n, power * d), 0.0)
-        m[1:] -= bent * np.convolve(d, d)
+        if d[1:].any():
+            m = np.append(np.convolve((1 + power) * n, d) - np.convolve(n, power * d), 0.0)
+            m[1:] -= bent * np.convolve(d, d)
+        else:
+            m = np.append((1 + power) * n, 0.0)
+            m[1] -= bent
         g = np.append(n, 0.0)
         g[1:] -= bent * d
         ends = [*_positive_roots(m), *_positive_roots(g), *_positive_roots(d)]
@@ -167,41 +171,17 @@ class BrownConrady(LensModel):
 
     def derivatives(self, points: Float) -> Derivatives:
         """Projection of points (n, 3) with its derivatives."""
-        with np.errstate(invalid="ignore", divide="ignore"):
-            iz = 1 / np.where(points[:, 2] > 0, points[:, 2], np.nan)
-            x, y = points[:, 0] * iz, points[:, 1] * iz
-            x = np.where(np.hypot(x, y) < self.valid_tangent, x, np.nan)
-        fx, fy, p1, p2 = self.fx, self.fy, self.p1, self.p2
-        r2, xy = x * x + y * y, x * y
-        radial, slope = self._radial(r2)
-        ax, ay = r2 + 2 * x * x, r2 + 2 * y * y
-        xd = x * radial + 2 * p1 * xy + p2 * ax
-        yd = y * radial + p1 * ay + 2 * p2 * xy
-        pixels = np.stack([fx * xd + self.cx, fy * yd + self.cy], axis=-1)
-        by_parameters = np.zeros((len(points), 2, len(_NAMES)))
-        by_parameters[:, 0, 0], by_parameters[:, 1, 1] = xd, yd
-        by_parameters[:, 0, 2] = by_parameters[:, 1, 3] = 1
-        under = 1 + r2 * (self.k4 + r2 * (self.k5 + r2 * self.k6))
-        for columns, factor in (((4, 5, 8), 1 / under), ((9, 10, 11), -radial / under)):
-            by = factor
-            for column in columns:
-                by = by * r2
-                by_parameters[:, 0, column], by_parameters[:, 1, column] = fx * x * by, fy * y * by
-        by_parameters[:, 0, 6], by_parameters[:, 1, 6] = 2 * fx * xy, fy * ay
-        by_parameters[:, 0, 7], by_parameters[:, 1, 7] = fx * ax, 2 * fy * xy
-        jxx = fx * (radial + slope * x * x + 2 * p1 * y + 6 * p2 * x)
-        jyy = fy * (radial + slope * y * y + 6 * p1 * y + 2 * p2 * x)
-        cross = slope * xy + 2 * p1 * x + 2 * p2 * y
-        by_points = np.zeros((len(points), 2, 3))
-        by_points[:, 0, 0], by_points[:, 0, 1] = jxx * iz, fx * cross * iz
-        by_points[:, 1, 0], by_points[:, 1, 1] = fy * cross * iz, jyy * iz
-        by_points[:, 0, 2] = -(by_points[:, 0, 0] * x + by_points[:, 0, 1] * y)
-        by_points[:, 1, 2] = -(by_points[:, 1, 0] * x + by_points[:, 1, 1] * y)
+        from calibration.lens.kernels import brown_conrady
+
+        at = np.ascontiguousarray(points, np.float64)
+        pixels, by_points, by_parameters = brown_conrady(at, self.parameters, self.valid_tangent)
         return Derivatives(pixels, by_points, by_parameters)
 
 
 def _positive_roots(coefficients: Float) -> list[float]:
-    """Real roots above 0 of a polynomial, from its constant up, which is not 0."""
+    """Real roots above 0 of a polynomial, from its constant up, which is 1."""
+    if not np.any(coefficients < 0):
+        return []  # as Descartes's rule of signs has it; the constant is 1
     # As a polynomial in 1 / r, whose leading coefficient cannot vanish: eigenvalues of its companion.
     count = int(np.flatnonzero(coefficients)[-1])
     companion = np.eye(count, k=-1)

@@ -112,6 +112,7 @@ def choose_lens(
                 warp=warp,
                 aspect=aspect,
                 names=names,
+                plain=_plain(fits) if all(m in fits or m in failures for m in _SOBER) else None,
                 provenance=provenance,
             )
         except FitError as error:

@@ -7,7 +7,7 @@ What the corners say is summed up in ``kernels``; its derivatives are the lens's
 from typing import NamedTuple
 
 import numpy as np
-from scipy.linalg import LinAlgError, cho_factor, cho_solve
+from scipy.linalg import LinAlgError, cho_factor, cho_solve, lapack
 from scipy.spatial.transform import Rotation
 
 from calibration.geometry import Float
@@ -20,6 +20,8 @@ _STEPS = 80
 _CREEP = 1e-2  # gain in the second half of the steps, in units of chi-squared, that is no progress
 _ROUNDING = 1e-13  # of a sum of squares
 _UNTOLD = 1e-13  # part of the information on an unknown left by all others, below which there is none
+_MANY = 100  # unknowns from which a factorisation is worth it
+_SAFE = 1e-11  # reciprocal condition, far above what is untold
 
 
 class Problem(NamedTuple):
@@ -235,17 +237,43 @@ def covariances(problem: Problem, system: Equations) -> tuple[Float, Float]:
     size = problem.layout.board.stop
     covariance, free = np.zeros((size, size)), problem.free
     if len(free):
-        scale = 1 / np.sqrt(np.maximum(np.diag(a), 1e-300))
-        schur = (a - _summed(b, reach)) * scale * scale[:, None]
-        left, axes = np.linalg.eigh((schur + schur.T) / 2)
-        if left[0] < _UNTOLD:
-            raise FitError(
-                f"{_name(problem, int(np.argmax(np.abs(axes[:, 0]))))} cannot be told from these views"
-            )
-        inner = (axes / left) @ axes.T * scale * scale[:, None]
+        inner = _known(problem, a, a - _summed(b, reach))
         covariance[np.ix_(free, free)] = inner
         inverse = inverse + reach @ inner @ np.swapaxes(reach, 1, 2)
     return covariance, np.asarray(inverse)
+
+
+def _known(problem: Problem, a: Float, left: Float) -> Float:
+    """Inverse (f, f) of what is ``left`` of the information ``a`` on the unknowns when the poses are free."""
+    scale = 1 / np.sqrt(np.maximum(np.diag(a), 1e-300))
+    schur = left * scale * scale[:, None]
+    schur = (schur + schur.T) / 2
+    inverse = inverse_of_many(schur)
+    if inverse is None:
+        values, axes = np.linalg.eigh(schur)
+        if values[0] < _UNTOLD:
+            raise FitError(
+                f"{_name(problem, int(np.argmax(np.abs(axes[:, 0]))))} cannot be told from these views"
+            )
+        inverse = (axes / values) @ axes.T
+    return np.asarray(inverse * scale * scale[:, None])
+
+
+def inverse_of_many(matrix: Float) -> Float | None:
+    """Inverse of a large symmetric matrix of unit scale by Cholesky; None where small, or near singular.
+
+    A tenth of the time that the eigenvalues take, which are what tells a direction that has no information.
+    """
+    if len(matrix) < _MANY:
+        return None
+    factor, failed = lapack.dpotrf(matrix, lower=1)
+    if failed:
+        return None
+    condition, _ = lapack.dpocon(factor, float(np.abs(matrix).sum(axis=0).max()), uplo="L")
+    if condition < _SAFE:
+        return None
+    lower = np.tril(lapack.dpotri(factor, lower=1)[0])
+    return np.asarray(lower + np.tril(lower, -1).T)
 
 
 def _name(problem: Problem, number: int) -> str:

@@ -110,6 +110,7 @@ def adjust_lens(
     warp: bool = False,
     aspect: bool = False,
     names: Sequence[str] | None = None,
+    plain: LensModel | None = None,
     provenance: Provenance = Provenance(),  # noqa: B008
 ) -> LensModel:
     """Fit the lens to views of a flat board, with covariance and without a verdict.
@@ -134,6 +135,9 @@ def adjust_lens(
         degrees, tell it from fy / fx.
     names : sequence of str, optional
         Of the views, for warnings.
+    plain : LensModel, optional
+        Fit of another model to the same views, from which the splined one starts; the best of three is
+        sought if it is not given, or has left out a view.
     provenance : Provenance
         Goes into the model.
 
@@ -157,7 +161,7 @@ def adjust_lens(
     order = np.array(sorted(range(len(data)), key=lambda i: [part.tobytes() for part in data[i]]))
     corners = _corners([data[i] for i in order], _disc_mm(views))
     if model == "splined":
-        solution = _splined(corners, width, height, warp, aspect)
+        solution = _splined(corners, width, height, warp, aspect, _state_of(plain, corners, order))
     else:
         solution = _plain(model, corners, width, height, warp, aspect)
     lens = solution.state.lenses[0]
@@ -279,8 +283,28 @@ def prior_of(lens: LensModel, free: Mask) -> Prior | None:
     return Prior(np.diag(rational / _RATIONAL**2), np.zeros(len(free)))
 
 
-def _splined(corners: Corners, width: int, height: int, warp: bool, aspect: bool) -> Solution:
+def _state_of(plain: LensModel | None, corners: Corners, order: Index) -> tuple[State, Mask] | None:
+    """State of a finished fit, and which parameters it fitted; None where a view has no pose."""
+    if plain is None or plain.views is None or not np.isfinite(plain.views).all():
+        return None
+    poses = np.asarray(plain.views)[order]
+    state = alone(plain, Rotation.from_rotvec(poses[:, :3]).as_matrix(), poses[:, 3:])
+    return state._replace(board=plain.board or _flat(corners.points)), np.diag(
+        np.asarray(plain.covariance)
+    ) > 0
+
+
+def _splined(
+    corners: Corners, width: int, height: int, warp: bool, aspect: bool, plain: tuple[State, Mask] | None
+) -> Solution:
     """Fit of the splined model, from the plain one that is nowhere far off, thrown-out corners included."""
+    state, mask = plain or _nearest(corners, width, height, warp, aspect)
+    free = Free((mask,), np.zeros(1, bool), warp, aspect)
+    return fit_splined(state, corners, free, min_points=_MIN_POINTS).solution
+
+
+def _nearest(corners: Corners, width: int, height: int, warp: bool, aspect: bool) -> tuple[State, Mask]:
+    """State of the plain model with the smallest mean square, and which parameters it has."""
     plain: list[tuple[LensKind, Solution]] = []
     failure: FitError | None = None
     kinds: tuple[LensKind, ...] = ("brown-4", "brown-5", "fisheye")
@@ -292,8 +316,7 @@ def _splined(corners: Corners, width: int, height: int, warp: bool, aspect: bool
     if failure is not None and not plain:
         raise failure
     kind, best = min(plain, key=lambda one: float(np.mean(one[1].residual ** 2)))
-    free = Free((_free(kind),), np.zeros(1, bool), warp, aspect)
-    return fit_splined(best.state, corners, free, min_points=_MIN_POINTS).solution
+    return best.state, _free(kind)
 
 
 def _ideal(model: LensKind, width: int, height: int) -> LensModel:

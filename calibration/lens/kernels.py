@@ -1,4 +1,4 @@
-"""Compiled sums of the bundle adjustment: places of the corners, and the normal equations."""
+"""Compiled parts of the bundle adjustment: places of the corners, derivatives, and the normal equations."""
 
 import numba
 import numpy as np
@@ -32,6 +32,50 @@ def place(
         for k in range(3):
             seen[i, k] = rc[k, 0] * x + rc[k, 1] * y + rc[k, 2] * z + tc[k]
     return turned, seen
+
+
+@numba.njit(cache=True)
+def brown_conrady(points: Float, parameters: Float, limit: float) -> tuple[Float, Float, Float]:
+    """Projection (n, 2) of points (n, 3), its derivatives by them (n, 2, 3) and by fx ... k6 (n, 2, 12).
+
+    NaN behind the camera, and from the tangent ``limit`` to the axis on.
+    """
+    fx, fy, cx, cy, k1, k2, p1, p2, k3, k4, k5, k6 = parameters
+    n = len(points)
+    pixels, by_points, by_parameters = np.empty((n, 2)), np.empty((n, 2, 3)), np.zeros((n, 2, 12))
+    for i in range(n):
+        z = points[i, 2]
+        iz = 1 / z if z > 0 else np.nan
+        x, y = points[i, 0] * iz, points[i, 1] * iz
+        if not np.hypot(x, y) < limit:
+            x = np.nan
+        xx, yy, xy = x * x, y * y, x * y
+        r2 = xx + yy
+        under = 1 + r2 * (k4 + r2 * (k5 + r2 * k6))
+        radial = (1 + r2 * (k1 + r2 * (k2 + r2 * k3))) / under
+        # Twice the derivative by r2.
+        slope = 2 * (k1 + r2 * (2 * k2 + 3 * r2 * k3))
+        slope = (slope - radial * 2 * (k4 + r2 * (2 * k5 + 3 * r2 * k6))) / under
+        ax, ay = r2 + 2 * xx, r2 + 2 * yy
+        xd = x * radial + 2 * p1 * xy + p2 * ax
+        yd = y * radial + p1 * ay + 2 * p2 * xy
+        pixels[i, 0], pixels[i, 1] = fx * xd + cx, fy * yd + cy
+        by_parameters[i, 0, 0], by_parameters[i, 1, 1] = xd, yd
+        by_parameters[i, 0, 2], by_parameters[i, 1, 3] = 1.0, 1.0
+        by, low = r2 / under, -radial / under * r2
+        for j in range(3):
+            over = 4 + j if j < 2 else 8
+            by_parameters[i, 0, over], by_parameters[i, 1, over] = fx * x * by, fy * y * by
+            by_parameters[i, 0, 9 + j], by_parameters[i, 1, 9 + j] = fx * x * low, fy * y * low
+            by, low = by * r2, low * r2
+        by_parameters[i, 0, 6], by_parameters[i, 1, 6] = 2 * fx * xy, fy * ay
+        by_parameters[i, 0, 7], by_parameters[i, 1, 7] = fx * ax, 2 * fy * xy
+        cross = slope * xy + 2 * p1 * x + 2 * p2 * y
+        ux, uy = fx * (radial + slope * xx + 2 * p1 * y + 6 * p2 * x) * iz, fx * cross * iz
+        vx, vy = fy * cross * iz, fy * (radial + slope * yy + 6 * p1 * y + 2 * p2 * x) * iz
+        by_points[i, 0, 0], by_points[i, 0, 1], by_points[i, 0, 2] = ux, uy, -(ux * x + uy * y)
+        by_points[i, 1, 0], by_points[i, 1, 1], by_points[i, 1, 2] = vx, vy, -(vx * x + vy * y)
+    return pixels, by_points, by_parameters
 
 
 @numba.njit(cache=True)

@@ -13,6 +13,7 @@ from scipy.spatial.transform import Rotation
 
 from calibration.geometry import Float
 from calibration.lens.bundle import fitted_sigma
+from calibration.lens.descent import inverse_of_many
 from calibration.lens.model import Derivatives, LensModel
 
 _COLUMNS = 36  # of the grid over the image that a mean or a map is taken on
@@ -247,8 +248,11 @@ def scaled_inverse(matrix: Float) -> Float:
     told = np.diag(matrix)
     # Bounded, so that squares of what is undetermined stay finite.
     scale = 1 / np.sqrt(np.maximum(told, max(1e-24 * float(told.max()), 1e-100)))
-    values, vectors = np.linalg.eigh(matrix * scale * scale[:, None])
-    inverse = (vectors / np.maximum(values, 1e-14)) @ vectors.T
+    unit = matrix * scale * scale[:, None]
+    inverse = inverse_of_many(unit)
+    if inverse is None:
+        values, vectors = np.linalg.eigh(unit)
+        inverse = (vectors / np.maximum(values, 1e-14)) @ vectors.T
     return np.asarray(inverse * scale * scale[:, None])
 
 

@@ -72,6 +72,34 @@ def displace(u: Any, knots: Any, corner: Any, spacing: Any) -> Any:
 
 
 @njit(cache=True)
+def first_folds(
+    middle: Any, along: Any, border: Any, share: Any, suspect: Any, low: Any, cell: Any,
+    knots: Any, corner: Any, spacing: Any,
+) -> Any:  # fmt: skip
+    """Number (n,) of the first fold from ``middle`` along directions (n, 2); ``len(share)`` if there is none.
+
+    Looked for at parts ``share`` of the way to the ``border`` (n,), within those cells, of side ``cell`` from
+    ``low`` on, that are ``suspect`` (rows, columns).
+    """
+    out = np.full(len(along), len(share))
+    scratch, field = np.empty((4, 4)), np.empty(6)
+    for n in range(len(along)):
+        for k in range(len(share)):
+            u = middle[0] + along[n, 0] * (border[n] * share[k])
+            v = middle[1] + along[n, 1] * (border[n] * share[k])
+            i = min(max(int((u - low[0]) / cell), 0), suspect.shape[1] - 1)
+            j = min(max(int((v - low[1]) / cell), 0), suspect.shape[0] - 1)
+            if not suspect[j, i]:
+                continue
+            _field(u, v, knots, corner, spacing, scratch, field)
+            xx, xy, yx, yy = field[2], field[3], field[4], field[5]
+            if not 0.5 * (xx + yy - np.hypot(xx - yy, xy + yx)) > 0:
+                out[n] = k
+                break
+    return out
+
+
+@njit(cache=True)
 def basis(u: Any, knots: Any, corner: Any, spacing: Any) -> Any:
     """Weights (n, 16) of the knots round each place u (n, 2), and their numbers row * nx + column (n, 16).
 

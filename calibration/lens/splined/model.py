@@ -112,8 +112,12 @@ class SplinedLens(LensModel):
     def _rim(self) -> Float | None:
         """Distance from ``_middle`` to the first fold, in directions all round; None if nothing folds."""
         low, high = self._box
-        if np.all(self._least_stretch(self._grid(_COARSE)) > _SOUND):
+        unsound = ~(self._least_stretch(self._grid(_COARSE)) > _SOUND)
+        if not unsound.any():
             return None
+        from calibration.lens.splined.kernels import first_folds
+
+        suspect = unsound[:-1, :-1] | unsound[:-1, 1:] | unsound[1:, :-1] | unsound[1:, 1:]
         angle = np.linspace(0, 2 * np.pi, _DIRECTIONS, endpoint=False)
         along = np.stack([np.cos(angle), np.sin(angle)], axis=1)
         with np.errstate(divide="ignore"):
@@ -121,11 +125,12 @@ class SplinedLens(LensModel):
         border = np.nanmin(np.abs(ends), axis=1)
         steps = int(np.ceil(border.max() / self.spacing * _SAMPLES)) + 1
         share = np.linspace(0, 1, steps)
-        u = self._middle + along[:, None] * (border[:, None] * share)[..., None]
-        sound = self._least_stretch(u) > 0
-        if sound.all():
+        first = first_folds(
+            self._middle, along, border, share, suspect, low, self.spacing / _COARSE,
+            self.knots, np.array(self.corner), self.spacing,
+        )  # fmt: skip
+        if np.all(first == steps):
             return None
-        first = np.where(sound.all(axis=1), steps, np.argmin(sound, axis=1))
         rim = np.where(first < steps, border * share[np.clip(first - 1, 0, None)], np.inf)
         # A fold between two directions is seen by one of them at least.
         return np.minimum(rim, np.minimum(np.roll(rim, 1), np.roll(rim, -1)))
