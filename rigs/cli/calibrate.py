@@ -13,6 +13,7 @@ from rigs.cli.options import (
     ModelOut,
     RigOption,
     SensorOption,
+    board_of,
     models_of,
     rig_config,
     say,
@@ -167,7 +168,7 @@ def calibrate_lens(
 
     lens = workflows.calibrate_lens(
         Session.open(session),
-        workflows.choose_board(board, rig_config(rig)),
+        board_of(board, rig_config(rig)),
         model=model,
         warp=warp,
         aspect=aspect,
@@ -224,7 +225,7 @@ def calibrate_lights(
         workflows.sphere_target(rig_config(rig), sphere_mm, spheres),
         sensor=radiometric,
         lens=view,
-        board=workflows.choose_board(board, rig_config(rig), needed=False),
+        board=board_of(board, rig_config(rig), needed=False),
         board_reflectance=targets.board_reflectance,
         board_margin_mm=targets.board_margin_mm,
         masks=mask or [],

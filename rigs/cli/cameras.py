@@ -11,6 +11,7 @@ from rigs.cli.options import (
     GeometryOption,
     ModelOut,
     RigOption,
+    board_of,
     camera_models,
     geometry_of,
     rig_config,
@@ -68,7 +69,7 @@ def calibrate_rig(
         reference = next((name for name in config.cameras if name in cameras), None)
     model = workflows.calibrate_cameras(
         opened,
-        workflows.choose_board(board, config),
+        board_of(board, config),
         lenses,
         sensors=sensors,
         intrinsics="free" if free_intrinsics else "fixed",
@@ -101,7 +102,7 @@ def rig_moved(
     model = geometry_of(rig, cameras)
     _, sensors = camera_models(rig, sorted(model.cameras), [])
     changes = workflows.check_cameras(
-        Session.open(session), workflows.choose_board(board, config), model, sensors=sensors, track=track
+        Session.open(session), board_of(board, config), model, sensors=sensors, track=track
     )
     for change in changes:
         say(f"{'ok' if change.kind == 'still' else 'warning':<8} {change.text}")

@@ -13,6 +13,7 @@ from rigs.cli.options import (
     ModelOut,
     RigOption,
     SensorOption,
+    board_of,
     models_of,
     rig_config,
     say,
@@ -60,7 +61,7 @@ def focus(
     radiometric, view = models_of(rig, camera, sensor, lens, session)
     if view is None:
         raise ConfigError("no lens model: give --lens, or --rig with a pinned one")
-    pattern = workflows.choose_board(board, rig_config(rig))
+    pattern = board_of(board, rig_config(rig))
     model = workflows.measure_focus(
         Session.open(session), pattern, view, sensor=radiometric, camera=camera, track=track
     )

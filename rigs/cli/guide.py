@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from rigs.cli.app import app
-from rigs.cli.options import BoardOption, RigOption, rig_config, say
+from rigs.cli.options import BoardOption, RigOption, board_of, rig_config, say
 
 
 @app.command(
@@ -46,7 +46,7 @@ def guide(
         told = frame.shape[1], frame.shape[0]
     model, suggestions = workflows.guide(
         None if lens is None else read_lens(lens),
-        workflows.choose_board(board, rig_config(rig)),
+        board_of(board, rig_config(rig)),
         size=told,
         count=count,
     )

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar, overload
 
 import typer
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from calibration.lens import LensModel
     from calibration.lights.model import LightSet
     from calibration.radiometric import RadiometricModel
+    from calibration.targets.boards import Board
     from rigs.config import RigConfig
     from rigs.simulated import Truth
 
@@ -109,6 +110,24 @@ def rig_config(path: Path | None) -> "RigConfig | None":
     from rigs.config import load_rig
 
     return None if path is None else load_rig(path)
+
+
+@overload
+def board_of(text: str | None, config: "RigConfig | None", needed: Literal[True] = True) -> "Board": ...
+
+
+@overload
+def board_of(text: str | None, config: "RigConfig | None", needed: bool) -> "Board | None": ...
+
+
+def board_of(text: str | None, config: "RigConfig | None", needed: bool = True) -> "Board | None":
+    """Board of the option's text, else of the rig file; a size that is hardly in mm is asked about."""
+    from rigs import workflows
+
+    board = workflows.choose_board(text, config, needed)
+    if board is not None and (doubt := workflows.doubtful_size(board)) is not None:
+        typer.echo(f"warning: board: {doubt}", err=True)
+    return board
 
 
 def truth_of(path: Path | None) -> "Truth | None":

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from rigs.cli.app import app
-from rigs.cli.options import say
+from rigs.cli.options import board_of, say
 
 
 @app.command(
@@ -28,4 +28,4 @@ def target(
     from rigs import workflows
 
     sheet = workflows.parse_paper(paper)
-    say(workflows.print_board(out, workflows.parse_board(board), sheet, margin_mm=margin))
+    say(workflows.print_board(out, board_of(board, None), sheet, margin_mm=margin))

@@ -5,7 +5,7 @@ Each workflow takes a session and models and gives a model or a result; files ar
 wraps a long loop to show its progress.
 """
 
-from rigs.workflows.boards import choose_board, parse_board, read_board
+from rigs.workflows.boards import choose_board, doubtful_size, parse_board, read_board
 from rigs.workflows.bracketing import Bracketed, describe_bracket, plan_brackets, write_plan
 from rigs.workflows.calibrating import LightsResult, calibrate_lights, calibrate_response
 from rigs.workflows.cameras import (
@@ -110,6 +110,7 @@ __all__ = [
     "describe_merge",
     "describe_sensor",
     "describe_timing",
+    "doubtful_size",
     "guide",
     "hurried_lights",
     "light_images",

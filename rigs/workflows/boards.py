@@ -14,6 +14,7 @@ _USAGE = (
     "'charuco COLSxROWS SQUARE_MM MARKER_MM [DICTIONARY] [legacy]', 'aprilgrid COLSxROWS TAG_MM GAP_MM' or "
     "'circles COLSxROWS SPACING_MM [DIAMETER_MM] [asymmetric]'"
 )
+_SMALLEST_MM, _LARGEST_MM = 1.0, 1000.0  # of a square; slides for microscopes are smaller, rightly
 Kind = type[Checkerboard] | type[Charuco] | type[AprilGrid] | type[CircleGrid]
 
 
@@ -86,6 +87,14 @@ def parse_board(text: str) -> Board:
         else:
             raise ConfigError(f"{source}: {word!r} is not understood: {_USAGE}")
     return validate(raw, form.kind, source)
+
+
+def doubtful_size(board: Board) -> str | None:
+    """The question whether a board's size is in mm, where hardly any board is so small or so large."""
+    name = next(field for field in ("square_mm", "tag_mm", "spacing_mm") if hasattr(board, field))
+    value = float(getattr(board, name))
+    usual = _SMALLEST_MM <= value <= _LARGEST_MM
+    return None if usual else f"is {name} {value:g} in millimetres? Every distance follows it"
 
 
 def _is_number(word: str) -> bool:

@@ -11,7 +11,7 @@ from calibration.lens import LensKind as FittedKind
 from calibration.lens import LensModel, choose_lens
 from calibration.lens.agreement import agreement
 from calibration.lens.choice import CANDIDATES
-from calibration.lens.guidance import Suggestion, first_lens, idle_views, suggest_views
+from calibration.lens.guidance import Suggestion, first_lens, idle_views, seen_board, suggest_views
 from calibration.lens.uncertainty import image_grid, projection_sigma, working_distance_mm
 from calibration.lens.verdict import in_px, place_in_words
 from calibration.provenance import FitError
@@ -205,12 +205,20 @@ def guide(
         raise FitError(
             f"lens model is for {lens.width} x {lens.height} px, the picture is {size[0]} x {size[1]}"
         )
-    suggestions = suggest_views(
-        lens, corners_mm(board), size_mm(board), count=count, whole=_wanted_whole(board)
-    )
+    points, size_of_it, whole = corners_mm(board), size_mm(board), _wanted_whole(board)
+    if lens.observations is not None and _is_seen(board, lens):
+        points, size_of_it, whole = seen_board(lens)
+    suggestions = suggest_views(lens, points, size_of_it, count=count, whole=whole)
     if not suggestions:
         raise FitError("the whole board does not fit into the image at the distances seen so far")
     return lens, suggestions
+
+
+def _is_seen(board: Board, lens: LensModel) -> bool:
+    """Whether the lens was fitted to this board: then its views tell how it is shown, as in the report."""
+    points, described = seen_board(lens)[0], corners_mm(board)
+    near = np.linalg.norm(points[:, None] - described, axis=-1).min(axis=1) < 1e-6 * np.ptp(described)
+    return bool(near.all() and 2 * len(points) >= len(described))
 
 
 def _wanted_whole(board: Board) -> bool:

@@ -50,7 +50,7 @@ def calibrate_timing(
     Raises
     ------
     ConfigError
-        ``light_delay_s`` is no delay.
+        ``light_delay_s`` is no delay, or one after which the session's pulses were over.
     FitError
         Gamma-encoded frames, several poses or gains, or as `fit_timing` and `reduce_rows` say.
     """
@@ -70,6 +70,12 @@ def calibrate_timing(
             for strobe in (record.shot.strobe for record in stack.records)
         ]
     )
+    reach = np.nansum(strobes, axis=1).max()
+    if light_delay_s > reach > 0:
+        raise ConfigError(
+            f"--light-delay {light_delay_s:g}: want seconds; the session's pulses end {reach:.3g} s after "
+            "their trigger, and no controller is later than that"
+        )
     frames, ceiling = _linear(stack, model)
     rows = reduce_rows(
         frames,

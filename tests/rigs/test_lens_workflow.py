@@ -205,6 +205,29 @@ def test_the_guide_names_and_draws_the_next_views(gnomon, folder, lens_file, tmp
     assert np.sum((drawn[..., 2].astype(int) - drawn[..., 0]) > 80) > 500
 
 
+def test_guide_and_report_give_one_advice(gnomon, lens_file, tmp_path):
+    shutil.copytree(lens_file.parent, tmp_path / "models")
+    told = gnomon("guide", lens_file, "--board", TEXT)
+    assert told.code == 0, told.err
+    assert told.err == ""
+    words = [re.sub(r" \(\d+ % of the mean variance\)", "", line) for line in told.out.splitlines()]
+    assert len(words) == 3
+    assert gnomon("report", tmp_path / "models", "--out", tmp_path / "report.html").code == 0
+    assert "; ".join(words) in (tmp_path / "report.html").read_text("utf-8")
+
+
+def test_a_board_in_metres_is_asked_for(gnomon, lens_file, tmp_path):
+    """A slide of a microscope is as small, rightly: the command goes on."""
+    for words in (
+        ("guide", lens_file, "--board", "checkerboard 7x5 0.1", "--count", 1),
+        ("target", "checkerboard 7x5 0.1", "--out", tmp_path / "board.pdf"),
+    ):
+        told = gnomon(*words)
+        assert told.code == 0, told.err
+        assert "is square_mm 0.1 in millimetres?" in told.err
+        assert not gnomon(*(word if "checker" not in str(word) else TEXT for word in words)).err
+
+
 def test_the_guide_without_a_lens(gnomon, tmp_path):
     answer = gnomon("guide", "--board", TEXT, "--size", "640x480")
     assert answer.code == 0

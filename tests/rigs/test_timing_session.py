@@ -161,6 +161,10 @@ def test_plan_capture_calibrate_pin_and_report(shipped: Path, gnomon: Gnomon, tm
         assert told.code == 2
         assert told.err == f"gnomon: --light-delay {delay}: want seconds, 0 or more\n"
         assert not out.exists()
+    told = gnomon("calibrate", "timing", session, "--out", out, "--light-delay", "5")
+    assert told.code == 2
+    assert "--light-delay 5: want seconds; the session's pulses end 0.0" in told.err
+    assert not out.exists()
     told = gnomon("calibrate", "timing", session, "--rig", rig, "--out", out, "--light-delay", "0.0001")
     assert told.code == 0, told.err
     assert "rolling shutter, top-down: line time 1" in told.out
