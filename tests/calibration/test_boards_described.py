@@ -103,6 +103,13 @@ def test_what_is_described_well_is_not_doubted(board, eye):
         assert np.median(np.linalg.norm(found.pixels - near.pixels[found.ids], axis=1)) < 0.3
 
 
+def test_a_fisheye_close_to_a_board_does_not_contradict_it():
+    board = AprilGrid(columns=6, rows=5, tag_mm=24, gap_mm=7.2)
+    eye = Eye(640, 640, 212.0, (-0.02, 0.004, -0.003, 0.0005), True)
+    picture = sight(board, eye, pose(board, 55, (12, -8), 15, (60, 30)), samples=2).image
+    assert not isinstance(found := detect_board(picture, board), NoBoard), found.reason
+
+
 def test_rows_that_the_description_lacks_change_no_corner_of_a_charuco_board(pictures):
     board = CHARUCO.replace(rows=7)
     view = detect_board(pictures["charuco"], board)
