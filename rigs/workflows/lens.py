@@ -21,6 +21,7 @@ from calibration.targets.boards import (
     BoardView,
     Checkerboard,
     CircleGrid,
+    Misdescribed,
     NoBoard,
     corners_mm,
     size_mm,
@@ -39,6 +40,7 @@ from rigs.workflows.frames import (
 )
 from rigs.workflows.progress import Track, silent
 
+_ENOUGH = 4  # views in a row of another board: the rest, slow to search in vain, will say the same
 LensKind = FittedKind | Literal["auto"]
 """Lens model by its name in options; ``auto`` is chosen by cross-validation."""
 
@@ -79,6 +81,11 @@ def calibrate_lens(
             missed.append((name, found))
         else:
             seen.append((name, found))
+        if not seen and len(missed) == _ENOUGH and all(isinstance(m, Misdescribed) for _, m in missed):
+            raise FitError(
+                f"{session.path}: the board was found in none of the first {_ENOUGH} views, and the others are "
+                f"not searched, since it is another than described: {_usual(missed)}"
+            )
     if not seen:
         raise FitError(
             f"{session.path}: the board was found in none of {len(missed)} views: {_usual(missed)}"

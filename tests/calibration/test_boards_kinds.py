@@ -10,6 +10,7 @@ from calibration.targets.boards import (
     Charuco,
     Checkerboard,
     CircleGrid,
+    Misdescribed,
     NoBoard,
     board_image,
     corners_mm,
@@ -200,8 +201,12 @@ def test_the_border_of_the_print_is_not_taken_for_more_squares():
         assert len(view.ids) == len(corners_mm(board))
 
 
-def test_a_negative_is_refused():
-    assert isinstance(detect_board(255 - flat(CHARUCO), CHARUCO), NoBoard)
+@pytest.mark.parametrize("board", [CHARUCO, APRIL], ids=lambda b: b.kind)
+def test_a_negative_is_named(board):
+    """OpenCV reads no marker of a negative: it is looked for on purpose."""
+    found = detect_board(255 - flat(board, 2.0), board)
+    assert isinstance(found, Misdescribed)
+    assert "black and white are swapped" in found.reason
 
 
 @pytest.mark.parametrize("board", [CHECKER, CHARUCO])

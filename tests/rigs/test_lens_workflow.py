@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 from calibration import files
 from calibration.lens import BrownConrady, LensModel
 from calibration.provenance import FitError
-from calibration.targets.boards import Checkerboard, board_image, size_mm
+from calibration.targets.boards import Charuco, Checkerboard, board_image, size_mm
 from capture.session import Session
 from rigs.interchange import import_folder
 from rigs.workflows import calibrate_lens, describe_lens
@@ -108,6 +108,26 @@ def test_names_of_models_and_the_shape_of_the_board(gnomon, session, tmp_path):
     answer = gnomon(*words, "--model", "pinhole")
     assert answer.code == 2
     assert "brown-5" in answer.err
+
+
+def test_another_board_is_told_after_a_few_views(tmp_path):
+    """The search is slow where nothing is found: the pictures that follow would say the same."""
+    shown = Charuco(columns=7, rows=5, square_mm=22, marker_mm=16, dictionary="DICT_4X4_50")
+    image = cv2.GaussianBlur(np.pad(board_image(shown, 2.0), 30, constant_values=255), (0, 0), 0.8)
+    (tmp_path / "in").mkdir()
+    for number in range(6):
+        cv2.imwrite(str(tmp_path / "in" / f"v{number}.png"), np.roll(image, number, axis=1))
+    session = import_folder(tmp_path / "in", tmp_path / "session", kind="board")
+    asked = []
+
+    def track(items, what):
+        for item in items:
+            asked.append(item)
+            yield item
+
+    with pytest.raises(FitError, match=r"first 4 views.* another than described: v0 \(.*DICT_4X4 seen"):
+        calibrate_lens(session, shown.replace(dictionary="DICT_6X6_250"), track=track)
+    assert len(asked) == 4
 
 
 def test_copies_of_a_picture_count_once(folder, session, tmp_path):

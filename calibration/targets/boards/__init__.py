@@ -15,7 +15,7 @@ from calibration.targets.boards.description import (
 )
 from calibration.targets.boards.detection import detect_board, is_placed
 from calibration.targets.boards.drawing import Pattern, board_image, pattern, reflectance_at
-from calibration.targets.boards.view import BoardView, NoBoard
+from calibration.targets.boards.view import BoardView, Misdescribed, NoBoard
 
 __all__ = [
     "AnyBoard",
@@ -25,6 +25,7 @@ __all__ = [
     "Charuco",
     "Checkerboard",
     "CircleGrid",
+    "Misdescribed",
     "NoBoard",
     "Pattern",
     "board_image",

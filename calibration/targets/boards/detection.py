@@ -105,17 +105,21 @@ def detect_board(image: NDArray[Any], board: AnyBoard) -> BoardView | NoBoard:
             if best is not None and len(best.ids) >= enough * len(corners_mm(board)):
                 return best
             if isinstance(view, _Reason) and view.depth == _FINAL:
-                return NoBoard(view.text)
+                return view.told()
         if best is not None and 4 * len(best.ids) >= len(corners_mm(board)):
             break
     if best is not None:
         return best
-    return NoBoard(reason.text if first is None else _explained(reason, first, values, board))
+    return (reason if first is None else _explained(reason, first, values, board)).told()
 
 
 class _Reason(NamedTuple):
     depth: int
     text: str
+    is_other: bool = False  # another board than the one described is in view
+
+    def told(self) -> NoBoard:
+        return Misdescribed(self.text) if self.is_other else NoBoard(self.text)
 
 
 _UNSEEN, _MISPLACED, _FINAL = 0, 1, 2
@@ -188,7 +192,8 @@ def _seen(values: Image, level: _Level, grey: Grey, board: AnyBoard) -> BoardVie
         case AprilGrid():
             found = find_aprilgrid(grey, board)
     if isinstance(found, NoBoard):
-        return _Reason(_FINAL if isinstance(found, Misdescribed) else _UNSEEN, found.reason)
+        other = isinstance(found, Misdescribed)
+        return _Reason(_FINAL if other else _UNSEEN, found.reason, other)
     keep = plausible(corners_mm(board)[found.ids], found.pixels, pitch_mm(board))
     if isinstance(keep, NoBoard):
         return _Reason(_MISPLACED, keep.reason)
@@ -340,28 +345,32 @@ def is_placed(board: AnyBoard, view: BoardView) -> bool:
     return bool(np.ptp(rows) == board.rows - 1 and np.ptp(columns) == board.columns - 1)
 
 
-def _explained(reason: _Reason, grey: Grey, values: Image, board: AnyBoard) -> str:
+def _explained(reason: _Reason, grey: Grey, values: Image, board: AnyBoard) -> _Reason:
     """The reason, with what was seen instead."""
     text = reason.text
     if isinstance(board, Charuco | AprilGrid):
-        if _mirrored(grey, board):
-            return "the board is seen mirrored: turn the picture back"
+        if _shows(np.ascontiguousarray(grey[:, ::-1]), board):
+            return _Reason(_FINAL, "the board is seen mirrored: turn the picture back")
+        if _shows(255 - grey, board):
+            return _Reason(
+                _FINAL, "black and white are swapped: the picture, or the print, is a negative", is_other=True
+            )
         if reason.depth == _UNSEEN and (other := markers_seen(grey)) is not None:
-            return f"{text}; {other} seen"
+            return _Reason(_FINAL, f"{text}; {other} seen", is_other=True)
     if reason.depth > _UNSEEN:
-        return text
+        return reason
     dull = _dullness(grey)
     if dull is None and isinstance(board, Charuco | AprilGrid) and (plain := checkerboard_seen(grey)):
-        return f"{text}; {plain}"
+        return reason._replace(text=f"{text}; {plain}")
     finite = values[np.isfinite(values)]
     if finite.size and np.mean(finite == finite.max()) > 0.5:
-        return f"{text}; more than half of the picture is saturated"
-    return text if dull is None else f"{text}; {dull}"
+        return reason._replace(text=f"{text}; more than half of the picture is saturated")
+    return reason if dull is None else reason._replace(text=f"{text}; {dull}")
 
 
-def _mirrored(grey: Grey, board: Charuco | AprilGrid) -> bool:
-    flipped = np.ascontiguousarray(grey[:, ::-1])
-    found = find_charuco(flipped, board) if isinstance(board, Charuco) else find_aprilgrid(flipped, board)
+def _shows(grey: Grey, board: Charuco | AprilGrid) -> bool:
+    """Whether the board is in this version of the picture."""
+    found = find_charuco(grey, board) if isinstance(board, Charuco) else find_aprilgrid(grey, board)
     if isinstance(found, NoBoard):
         return False
     return not isinstance(plausible(corners_mm(board)[found.ids], found.pixels, pitch_mm(board)), NoBoard)
