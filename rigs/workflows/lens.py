@@ -83,7 +83,7 @@ def calibrate_lens(
             seen.append((name, found))
         if not seen and len(missed) == _ENOUGH and all(isinstance(m, Misdescribed) for _, m in missed):
             raise FitError(
-                f"{session.path}: the board was found in none of the first {_ENOUGH} views, and the others are "
+                f"{session.path}: the board was found in none of the first {_ENOUGH} views, and the rest is "
                 f"not searched, since it is another than described: {_usual(missed)}"
             )
     if not seen:
