@@ -10,6 +10,7 @@ from scipy.special import gammaincinv
 from calibration.geometry import Float
 from calibration.lens.model import LensModel
 from calibration.lens.uncertainty import (
+    Evidence,
     Information,
     even_weight,
     evidence,
@@ -24,6 +25,7 @@ from calibration.lens.uncertainty import (
 )
 
 _ALONE = 1e-12  # of what is known of an unknown that one view alone tells
+_UNMOVED = 5.0  # times the sigmas of two corners, as the median distance of those in common
 _SETTLED = 1e-6  # gain of a step, in units of chi-squared
 
 
@@ -107,36 +109,77 @@ def enlarged(lens: LensModel, changed: Influence) -> LensModel:
     )
 
 
+def unmoved_views(view: NDArray[np.int64], board: Float, pixels: Float, sigma: Float) -> NDArray[np.int64]:
+    """Which views show the board where another one does, to the noise: their corners err together.
+
+    Two pictures of a board that was not moved are one view, taken twice: what is wrong in one is wrong in the
+    other, so neither tells of the other whether it is right. All count singly where fewer than three places
+    would be left.
+
+    Parameters
+    ----------
+    view : ndarray (n,)
+        Number of the view of each corner.
+    board, pixels, sigma : ndarray (n, 3), (n, 2), (n,)
+        Where each is on the board, where it is seen, and how well.
+
+    Returns
+    -------
+    ndarray (v,), int64
+        Number of the place, from 0, of each of ``np.unique(view)``.
+    """
+    numbers, row = np.unique(view, return_inverse=True)
+    points, column = np.unique(board, axis=0, return_inverse=True)
+    seen = np.full((len(numbers), len(points), 2), np.nan)
+    variance = np.full((len(numbers), len(points)), np.nan)
+    seen[row.ravel(), column.ravel()], variance[row.ravel(), column.ravel()] = pixels, sigma**2
+    alike = np.eye(len(numbers), dtype=bool)
+    for i in range(len(numbers)):
+        common = np.isfinite(variance) & np.isfinite(variance[i])
+        # Chances are that only what is near in the middle of the picture is near in all.
+        near = np.sum((seen - seen[i]) ** 2, axis=-1) < _UNMOVED**2 * (variance + variance[i])
+        alike[i] |= (2 * np.sum(near & common, axis=1) > np.sum(common, axis=1)) & common.any(axis=1)
+    alike |= alike.T
+    # Chains are one place, so that the order of the views does not matter.
+    label = np.arange(len(numbers))
+    for _ in range(len(numbers)):
+        label = np.min(np.where(alike, label, len(numbers)), axis=1)
+    places, number = np.unique(label, return_inverse=True)
+    return np.arange(len(numbers)) if len(places) < 3 else number.ravel()
+
+
 def split_views(lens: LensModel) -> NDArray[np.bool_]:
     """Two halves of the views, alike in spread: (v,), true for the first.
 
-    Views that are most alike go to different halves. Nothing depends on the order of the views.
+    Views that are most alike go to different halves, but for those of a board that was not moved between
+    them (``unmoved_views``), which would agree in their errors too. Nothing depends on the order of views.
     """
     assert lens.views is not None
     corners = evidence(lens)
     first = np.zeros(len(lens.views), dtype=bool)
     numbers = np.unique(corners.view)
+    place = _places(corners)
     trait = []
     for number in numbers:
         mine = corners.view == number
         middle = corners.points[mine].mean(axis=0)
         normal = Rotation.from_rotvec(lens.views[number, :3].copy()).as_matrix()[:, 2]
-        place = corners.pixels[mine].mean(axis=0) / lens.width
-        trait.append([*place, *normal, np.log(np.linalg.norm(middle))])
-    traits = np.array(trait)
+        at = corners.pixels[mine].mean(axis=0) / lens.width
+        trait.append([*at, *normal, np.log(np.linalg.norm(middle))])
+    traits = np.array([np.mean(np.array(trait)[place == one], axis=0) for one in range(place.max() + 1)])
     order = np.lexsort(traits.T[::-1])
-    numbers, traits = numbers[order], traits[order]
+    traits = traits[order]
     apart = np.linalg.norm(traits[:, None] - traits, axis=-1)
     apart[np.tril_indices(len(apart))] = np.inf
-    balance, left = np.zeros(traits.shape[1]), set(range(len(numbers)))
+    balance, left = np.zeros(traits.shape[1]), set(range(len(traits)))
     for flat in np.argsort(apart, axis=None, kind="stable"):
-        i, j = divmod(int(flat), len(numbers))
+        i, j = divmod(int(flat), len(traits))
         if i not in left or j not in left or not i < j:
             continue
         step = traits[i] - traits[j]
         swap = np.linalg.norm(balance + step) > np.linalg.norm(balance - step)
         balance += -step if swap else step
-        first[numbers[j if swap else i]] = True
+        first[numbers[place == order[j if swap else i]]] = True
         left -= {i, j}
     return first
 
@@ -148,9 +191,11 @@ def compare_halves(lens: LensModel, told: Information | None = None) -> Halves |
     ``told`` is ``information(lens)``, where it is at hand.
     """
     assert lens.views is not None
-    split, kept = split_views(lens), np.unique(evidence(lens).view)
-    own = [kept[split[kept]], kept[~split[kept]]]
-    if min(len(views) for views in own) < 3:
+    corners = evidence(lens)
+    split, kept, place = split_views(lens), np.unique(corners.view), _places(corners)
+    sides = split[kept], ~split[kept]
+    own = [kept[side] for side in sides]
+    if min(len(np.unique(place[side])) for side in sides) < 3:
         return None
     told = information(lens) if told is None else told
     prior = told.prior
@@ -187,6 +232,8 @@ def compare_halves(lens: LensModel, told: Information | None = None) -> Halves |
 def influence(lens: LensModel, told: Information | None = None) -> Influence:
     """Leave each view out, one at a time, and compare the change with what the covariance expects.
 
+    Views of a board that was not moved between them (``unmoved_views``) are left out together.
+
     More telling than two halves: each view is one more trial. The factor, where corners of one picture err
     together, is that of the delete-one jackknife: it exceeds the ratio since a view that says much of an
     unknown carries its common error whole into the lens. ``told`` is ``information(lens)``, where it is at
@@ -200,7 +247,8 @@ def influence(lens: LensModel, told: Information | None = None) -> Influence:
     covariance = scaled_inverse(told.matrix.sum(axis=0) + told.prior)
     weight = covariance @ even_weight(lens) @ covariance
     square = mean = variance = 0.0
-    for design, residual in zip(told.design, told.residual, strict=True):
+    parts = _by_place(told, _places(evidence(lens)))
+    for design, residual in parts:
         # By M. Woodbury's identity, in as many unknowns as the view has residuals.
         share, axes = np.linalg.eigh(design @ covariance @ design.T)
         more = (axes / np.maximum(1 - share, _ALONE)) @ axes.T
@@ -212,11 +260,29 @@ def influence(lens: LensModel, told: Information | None = None) -> Influence:
         mean += float(np.trace(product))
         variance += 2 * float(np.sum(product * product.T))
     shape = mean**2 / variance
-    ratio, number = float(np.sqrt(square / mean)), len(told.views)
+    ratio, number = float(np.sqrt(square / mean)), len(parts)
     # The weight makes the variance that the covariance claims one.
     jackknife = float(np.sqrt((number - 1) / number * square))
     # Where smoothness tells most, leaving views out shows a part of the variance only.
     return Influence(ratio, float(np.sqrt(gammaincinv(shape, 0.999) / shape)), max(jackknife, ratio))
+
+
+def _places(corners: Evidence) -> NDArray[np.int64]:
+    return unmoved_views(corners.view, corners.board, corners.pixels, corners.sigma)
+
+
+def _by_place(told: Information, place: NDArray[np.int64]) -> list[tuple[Float, Float]]:
+    """Design and residual of each place, with no more rows than unknowns."""
+    out = []
+    for one in range(place.max() + 1):
+        mine = np.flatnonzero(place == one)
+        design = np.concatenate([told.design[i] for i in mine])
+        residual = np.concatenate([told.residual[i] for i in mine])
+        if len(mine) > 1 and len(design) > design.shape[1]:
+            axes, design = np.linalg.qr(design)
+            residual = axes.T @ residual
+        out.append((design, residual))
+    return out
 
 
 def _refined(lens: LensModel, views: NDArray[np.int64], told: Information) -> LensModel | None:

@@ -7,7 +7,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from calibration.geometry import Float
-from calibration.lens.agreement import agreement, enlarged
+from calibration.lens.agreement import agreement, enlarged, unmoved_views
 from calibration.lens.bundle import solve
 from calibration.lens.fit import LensKind, View, adjust_lens, labels_of, prior_of
 from calibration.lens.model import BoardShape, CandidateScore, LensModel, ModelScores
@@ -33,11 +33,12 @@ _FAR_PX = 1e4  # what counts as the error of a corner that a model cannot image
 
 
 class _Evidence(NamedTuple):
-    """All corners, the views in an order that does not depend on how they came, and first poses."""
+    """All corners, the views in an order that does not depend on how they came, first poses, and places."""
 
     corners: Corners
     rotations: Float
     translations: Float
+    place: Index
 
 
 class _Predictions(NamedTuple):
@@ -127,7 +128,7 @@ def choose_lens(
         raise FitError(failures[candidates[0]])  # the plainest asks for the least
     free = Free((), np.zeros(1, dtype=bool), warp=warp, aspect=aspect)
     evidence = _evidence(fits, views)
-    folds = min(_FOLDS, len(evidence.rotations))
+    folds = min(_FOLDS, int(evidence.place.max()) + 1)
     foretold: dict[LensKind, _Predictions] = {}
     least = max(_usual_miss(_best(fits)[1]), _EXACT_PX)
     for model, lens in fits.items():
@@ -214,7 +215,11 @@ def _evidence(fits: dict[LensKind, LensModel], views: Sequence[View]) -> _Eviden
         np.zeros_like(view),
         float(views[0].disc_mm),
     )
-    return _Evidence(corners, Rotation.from_rotvec(poses[order, :3]).as_matrix(), poses[order, 3:])
+    # Views of one place foretell each other, errors included: they stay together.
+    place = unmoved_views(view, corners.points, corners.pixels, corners.sigma)
+    if place.max() + 1 < _FEWEST_VIEWS:
+        place = np.arange(len(order))
+    return _Evidence(corners, Rotation.from_rotvec(poses[order, :3]).as_matrix(), poses[order, 3:], place)
 
 
 def _foretell(
@@ -222,11 +227,12 @@ def _foretell(
 ) -> _Predictions:
     """Every corner foretold by a fit to the other parts of the views."""
     corners, views = evidence.corners, np.arange(len(evidence.rotations))
+    place = evidence.place
     out = _Predictions(np.empty_like(corners.pixels), np.empty(len(corners.points)))
     for fold in range(folds):
-        trained = _trained(lens, plain, *_part(evidence, views[views % folds != fold]), free)
-        held = np.isin(corners.view, views[views % folds == fold])
-        part = _foretold(trained, *_part(evidence, views[views % folds == fold]))
+        trained = _trained(lens, plain, *_part(evidence, views[place % folds != fold]), free)
+        held = np.isin(corners.view, views[place % folds == fold])
+        part = _foretold(trained, *_part(evidence, views[place % folds == fold]))
         out.error[held], out.sigma[held] = part
     return out
 

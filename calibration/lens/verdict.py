@@ -23,6 +23,7 @@ _UNSURE_PX = 0.3
 _FAR_OFF = 0.02  # of the image's width: the fit is not linear over such a sigma of the principal point
 _FAR_MORE = 5.0  # times what independent errors explain: the factor itself is hardly known then
 _SYSTEMATIC_Z, _REPEATED_PX = 4.0, 0.1
+_LOSES_MANY, _LOSES_FEW = 0.25, 0.05  # of a view's corners
 _ABOVE_NOISE = 4.0  # times what the detections tell
 
 
@@ -243,9 +244,15 @@ def _of_residuals(lens: LensModel, names: Sequence[str], corners: Evidence) -> I
     rms_of = np.sqrt(squares / np.maximum(2 * np.bincount(corners.view), 1))
     lost_of = np.bincount(number, every[:, 0] < 0) / np.maximum(np.bincount(number), 1)
     usual = float(np.median(rms_of[alive]))
+    alone = float(np.median(lost_of[alive])) < _LOSES_FEW
     for i in sorted(alive.tolist(), key=lambda i: names[i]):
         lost = float(lost_of[i])
-        if lost > 0.3:
+        if lost > _LOSES_MANY and alone:
+            text = "turned, cropped, or of another camera? Leave it out"
+            yield Finding(
+                True, f"{names[i]}: {100 * lost:.0f} % of its corners do not agree with the rest: {text}"
+            )
+        elif lost > _LOSES_MANY:
             yield Finding(False, f"{names[i]}: {100 * lost:.0f} % of its corners do not agree with the rest")
         elif rms_of[i] > max(3 * usual, 0.02):
             yield Finding(False, f"{names[i]}: residual {rms_of[i]:.2f} px, the median view has {usual:.2f}")

@@ -167,6 +167,18 @@ def test_a_bad_view_is_named():
     told(verdict(seen), "view 5: residual")
 
 
+def test_a_view_that_loses_its_corners_alone_makes_the_lens_doubtful():
+    """Such as a picture that was turned by half: a part of its corners still agrees, and pulls."""
+    data = views(4, 12)
+    spoilt = np.arange(len(data[3].pixels)) < 0.4 * len(data[3].pixels)
+    data[3].pixels[spoilt] += 2.0 * np.random.default_rng(0).choice([-1, 1], (int(spoilt.sum()), 2))
+    lens = fit_lens(data, LENS.width, LENS.height)
+    assert lens.quality.verdict == "doubtful"
+    (told,) = [text for text in lens.quality.warnings if "of its corners" in text]
+    assert told.startswith("view 4: ")
+    assert told.endswith("Leave it out")
+
+
 def test_words_for_places():
     assert place_in_words(LENS, np.array([3.0, 3.0])) == "upper left corner"
     assert place_in_words(LENS, np.array([955.0, 300.0])) == "right edge"
