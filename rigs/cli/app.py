@@ -8,6 +8,8 @@ import typer
 
 from rigs.cli.options import fail, say
 
+_STOPPED = "stopped: no file was written but those named above"
+
 app = typer.Typer(
     name="gnomon",
     no_args_is_help=True,
@@ -54,7 +56,13 @@ def main() -> None:
     try:
         app(prog_name="gnomon")
     except KeyboardInterrupt:
-        sys.exit(fail("interrupted", 130))
+        sys.exit(fail(_STOPPED, 130))
+    except SystemExit as leaving:
+        # typer makes a silent exit of an interrupt that no command answered itself
+        silent = leaving.__context__
+        if isinstance(silent, typer.Exit) and isinstance(silent.__cause__, KeyboardInterrupt):
+            fail(_STOPPED, 130)
+        raise
     except Exception as error:
         sys.exit(_explain(error))
 
@@ -65,6 +73,8 @@ def _explain(error: Exception) -> int:
     from capture.session import SessionError
     from rigs.config import ConfigError
 
+    if isinstance(error, FileExistsError | NotADirectoryError) and error.filename is not None:
+        return fail(f"{error.filename}: is a file, want a folder", 2)
     if isinstance(error, OSError) and error.filename is not None:
         return fail(f"{error.filename}: {error.strerror}", 2)
     if isinstance(error, ConfigError | SessionError | OSError):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rigs.cli.app import import_app
-from rigs.cli.options import say
+from rigs.cli.options import counted, say
 
 if TYPE_CHECKING:
     from capture.session import Session
@@ -56,4 +56,4 @@ def _tell(path: Path, done: "Session") -> None:
     for kind in ("warnings", "notes"):
         for text in done.facts.get(kind, []):
             typer.echo(f"{kind[:-1]}: {text}", err=True)
-    say(f"{path}: {len(done.frames)} frames, digest {done.digest[:12]}")
+    say(f"{path}: {counted(len(done.frames), 'frame')}, digest {done.digest[:12]}")

@@ -105,6 +105,11 @@ def say(text: str) -> None:
     typer.echo(text)
 
 
+def counted(number: int, what: str) -> str:
+    """Such as ``1 frame`` and ``2 frames``."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def rig_config(path: Path | None) -> "RigConfig | None":
     """Rig file of an option that may be left out."""
     from rigs.config import load_rig

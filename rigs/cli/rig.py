@@ -11,6 +11,7 @@ from rigs.cli.options import (
     RigOption,
     SensorOption,
     Simulate,
+    counted,
     fail,
     model_name,
     models_of,
@@ -96,7 +97,9 @@ def capture(
             130,
         )
         raise typer.Exit(130) from None
-    say(f"{session}: {len(done.frames)} frames, {len(done.skipped)} skipped, digest {done.digest[:12]}")
+    say(
+        f"{session}: {counted(len(done.frames), 'frame')}, {len(done.skipped)} skipped, digest {done.digest[:12]}"
+    )
     if done.skipped:
         for skip in done.skipped[:10]:
             typer.echo(f"shot {skip.shot.index} skipped: {skip.reason}", err=True)
@@ -112,7 +115,7 @@ def session_verify(session: Annotated[Path, typer.Argument(help="Session folder.
     problems = opened.verify()
     for problem in problems:
         typer.echo(str(problem), err=True)
-    say(f"{session}: {len(opened.frames)} frames, {len(problems)} problems")
+    say(f"{session}: {counted(len(opened.frames), 'frame')}, {counted(len(problems), 'problem')}")
     if problems:
         raise typer.Exit(1)
 

@@ -164,7 +164,8 @@ def make_session(
                     seen.add(shot.camera, source.place, picture)
                 except ImageError as error:
                     at = f"{source.table}, {source.cell}" if source.cell else source.table
-                    raise ManifestError(f"{at}: {source.file.name}: {error}") from None
+                    name = source.place if source.place.endswith(source.file.name) else source.file.name
+                    raise ManifestError(f"{at}: {name}: {error}") from None
                 writer.put(
                     shot,
                     Frame(

@@ -433,3 +433,29 @@ def test_progress_is_quiet_off_a_terminal(mini, tmp_path):
     assert len(done.stdout.splitlines()) == 2
     assert "\x1b" not in done.stdout
     assert time.monotonic() - begun < 60
+
+
+def test_an_interrupt_is_answered_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    from rigs import cli, workflows
+
+    def interrupted(*_: object, **__: object) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(workflows, "print_board", interrupted)
+    words = ["gnomon", "target", "checkerboard 9x6 25", "--out", str(tmp_path / "board.pdf")]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert left.value.code == 130
+    assert capsys.readouterr().err == "gnomon: stopped: no file was written but those named above\n"
+
+
+def test_a_file_in_a_folders_place_is_named(gnomon: Any, tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text("{}")
+    lens = tmp_path / "lens.json"
+    files.save_model(lens, BrownConrady(width=64, height=48, fx=50, fy=50, cx=31.5, cy=23.5))
+    told = gnomon("export", "lens", lens, "--format", "ros", "--out", tmp_path / "x.json" / "y.yaml")
+    assert told.code == 2
+    assert told.err == f"gnomon: {tmp_path / 'x.json'}: is a file, want a folder\n"

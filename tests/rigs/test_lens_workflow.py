@@ -96,6 +96,17 @@ def test_a_frame_without_a_valid_pixel_is_a_view_without_a_board(gnomon, folder,
     assert "wall (" in told
 
 
+def test_a_picture_that_differs_is_named_with_its_folder(gnomon, folder, tmp_path):
+    for camera in ("left", "right"):
+        (tmp_path / "in" / camera).mkdir(parents=True)
+        shutil.copy(folder / "board0.png", tmp_path / "in" / camera / "a.png")
+    answer = gnomon("import", "folder", tmp_path / "in" / "left", tmp_path / "one", "--kind", "board")
+    assert "one: 1 frame, digest" in answer.out
+    cv2.imwrite(str(tmp_path / "in" / "right" / "b.png"), np.zeros((9, 9), np.uint8))
+    answer = gnomon("import", "folder", tmp_path / "in", tmp_path / "two", "--kind", "board")
+    assert "right/b.png: 9 x 9 Mono8, but camera 'right' gave 480 x 360 Mono8 in right/a.png" in answer.err
+
+
 def test_names_of_models_and_the_shape_of_the_board(gnomon, session, tmp_path):
     out = tmp_path / "lens.json"
     words = ("calibrate", "lens", session.path, "--board", TEXT, "--out", out)
