@@ -53,7 +53,7 @@ def locate_highlights(
     """Find the bright compact spots inside each sphere in each image.
 
     A point-like spot is fitted with a tilted Gaussian on a sloping background, saturated pixels left out; a
-    large one (a lamp with glare) by the centroid of its brighter half. What does not change from light to
+    large one (a lamp with glare) by the middle of its body, streaks cut off. What does not change from light to
     light (the room, a board) is subtracted first as the median over the other lights.
 
     Parameters
@@ -175,20 +175,58 @@ def _measure(
     radius = float(np.sqrt(blob.sum() / np.pi))
     if radius <= _GAUSS_LIMIT_PX:
         return _gaussian(raw, disc, x, y, radius, background)
-    rows, columns = np.nonzero(blob)
-    weight = patch[blob] - 0.5 * top
-    weight = weight / weight.sum()
+    hidden = ~np.isfinite(raw[y0:y1, x0:x1]) & disc[y0:y1, x0:x1]
     around = patch[~blob & disc[y0:y1, x0:x1]]
     floor = float(np.median(around)) if around.size else 0.0
-    flux = float(np.sum(patch[blob] - floor))
-    saturated = bool(~np.isfinite(raw[y0:y1, x0:x1][blob]).all())
+    return _lamp(patch / top, blob, hidden, (x0, y0), float(np.sum(patch[blob] - floor)))
+
+
+def _lamp(
+    patch: NDArray[np.float32],
+    blob: NDArray[np.bool_],
+    hidden: NDArray[np.bool_],
+    corner: tuple[int, int],
+    flux: float,
+) -> _Spot:
+    """A spot of some size: the middle of its body, without the streaks that scratches draw from it.
+
+    Glare reaches further to one side than to the other, so of a saturated spot the saturated part counts, else
+    the brighter half, weighted; of both what a disc of half the largest inscribed radius can sweep.
+    """
+    saturated = bool((hidden & blob).any())
+    core = blob
+    if saturated:
+        _, labels = cv2.connectedComponents(hidden.astype(np.uint8), connectivity=4)
+        core = labels == int(np.bincount(labels[hidden & blob]).argmax())
+    # Beyond the window there is no lamp: its border is the lamp's too.
+    depth = _distance(np.pad(core, 1))[1:-1, 1:-1]
+    inscribed = float(depth.max())
+    kept = depth > 0.5 * inscribed
+    # A pixel more, lest the grid cuts corners off a round lamp.
+    body = core & (_distance(~kept) <= 0.5 * inscribed + 1)
+    # Pixels at the border are covered in part.
+    rim = cv2.dilate(body.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool) & ~core
+    level = np.clip(np.where(hidden, 1.0, patch) - 0.5, 0.0, 0.5)
+    weight = np.where(body | rim, level, 0.0)
+    weight /= weight.sum()
+    rows, columns = np.indices(weight.shape)
+    # Of a disc nothing; what glare, shadow or streaks add to the shape is not known better than that.
+    radius = float(np.sqrt(core.sum() / np.pi))
+    ragged = 1 - min(inscribed / radius, 1.0) ** 2
     return _Spot(
-        float(weight @ columns) + x0,
-        float(weight @ rows) + y0,
-        0.05 * radius,
+        float(np.sum(weight * columns)) + corner[0],
+        float(np.sum(weight * rows)) + corner[1],
+        float(np.hypot(0.04, 0.25 * ragged * radius)),
         flux,
         0.3 * abs(flux),
         saturated,
+    )
+
+
+def _distance(inside: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Of each pixel inside to the nearest one that is not."""
+    return np.asarray(
+        cv2.distanceTransform(inside.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE), np.float32
     )
 
 
