@@ -97,9 +97,8 @@ def capture(
             130,
         )
         raise typer.Exit(130) from None
-    say(
-        f"{session}: {counted(len(done.frames), 'frame')}, {len(done.skipped)} skipped, digest {done.digest[:12]}"
-    )
+    taken, lost = counted(len(done.frames), "frame"), len(done.skipped)
+    say(f"{session}: {taken}, {lost} skipped, digest {done.digest[:12]}")
     if done.skipped:
         for skip in done.skipped[:10]:
             typer.echo(f"shot {skip.shot.index} skipped: {skip.reason}", err=True)
