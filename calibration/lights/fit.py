@@ -36,6 +36,7 @@ def fit_lights(
     *,
     sphere_radius_mm: float | None = None,
     model: Literal["auto", "near", "distant"] = "auto",
+    size_px: tuple[int, int] | None = None,
     provenance: Provenance | None = None,
 ) -> LightSet:
     """Fit every light to its highlights in all spheres at once, the spheres' places refined with them.
@@ -55,6 +56,9 @@ def fit_lights(
     model : 'auto', 'near' or 'distant'
         'auto' takes near lights when they explain the highlights better than chance (Bayesian information
         criterion); the reason is in ``provenance.note``.
+    size_px : (width, height) or None
+        Of the pictures, where ``observed`` are highlights. Without a lens it says how far off the axis the
+        spheres are seen, which turns all directions and goes into their covariance.
     provenance : Provenance or None
         Session and options to record; a note is added.
 
@@ -73,7 +77,11 @@ def fit_lights(
     """
     if not spheres:
         raise FitError("no mirror sphere: lights need at least one, near lights two")
-    highlights = observed if isinstance(observed, Highlights) else locate_highlights(observed, spheres)
+    if isinstance(observed, Highlights):
+        highlights = observed
+    else:
+        highlights = locate_highlights(observed, spheres)
+        size_px = (observed[0].shape[1], observed[0].shape[0])
     if len(names) != len(highlights.pixels):
         raise ValueError(f"{len(names)} names for {len(highlights.pixels)} lights")
     if highlights.pixels.shape[1] != len(spheres):
@@ -99,7 +107,8 @@ def fit_lights(
             if model != "auto"
             else _only_distant(spheres, lens)
         )
-    return _light_set(names, problem, highlights, solution, near, sphere_radius_mm, base, note)
+    lights = _light_set(names, problem, highlights, solution, near, sphere_radius_mm, base, note)
+    return lights if lens is not None else _seen_from_afar(lights, spheres, size_px)
 
 
 class _Problem(NamedTuple):
@@ -116,6 +125,57 @@ def _only_distant(spheres: Sequence[SphereView], lens: LensModel | None) -> str:
     if len(spheres) < 2:
         return "distant lights: one sphere cannot tell a distance"
     return "distant lights: without the spheres' radius no distance can be told"
+
+
+_USUAL_FOCAL = 1.4
+"""Focal length over the picture's longer side where nobody tells it: 50 mm on a 36 mm sensor. Half of all
+pictures are taken with 1 to 3."""
+_SLIGHT_DEG = 0.3
+
+
+def _seen_from_afar(
+    lights: LightSet, spheres: Sequence[SphereView], size_px: tuple[int, int] | None
+) -> LightSet:
+    """Directions found as if the view were along z, with what that costs in their covariance.
+
+    A ball beside the axis is seen along a ray that is inclined to it, and all directions turn by that angle.
+    Over the ball itself the ray turns by as much as its radius subtends; a quarter of that is left in a
+    direction on average.
+    """
+    if size_px is None:
+        warning = "no lens model, nor the picture's size: sigmas leave out how obliquely the ball is seen"
+        return _warned(lights, warning)
+    focal = _USUAL_FOCAL * max(size_px)
+    middle = 0.5 * np.array(size_px) - 0.5
+    off = np.mean([s.centre_px for s in spheres], axis=0) - middle
+    spread = float(np.mean([s.radius_px for s in spheres])) / focal / 4
+    angle = float(np.linalg.norm(off)) / focal
+    # The turn is about one axis to first order only.
+    spread = float(np.hypot(spread, 0.15 * angle))
+    axis = np.array([-off[1], off[0], 0.0]) / max(float(np.linalg.norm(off)), 1e-12)
+    wider: dict[str, LightModel] = {}
+    for name, light in lights.lights.items():
+        assert isinstance(light, DistantLight)
+        own = np.zeros((2, 2)) if light.covariance is None else light.covariance
+        turn = tangent_basis(light.direction) @ np.cross(axis, light.direction) * angle
+        wider[name] = light.replace(covariance=own + np.outer(turn, turn) + spread**2 * np.eye(2))
+    total = float(np.degrees(np.hypot(angle, spread)))
+    lights = lights.replace(lights=wider)
+    if total < _SLIGHT_DEG:
+        return lights
+    balls = "ball is" if len(spheres) == 1 else "balls are in the mean"
+    return _warned(
+        lights,
+        f"no lens model: the {balls} {np.linalg.norm(off):.0f} px off the picture's middle; with a usual lens"
+        f" (50 mm on 36 mm film) all directions are {total:.1f} deg wrong together: give a lens model, or the"
+        " focal length",
+    )
+
+
+def _warned(lights: LightSet, warning: str) -> LightSet:
+    assert lights.quality is not None
+    quality = lights.quality
+    return lights.replace(quality=quality.replace(verdict="doubtful", warnings=(*quality.warnings, warning)))
 
 
 def _problem(spheres: Sequence[SphereView], lens: LensModel | None, radius: float) -> _Problem:

@@ -53,8 +53,8 @@ def locate_highlights(
     """Find the bright compact spots inside each sphere in each image.
 
     A point-like spot is fitted with a tilted Gaussian on a sloping background, saturated pixels left out; a
-    large one (a lamp with glare) by the middle of its body, streaks cut off. What does not change from light to
-    light (the room, a board) is subtracted first as the median over the other lights.
+    large one (a lamp with glare) by the middle of its body, streaks cut off. What does not change from light
+    to light (the room, a board) is subtracted first as the median over the other lights.
 
     Parameters
     ----------
@@ -190,8 +190,8 @@ def _lamp(
 ) -> _Spot:
     """A spot of some size: the middle of its body, without the streaks that scratches draw from it.
 
-    Glare reaches further to one side than to the other, so of a saturated spot the saturated part counts, else
-    the brighter half, weighted; of both what a disc of half the largest inscribed radius can sweep.
+    Glare reaches further to one side than to the other, so of a saturated spot the saturated part counts,
+    else the brighter half, weighted; of both what a disc of half the largest inscribed radius can sweep.
     """
     saturated = bool((hidden & blob).any())
     core = blob

@@ -10,8 +10,9 @@ import numpy as np
 from calibration.lens import LensModel, fit_pose
 from calibration.lights.fit import fit_lights
 from calibration.lights.highlights import Highlights, locate_highlights
-from calibration.lights.intensity import PlaneSamples, fit_intensities, sample_plane, white_spots
+from calibration.lights.intensity import fit_intensities
 from calibration.lights.model import LightSet
+from calibration.lights.samples import MatteSamples, sample_plane, white_spots
 from calibration.provenance import FitError, Quality
 from calibration.radiometric import RadiometricModel, fit_debevec, fit_response
 from calibration.targets.boards import Board, NoBoard, detect_board
@@ -134,6 +135,7 @@ def calibrate_lights(
         lens,
         sphere_radius_mm=None if target.diameter_mm is None else target.diameter_mm / 2,
         model=model,
+        size_px=(values[0].shape[1], values[0].shape[0]),
         provenance=provenance_of(session, spheres=len(views), model=model),
     )
     with warnings.catch_warnings():
@@ -154,7 +156,7 @@ def calibrate_lights(
 
 def _white_samples(
     images: LightImages, picture: Image, board: Board, lens: LensModel, reflectance: float, margin_mm: float
-) -> PlaneSamples:
+) -> MatteSamples:
     found = detect_board(picture, board)
     if isinstance(found, NoBoard):
         raise FitError(f"the board is not found beside the spheres: {found.reason}")

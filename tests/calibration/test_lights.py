@@ -14,15 +14,9 @@ from calibration.geometry import angle_deg, normalize, reflection, rotation, sph
 from calibration.lens import BrownConrady
 from calibration.lights.fit import fit_lights
 from calibration.lights.highlights import Highlights, locate_highlights
-from calibration.lights.intensity import (
-    PlaneSamples,
-    WhiteSpots,
-    fit_intensities,
-    mirror_gain,
-    sample_plane,
-    white_spots,
-)
+from calibration.lights.intensity import fit_intensities, mirror_gain
 from calibration.lights.model import DistantLight, LightSet, NearLight
+from calibration.lights.samples import MatteSamples, WhiteSpots, sample_plane, white_spots
 from calibration.provenance import FitError
 from calibration.targets.boards import Charuco, Checkerboard, board_image
 from calibration.targets.outline import SphereView, settled
@@ -309,6 +303,34 @@ def test_one_sphere_gives_distant_directions_within_their_errors():
     assert np.mean(errors) < 0.15
 
 
+def test_without_a_lens_a_ball_off_the_axis_is_as_unsure_as_it_is_wrong():
+    """All directions turn with the ray that the ball is seen along; any focal length from wide to long."""
+    relative, angles = [], []
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        focal = 1920 * np.exp(rng.uniform(np.log(0.9), np.log(4)))
+        lens = BrownConrady(width=1920, height=1200, fx=focal, fy=focal, cx=959.5, cy=599.5)
+        centre = np.array([[*rng.uniform(-0.4, 0.4, 2) * [1920, 1200] / focal, 1.0]]) * 60 * RADIUS
+        directions = normalize(dome(seed, 6) - [0, 0, 450])
+        found = _highlights(np.c_[directions, np.zeros(6)], centre, lens, sigma_px=0.05, rng=rng)
+        seen = _views(centre, lens)[0]
+        ball = sphere_from_circle(seen.centre_px, seen.radius_px, None, sigma_px=0.05)
+        lights = fit_lights(_names(6), found, [ball], None, size_px=(1920, 1200))
+        assert lights.quality.verdict == "doubtful"
+        assert "px off the picture's middle" in lights.quality.warnings[-1]
+        for light, true in zip(lights.lights.values(), directions, strict=True):
+            off = tangent_basis(light.direction) @ true
+            relative.append(np.linalg.solve(np.linalg.cholesky(light.covariance), off))
+            angles.append(angle_deg(light.direction, true))
+    assert np.mean(angles) > 2
+    # The focal length is guessed: within a factor of three either way.
+    assert 0.35 < np.sqrt(np.mean(np.square(relative))) < 1.5
+    middle = sphere_from_circle((960, 600), 8, None, sigma_px=0.02)
+    ones = np.ones((1, 1, 1))
+    spot = Highlights(np.full((1, 1, 1, 2), [960, 598.0]), 0.05 * ones, ones, 0.01 * ones, ones < 0)
+    assert fit_lights(["a"], spot, [middle], None, size_px=(1920, 1200)).quality.verdict == "good"
+
+
 def test_orthographic_view_is_the_textbook_mirror():
     # l = 2 (n.v) n - v with v = (0, 0, -1).
     ball = sphere_from_circle((100, 100), 60, None, sigma_px=0.01)
@@ -434,7 +456,7 @@ def _plane(lights, seed=0, noise=0.003, channels=None):
     values[:, rng.uniform(size=len(points)) < 0.1] *= 0.06
     if channels is None:
         values, clean = values[..., 0], clean[..., 0]
-    return PlaneSamples(points, normal, values, noise * clean, 0.85), points
+    return MatteSamples(points, np.broadcast_to(normal, points.shape), values, noise * clean, 0.85), points
 
 
 @pytest.mark.parametrize("order", [0.0, 1.0, 2.5])
@@ -553,7 +575,7 @@ def test_samples_of_a_board_are_the_radiance_of_its_white(board):
     assert len(samples.points_mm) >= 6
     assert_allclose(samples.radiance[0], expected, rtol=0.003)
     assert_allclose(samples.points_mm @ turn[:, 2], turn[:, 2] @ pose[1], rtol=1e-9)
-    assert samples.normal[2] < 0
+    assert (samples.normals[:, 2] < 0).all()
     # One pixel has 0.1; a disc of radius 1 px has five.
     assert (samples.sigma <= 0.1 / np.sqrt(5) + 0.06).all()
 
