@@ -1,14 +1,17 @@
 """Images of floats in OpenEXR files, and normal maps as other programs show them."""
 
+import struct
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.files.models import one_line, replacing, write_bytes
+from calibration.files.models import one_line, read_bytes, replacing, write_bytes
+from calibration.geometry import normalize
 
 Attribute = str | float | int | Sequence[float] | Sequence[str]
 """What an attribute of a file may be; a float is stored in 32 bits."""
@@ -22,7 +25,13 @@ _FLOATS = (
     "altitude", "aperture", "expTime", "focus", "framesPerSecond", "isoSpeed", "latitude",
     "longitude", "utcOffset", "whiteLuminance", "xDensity",
 )  # fmt: skip
-_Y_UP = np.array([1.0, -1.0, -1.0])  # x right, y up, z to the camera, from x right, y down, z forward
+NormalAxes = Literal["opengl", "directx"]
+"""Which way green points in a normal map: up or down; red is right and blue towards the camera in both."""
+
+# From the camera frame, and back: x right, y down, z forward.
+_AXES = {"opengl": np.array([1.0, -1.0, -1.0]), "directx": np.array([1.0, 1.0, -1.0])}
+_AXES_KEY = "gnomon:normal-axes"
+_IHDR_END = 8 + 25
 
 
 def write_exr(
@@ -149,7 +158,7 @@ def read_exr(path: Path) -> dict[str, NDArray[np.float32]]:
     return channels
 
 
-def write_image(path: Path, image: NDArray[Any]) -> None:
+def write_image(path: Path, image: NDArray[Any], texts: Mapping[str, str] | None = None) -> None:
     """Write a picture as it is: ``.png`` (uint8, uint16) or ``.tif`` (these and float32), RGB in this order.
 
     Parameters
@@ -157,11 +166,13 @@ def write_image(path: Path, image: NDArray[Any]) -> None:
     path : Path
         Its folder exists.
     image : ndarray (h, w) or (h, w, 3)
+    texts : mapping of str to str, optional
+        Of a PNG: what the file says of itself, as tEXt chunks; keys of up to 79 characters, all Latin-1.
 
     Raises
     ------
     ValueError
-        Another ending, shape or type.
+        Another ending, shape or type; texts for a TIFF.
     OSError
         The disk is full, or the folder cannot be written.
     """
@@ -171,18 +182,45 @@ def write_image(path: Path, image: NDArray[Any]) -> None:
         raise ValueError(f"{path}: cannot hold an image {image.shape} of {image.dtype}")
     if path.suffix == ".png":
         _, data = cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1] if image.ndim == 3 else image))
-        write_bytes(path, data.tobytes())
+        write_bytes(path, _with_texts(data.tobytes(), texts or {}))
         return
+    if texts:
+        raise ValueError(f"{path}: only a PNG holds texts")
     import tifffile
 
     with replacing(path) as temporary:
         tifffile.imwrite(temporary, image, photometric="minisblack" if image.ndim == 2 else "rgb")
 
 
-def write_normals_png(path: Path, normals: NDArray[Any]) -> None:
-    """Write normals as a 16-bit RGB PNG the way other programs show them.
+def _with_texts(png: bytes, texts: Mapping[str, str]) -> bytes:
+    """The PNG with tEXt chunks after its header (PNG Specification, Third Edition, 11.3.3.2)."""
+    chunks = b""
+    for key, text in texts.items():
+        body = b"tEXt" + key.encode("latin-1") + b"\0" + text.encode("latin-1")
+        chunks += struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    return png[:_IHDR_END] + chunks + png[_IHDR_END:]
 
-    Red, green and blue are (n + 1) / 2 * 65535 with x right, y UP, z TOWARDS the camera; black is no normal.
+
+def read_png_texts(path: Path) -> dict[str, str]:
+    """The tEXt chunks of a PNG by key; FileNotFoundError without the file, ValueError if it is no PNG."""
+    data = read_bytes(path, "no such file")
+    if not data.startswith(b"\x89PNG\r\n\x1a\n"):
+        raise ValueError(f"{path}: no PNG")
+    texts, at = {}, 8
+    while at + 12 <= len(data):
+        (length,) = struct.unpack_from(">I", data, at)
+        if data[at + 4 : at + 8] == b"tEXt":
+            key, _, text = data[at + 8 : at + 8 + length].partition(b"\0")
+            texts[key.decode("latin-1")] = text.decode("latin-1")
+        at += 12 + length
+    return texts
+
+
+def write_normals_png(path: Path, normals: NDArray[Any], axes: NormalAxes = "opengl") -> None:
+    """Write normals as a 16-bit RGB PNG the way other programs show them; the file says its axes (tEXt).
+
+    Red, green and blue are (n + 1) / 2 * 65535 with x right, z TOWARDS the camera and y UP (``opengl``) or
+    DOWN (``directx``); black is no normal.
 
     Parameters
     ----------
@@ -190,8 +228,92 @@ def write_normals_png(path: Path, normals: NDArray[Any]) -> None:
         Ends in ``.png``.
     normals : ndarray (h, w, 3)
         Camera frame (x right, y down, z forward), NaN where there is none.
+    axes : 'opengl' or 'directx'
     """
-    shown = (np.asarray(normals, np.float64) * _Y_UP + 1) / 2 * 65535
+    shown = (np.asarray(normals, np.float64) * _AXES[axes] + 1) / 2 * 65535
     valid = np.isfinite(shown).all(axis=-1, keepdims=True)
     rgb = np.where(valid, np.rint(np.clip(np.where(valid, shown, 0), 0, 65535)), 0).astype(np.uint16)
-    write_image(path, rgb)
+    up = "up" if axes == "opengl" else "down"
+    told = f"x right, y {up}, z towards the camera; n = value / 65535 * 2 - 1; black is no normal"
+    write_image(path, rgb, {_AXES_KEY: axes, "Description": f"normals: {told}"})
+
+
+def read_normals_png(path: Path, axes: NormalAxes | None = None) -> NDArray[np.float32]:
+    """Unit normals (h, w, 3) of a PNG, camera frame, NaN where it is black.
+
+    Parameters
+    ----------
+    path : Path
+        RGB, 8 or 16 bits, of any program.
+    axes : 'opengl' or 'directx', optional
+        Of the green channel; None: as the file says, which those of `write_normals_png` do.
+
+    Raises
+    ------
+    FileNotFoundError
+        No such file.
+    ValueError
+        Not an RGB PNG of 8 or 16 bits, or nothing says its axes.
+    """
+    told = read_png_texts(path).get(_AXES_KEY)
+    chosen = axes or told
+    if chosen not in _AXES:
+        raise ValueError(f"{path}: does not say whether green is up (opengl) or down (directx)")
+    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if image is None or image.ndim != 3 or image.shape[2] < 3 or image.dtype.name not in ("uint8", "uint16"):
+        raise ValueError(f"{path}: want RGB of 8 or 16 bits")
+    rgb = image[..., 2::-1]
+    full_scale = 255 if image.dtype == np.uint8 else 65535
+    normals = normalize(rgb * (2.0 / full_scale) - 1.0) * _AXES[chosen]
+    normals[~rgb.any(axis=-1)] = np.nan
+    return np.asarray(normals, np.float32)
+
+
+def write_depth_png(path: Path, depth: NDArray[Any], unit: str = "mm") -> float:
+    """Write depth as a 16-bit gray PNG, which says its scale (tEXt); return the step.
+
+    Depth is ``offset + step * value``; 0 is no depth. The nearest depth is the value 1, the farthest 65535.
+
+    Parameters
+    ----------
+    path : Path
+        Ends in ``.png``.
+    depth : ndarray (h, w)
+        NaN where there is none.
+    unit : str
+        ``mm``, ``px`` or ``relative``, for the text.
+
+    Raises
+    ------
+    ValueError
+        No depth at all.
+    """
+    plane = np.asarray(depth, np.float64)
+    valid = np.isfinite(plane)
+    if not valid.any():
+        raise ValueError(f"{path}: the depth is NaN everywhere")
+    low, high = float(plane[valid].min()), float(plane[valid].max())
+    step = (high - low) / 65534 or 1.0
+    offset = low - step
+    value = np.where(valid, np.clip(np.rint((np.where(valid, plane, low) - offset) / step), 1, 65535), 0)
+    texts = {
+        "gnomon:depth-offset": repr(offset),
+        "gnomon:depth-step": repr(step),
+        "gnomon:depth-unit": unit,
+        "Description": f"depth in {unit} = {offset!r} + {step!r} * value; 0 is no depth",
+    }
+    write_image(path, value.astype(np.uint16), texts)
+    return step
+
+
+def read_depth_png(path: Path) -> NDArray[np.float32]:
+    """Depth (h, w) of a PNG of `write_depth_png`, NaN where it has none; ValueError without a scale."""
+    texts = read_png_texts(path)
+    try:
+        offset, step = float(texts["gnomon:depth-offset"]), float(texts["gnomon:depth-step"])
+    except (KeyError, ValueError):
+        raise ValueError(f"{path}: does not say its scale") from None
+    value = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if value is None or value.ndim != 2:
+        raise ValueError(f"{path}: want one channel")
+    return np.where(value > 0, offset + step * value.astype(np.float64), np.nan).astype(np.float32)

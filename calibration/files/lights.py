@@ -1,25 +1,22 @@
 """Lists of lights as other programs write them, into the camera frame."""
 
-import math
-from collections.abc import Callable, Sequence
-from pathlib import Path, PureWindowsPath
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
+from calibration.files.light_lists import Y_UP, read_alicevision, read_lp, unit
 from calibration.files.tables import csv_rows, number, read_text
-from calibration.geometry import Float, normalize
 from calibration.lights.model import DistantLight, LightModel, LightSet, NearLight
 from calibration.provenance import Provenance
 
-_Y_UP = np.array([1.0, -1.0, -1.0])  # x right, y up, z to the camera, into x right, y down, z forward
-
 
 def read_lights(path: Path) -> LightSet:
-    """Lights from an ``.lp`` list or a CSV file, in the order of the file.
+    """Lights from an ``.lp`` list, a CSV file or AliceVision's JSON, in the order of the file.
 
     ``.lp`` (reflectance transformation imaging): the number of lights, then ``image x y z`` a line. The
     direction to the light is x right, y up, z towards the camera; it becomes (x, -y, -z) in the camera frame.
-    The light is named by the stem of the image's file name.
+    The light is named by the stem of the image's file name. AliceVision's JSON: see `read_alicevision`.
 
     CSV: one light a row, by the columns ``light`` (name); ``dx, dy, dz`` (direction to the light) or
     ``x_mm, y_mm, z_mm`` (position); optional ``intensity`` or ``intensity_r, intensity_g, intensity_b``
@@ -35,34 +32,17 @@ def read_lights(path: Path) -> LightSet:
         One line that names file, row and column.
     """
     path = Path(path)
-    text = read_text(path, "no such light list")
-    readers: dict[str, Callable[[Path, str], dict[str, LightModel]]] = {
-        ".lp": _lp_lights,
-        ".csv": _csv_lights,
+    readers: dict[str, Callable[[Path], dict[str, LightModel]]] = {
+        ".lp": lambda path: read_lp(path).models(),
+        ".csv": lambda path: _csv_lights(path, read_text(path, "no such light list")),
+        ".json": lambda path: read_alicevision(path).models(),
     }
     if path.suffix.lower() not in readers:
-        raise ValueError(f"{path}: a light list ends in .lp or .csv")
-    lights = readers[path.suffix.lower()](path, text)
+        raise ValueError(f"{path}: a light list ends in .lp or .csv, or AliceVision's in .json")
+    lights = readers[path.suffix.lower()](path)
     if not lights:
         raise ValueError(f"{path}: holds no light")
     return LightSet(lights=lights, provenance=Provenance(note=f"read from {path.name}"))
-
-
-def _lp_lights(path: Path, text: str) -> dict[str, LightModel]:
-    lines = [(row, line.split()) for row, line in enumerate(text.splitlines(), 1) if line.strip()]
-    if not lines or len(lines[0][1]) != 1 or not lines[0][1][0].isdecimal():
-        raise ValueError(f"{path}: row 1: want the number of lights")
-    lights: dict[str, LightModel] = {}
-    for row, words in lines[1:]:
-        where = f"{path}: row {row}"
-        if len(words) < 4:
-            raise ValueError(f"{where}: want an image's name and x y z")
-        name = PureWindowsPath(" ".join(words[:-3])).stem
-        vector = [number(word, f"{where}: {axis}") for axis, word in zip("xyz", words[-3:], strict=True)]
-        _add(lights, name, DistantLight(direction=_direction(vector, _Y_UP, where)), where)
-    if len(lights) != int(lines[0][1][0]):
-        raise ValueError(f"{path}: row 1 promises {lines[0][1][0]} lights, the file has {len(lights)}")
-    return lights
 
 
 _DIRECTION, _POSITION = ("dx", "dy", "dz"), ("x_mm", "y_mm", "z_mm")
@@ -97,14 +77,14 @@ def _csv_lights(path: Path, text: str) -> dict[str, LightModel]:
         frame = value.get("frame") or "camera"
         if frame not in ("camera", "yup"):
             raise ValueError(f"{where}: column frame: {frame!r}, want camera or yup")
-        axes = _Y_UP if frame == "yup" else np.ones(3)
+        axes = Y_UP if frame == "yup" else np.ones(3)
         place = [number(value[column], f"{where}: column {column}") for column in places[0]]
         intensity = tuple(
             _intensity(value[c], f"{where}: column {c}") for c in (strengths[0] if strengths else ())
         )
         light: LightModel
         if places[0] is _DIRECTION:
-            light = DistantLight(direction=_direction(place, axes, where), intensity=intensity or (1.0,))
+            light = DistantLight(direction=unit(place, axes, where), intensity=intensity or (1.0,))
         else:
             x, y, z = (float(c) for c in place * axes)
             light = NearLight(position_mm=(x, y, z), intensity=intensity or (1.0,))
@@ -117,13 +97,6 @@ def _intensity(word: str, where: str) -> float:
     if value <= 0:
         raise ValueError(f"{where}: {word}: an intensity is above 0")
     return value
-
-
-def _direction(vector: Sequence[float], axes: Float, where: str) -> tuple[float, float, float]:
-    x, y, z = (float(c) for c in normalize(vector * axes))
-    if not math.isfinite(x):
-        raise ValueError(f"{where}: the direction is zero")
-    return x, y, z
 
 
 def _add(lights: dict[str, LightModel], name: str, light: LightModel, where: str) -> None:

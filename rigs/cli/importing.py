@@ -52,8 +52,56 @@ def import_emva(
     _tell(session, interchange.import_emva(source, session, bayer=bayer))
 
 
+@import_app.command("diligent", epilog="Example: `gnomon import diligent ballPNG/ out/ball`")
+def import_diligent(
+    directory: Annotated[
+        Path, typer.Argument(help="Folder with filenames.txt, light_directions.txt, light_intensities.txt.")
+    ],
+    session: Annotated[Path, typer.Argument(help="New folder for the session.")],
+) -> None:
+    """Turn a DiLiGenT object into a session, with its lights, mask and true normals in `given/`."""
+    from rigs import interchange
+
+    _tell(session, interchange.import_diligent(directory, session))
+
+
+@import_app.command("lp", epilog="Example: `gnomon import lp coin/coin.lp out/coin`")
+def import_lp(
+    lights: Annotated[Path, typer.Argument(help="Light list (.lp) that names its pictures.")],
+    session: Annotated[Path, typer.Argument(help="New folder for the session.")],
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of the pictures, where they are not beside the list.")
+    ] = None,
+    assume_linear: Annotated[
+        bool,
+        typer.Option(
+            "--assume-linear", help="The data are known to be linear, whatever the files' tags say."
+        ),
+    ] = False,
+) -> None:
+    """Turn a light list of RTI and its pictures into a session, with the lights in `given/`."""
+    from rigs import interchange
+
+    _tell(session, interchange.import_lp(lights, session, images=images, assume_linear=assume_linear))
+
+
+@import_app.command("two-spheres", epilog="Example: `gnomon import two-spheres cat/ out/cat`")
+def import_two_spheres(
+    directory: Annotated[
+        Path, typer.Argument(help="Folder with Objects, LightProbe-1 and LightProbe-2, and the lights' file.")
+    ],
+    session: Annotated[Path, typer.Argument(help="New folder for the session.")],
+) -> None:
+    """Turn a capture with two mirror balls into a session: cameras `main`, `probe-1` and `probe-2`."""
+    from rigs import interchange
+
+    _tell(session, interchange.import_two_spheres(directory, session))
+
+
 def _tell(path: Path, done: "Session") -> None:
     for kind in ("warnings", "notes"):
         for text in done.facts.get(kind, []):
             typer.echo(f"{kind[:-1]}: {text}", err=True)
+    for name in done.facts.get("given", []):
+        say(str(path / name))
     say(f"{path}: {counted(len(done.frames), 'frame')}, digest {done.digest[:12]}")

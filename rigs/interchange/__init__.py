@@ -1,10 +1,11 @@
-"""Foreign pictures and models in: a manifest's folder or an EMVA 1288 set becomes a session."""
+"""Foreign pictures and models in and out; whatever pictures come in become a session."""
 
 from rigs.interchange.emva import import_emva
 from rigs.interchange.folder import import_folder
 from rigs.interchange.images import ImageError, Picture, read_image
 from rigs.interchange.manifest import COLUMNS, ManifestError, ManifestRow, read_manifest
 from rigs.interchange.models import read_cameras, read_lens, read_light_set, write_cameras, write_lens
+from rigs.interchange.photometric import import_diligent, import_lp, import_two_spheres
 from rigs.interchange.pictures import read_picture
 
 __all__ = [
@@ -13,8 +14,11 @@ __all__ = [
     "ManifestError",
     "ManifestRow",
     "Picture",
+    "import_diligent",
     "import_emva",
     "import_folder",
+    "import_lp",
+    "import_two_spheres",
     "read_cameras",
     "read_image",
     "read_lens",

@@ -4,7 +4,8 @@ import hashlib
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from capture.frame import Frame, format_bits
 from capture.plan import Block, CapturePlan, ExposureBracket, LightSequence
 from capture.session import Session
-from capture.session.disk import write_json
+from capture.session.disk import sync_folder, write_json
 from rigs.interchange.encoding import Tally
 from rigs.interchange.images import ImageError, Picture, read_image
 from rigs.interchange.manifest import ManifestError, ManifestRow, list_pictures, read_manifest
@@ -112,20 +113,21 @@ class Source(NamedTuple):
     place: str
 
 
-def refuse_used(session_path: Path) -> None:
-    """Raise ManifestError where a new session cannot come to be."""
-    if session_path.exists() and (not session_path.is_dir() or any(session_path.iterdir())):
-        raise ManifestError(f"{session_path}: not empty; choose another folder for the session")
+def refuse_used(path: Path, what: str = "session") -> None:
+    """Raise ManifestError where a new folder cannot come to be."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise ManifestError(f"{path}: not empty; choose another folder for the {what}")
 
 
 def make_session(
     session_path: Path,
     plan: CapturePlan,
     sources: Sequence[Source],
-    facts: Mapping[str, object],
+    facts: Mapping[str, Any],
     *,
     read: Callable[[Source], Picture],
     linear: str = "",
+    beside: Callable[[Session], None] | None = None,
 ) -> Session:
     """Make a session of pictures, one in memory at a time; it appears whole or not at all.
 
@@ -138,11 +140,13 @@ def make_session(
     sources : sequence of Source
         In the order of the shots.
     facts : mapping
-        What is known beforehand; what is seen in the pictures is added.
+        What is known beforehand; what is seen in the pictures is added, to its ``notes`` too.
     read : callable
         Gives the picture of a source, or raises ImageError.
     linear : str
         How it is known that the numbers are proportional to light, whatever the tags say; empty: it is not.
+    beside : callable, optional
+        Puts what came with the pictures into the session's folder, once all frames are in it.
 
     Raises
     ------
@@ -150,12 +154,8 @@ def make_session(
         A picture cannot be used, or differs from the first of its camera; the message says where it is
         named.
     """
-    session_path.parent.mkdir(parents=True, exist_ok=True)
-    workplace = Path(
-        tempfile.mkdtemp(prefix=f".{session_path.name}.", suffix=".part", dir=session_path.parent)
-    )
-    try:
-        session = Session.create(workplace / "session", plan, _rig(plan))
+    with appearing(session_path) as workplace:
+        session = Session.create(workplace, plan, _rig(plan))
         seen = _Seen()
         with session.writer() as writer:
             for shot, source in zip(session.plan.shots(), sources, strict=True):
@@ -178,14 +178,30 @@ def make_session(
                     ),
                 )
         # What speaks against the pictures is known only once all are read.
-        write_json(session.path / "facts.json", {**facts, **seen.facts(linear)})
+        told = seen.facts(linear)
+        notes = [*facts.get("notes", ()), *told["notes"]]
+        write_json(session.path / "facts.json", {**facts, **told, "notes": notes})
+        if beside is not None:
+            beside(session)
         session.finish()
-        if session_path.exists():
-            session_path.rmdir()
-        session.path.rename(session_path)
+    return Session.open(session_path)
+
+
+@contextmanager
+def appearing(path: Path) -> Iterator[Path]:
+    """Folder to fill beside ``path`` under a hidden name; it becomes ``path``, whole, or is removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    workplace = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+    try:
+        folder = workplace / "folder"
+        folder.mkdir()
+        yield folder
+        if path.exists():
+            path.rmdir()
+        folder.rename(path)
+        sync_folder(path.parent)
     finally:
         shutil.rmtree(workplace, ignore_errors=True)
-    return Session.open(session_path)
 
 
 def _plan(name: str, rows: Sequence[ManifestRow]) -> CapturePlan:
@@ -252,7 +268,7 @@ class _Seen:
                 top = top._replace(at=top.at + known.at, below=top.below + known.below)
             self._tops[camera] = max(top, known, key=lambda t: t.dn)
 
-    def facts(self, linear: str) -> dict[str, object]:
+    def facts(self, linear: str) -> dict[str, Any]:
         notes = [_counted(note, count) for note, count in self._notes.items()]
         for camera, bits in self._bits.items():
             low = (bits & -bits).bit_length() - 1

@@ -108,7 +108,7 @@ def list_pictures(directory: Path, kind: str) -> tuple[ManifestRow, ...]:
     ]
     if not found:
         raise ManifestError(f"{directory}: no picture in it ({' '.join(SUFFIXES)})")
-    found.sort(key=lambda path: (path.parent != directory, _natural(path.parent.name), _natural(path.name)))
+    found.sort(key=lambda path: (path.parent != directory, natural(path.parent.name), natural(path.name)))
     table = [
         (
             row,
@@ -123,7 +123,7 @@ def list_pictures(directory: Path, kind: str) -> tuple[ManifestRow, ...]:
     return _rows(str(directory), directory, ["file", "kind", "camera"], table, False)
 
 
-def _natural(name: str) -> tuple[tuple[bool, int, str], ...]:
+def natural(name: str) -> tuple[tuple[bool, int, str], ...]:
     """Sorts ``v2`` before ``v10``."""
     return tuple(
         (part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in re.split(r"(\d+)", name)
@@ -238,7 +238,7 @@ def _check_header(name: str, row: int, header: Sequence[str]) -> list[str]:
         columns.pop()
     for column, written in zip(columns, header, strict=False):
         if column not in COLUMNS:
-            raise ManifestError(f"{name} row {row}: unknown column {written!r}{_suggest(column, COLUMNS)}")
+            raise ManifestError(f"{name} row {row}: unknown column {written!r}{suggest(column, COLUMNS)}")
         if columns.count(column) > 1:
             raise ManifestError(f"{name} row {row}: column {column} stands twice")
     for column in ("file", "kind"):
@@ -301,7 +301,7 @@ def _find(folder: Path, text: str) -> Path:
         path = folder / text.replace("\\", "/")
     if not path.is_file():
         there = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise _BadCell("file", f"{text} not found in {folder}{_suggest(path.name, there)}")
+        raise _BadCell("file", f"{text} not found in {folder}{suggest(path.name, there)}")
     return path
 
 
@@ -311,7 +311,7 @@ def _kinds(text: str) -> tuple[Kind, ...]:
         raise _BadCell("kind", f"blank; want {', '.join(_KINDS)}, several joined by '+'")
     for kind in kinds:
         if kind not in _KINDS:
-            hint = _suggest(kind, _KINDS) or f"; want {', '.join(_KINDS)}"
+            hint = suggest(kind, _KINDS) or f"; want {', '.join(_KINDS)}"
             raise _BadCell("kind", f"unknown kind {kind!r}{hint}")
         if kinds.count(kind) > 1:
             raise _BadCell("kind", f"{kind} stands twice")
@@ -340,7 +340,8 @@ def _number(column: str, text: str, default: float, decimal_comma: bool) -> floa
     return value
 
 
-def _suggest(text: str, known: Sequence[str]) -> str:
+def suggest(text: str, known: Sequence[str]) -> str:
+    """End of a message: which of the known names may have been meant; empty where none is close."""
     folded = {name.casefold(): name for name in known}
     close = difflib.get_close_matches(text.casefold(), list(folded), n=1)
     return f"; did you mean {folded[close[0]]!r}?" if close else ""

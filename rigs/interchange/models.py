@@ -70,7 +70,9 @@ def read_cameras(path: Path) -> CameraSet:
 
 
 def read_light_set(path: Path) -> LightSet:
-    """Read our own model (``.json``), or a light list (``.lp``, ``.csv``; axes in `read_lights`).
+    """Read our own model or AliceVision's lights (``.json``), or a list (``.lp``, ``.csv``).
+
+    Axes are those of `calibration.files.read_lights`.
 
     Raises
     ------
@@ -80,7 +82,7 @@ def read_light_set(path: Path) -> LightSet:
     return _read(
         path,
         {
-            ".json": lambda path: files.load_model(path, LightSet),
+            ".json": _own_lights,
             ".lp": files.read_lights,
             ".csv": files.read_lights,
         },
@@ -177,6 +179,14 @@ def _own(path: Path) -> dict[str, LensModel]:
     if several:
         return _of(files.load_model(path, CameraSet))
     return {"": files.load_model(path, LensModel)}
+
+
+def _own_lights(path: Path) -> LightSet:
+    try:
+        foreign = "lights" in json.loads(path.read_bytes())
+    except (ValueError, TypeError):
+        foreign = False  # the reader says what is wrong
+    return files.read_lights(path) if foreign else files.load_model(path, LightSet)
 
 
 def _read(path: Path, readers: Mapping[str, Callable[[Path], M]]) -> M:

@@ -215,7 +215,7 @@ def test_a_folder_of_pictures_of_one_kind_needs_no_table(tmp_path: Path) -> None
     flats = import_folder(photos / "left", tmp_path / "flats", kind="flat")
     assert [record.shot.pose for record in flats.frames] == ["flat"]
     write_png(photos / "left" / "v3.png", GRAY[:-1])
-    with pytest.raises(ManifestError, match=r"photos: v3.png: .*camera 'left' gave .* in left/v1.png"):
+    with pytest.raises(ManifestError, match=r"photos: left/v3.png: .*camera 'left' gave .* in left/v1.png"):
         import_folder(photos, tmp_path / "no", kind="board")
     assert not (tmp_path / "no").exists()
     with pytest.raises(ManifestError, match="unknown kind 'boards'; did you mean 'board'"):
