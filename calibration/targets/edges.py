@@ -78,7 +78,7 @@ def _reduced(images: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
     )
 
 
-def _profiles(
+def profiles(
     images: NDArray[np.float32], factor: int, points: Float, normal: Float, offsets: Float
 ) -> NDArray[np.float32]:
     """Samples (n, k, m) along the normals, NaN outside the images."""
@@ -94,29 +94,30 @@ def _profiles(
     )
 
 
+def profiles_around(
+    images: NDArray[np.float32], view: SphereView, lens: LensModel | None, offsets: Float, count: int
+) -> NDArray[np.float32]:
+    """Samples (n, count, m) across the outline, at equal steps round it."""
+    angles = np.asarray(np.arange(count) * (2 * np.pi / count), np.float64)
+    points, normal, _ = frame(view, lens, angles)
+    return profiles(images, 1, points, normal, offsets)
+
+
 class _Steps(NamedTuple):
     offset: Float
     sigma: Float
     significance: Float
 
 
-def _basis(x: Float, blur: float, inside: int) -> Float:
-    """Level, slope, step, its motion, and ``inside`` powers of the depth inside, blurred like the edge.
-
-    None is safest to find an edge with. One follows what a mirror shows near its outline, where its view
-    turns fast. Two follow it better and tell the blur better, but then a wrong blur shifts the edge by half
-    its error.
-    """
-    step = ndtr(x / blur)
+def _basis(x: Float, blur: float) -> Float:
+    """Level, slope, step and its motion: safest to find an edge with; ``rim`` has what is exact."""
     bell = np.exp(-0.5 * (x / blur) ** 2) / (blur * np.sqrt(2 * np.pi))
-    depth = blur**2 * bell - x * (1 - step)
-    powers = [depth**k for k in range(1, inside + 1)]
-    return np.stack([np.ones_like(x), x, step - 0.5, bell, *powers], axis=-1)
+    return np.stack([np.ones_like(x), x, ndtr(x / blur) - 0.5, bell], axis=-1)
 
 
-def _steps(profiles: NDArray[np.float32], x: Float, blur: float, inside: int) -> _Steps:
+def _steps(profiles: NDArray[np.float32], x: Float, blur: float) -> _Steps:
     """Offset of the step in every profile (n, k), its noise, and the step's size over its noise."""
-    basis = _basis(x, blur, inside)
+    basis = _basis(x, blur)
     inverse = np.linalg.pinv(basis)
     spread = inverse @ inverse.T
     p = profiles.astype(np.float64)
@@ -148,112 +149,27 @@ def _edge_width(
     points, normal, _ = frame(view, lens, angles)
     widths = blur * 2.0 ** np.arange(-2.0, 0.3, 0.25)
     x = np.arange(-3 * blur, 3 * blur + 1e-9, min(0.5 * factor, blur / 4))
-    profiles = _profiles(images, factor, points, normal, x)
+    across = profiles(images, factor, points, normal, x)
     filters = -x * np.exp(-0.5 * (x / widths[:, None]) ** 2)
     # Normal to the response to a slope; with the root of the scale a step's response peaks at its own width.
     filters *= np.sqrt(widths[:, None]) / np.abs(filters * x).sum(axis=-1, keepdims=True)
-    strength = np.nan_to_num(np.abs(profiles @ filters.T.astype(np.float32))).max(axis=0)
+    strength = np.nan_to_num(np.abs(across @ filters.T.astype(np.float32))).max(axis=0)
     # Where the outline is faint the response is texture: the clearer half decides.
     clear = strength[strength[:, -1] >= np.median(strength[:, -1])]
     return float(widths[int(np.argmax(clear.mean(axis=0)))])
-
-
-def _best_width(images: NDArray[np.float32], view: SphereView, lens: LensModel | None, blur: float) -> float:
-    """The blur that leaves the smallest residuals round the outline."""
-    angles = np.asarray(np.arange(360) * (2 * np.pi / 360), np.float64)
-    points, normal, _ = frame(view, lens, angles)
-    for _ in range(4):
-        x = np.arange(-3.5 * blur, 3.5 * blur + 1e-9, min(0.5, blur / 2))
-        p = _profiles(images, 1, points, normal, x)
-        p = p[np.isfinite(p).all(axis=-1)]
-        widths = blur * np.array([0.8, 0.9, 1.0, 1.1, 1.2])
-        left = np.empty(5)
-        for k, width in enumerate(widths):
-            basis = _basis(x, float(width), 2)
-            hat = np.eye(len(x)) - basis @ np.linalg.pinv(basis)
-            left[k] = np.mean(np.log(np.mean((p @ hat.astype(np.float32)) ** 2, axis=-1) + 1e-30))
-        bend, slope, _ = np.polyfit(widths / blur - 1, left, 2)
-        change = float(np.clip(-0.5 * slope / bend, -0.2, 0.2)) if bend > 0 else 0.2 * float(np.sign(-slope))
-        blur = float(np.clip(blur * (1 + change), 0.5, 20.0))
-        if abs(change) < 0.02:
-            break
-    return blur
-
-
-def polish(images: NDArray[np.float32], rough: Edges, lens: LensModel | None) -> Edges:
-    """The outline once more, at full resolution, with the exact blur of its edge.
-
-    Parameters
-    ----------
-    images : ndarray, (n, h, w), float32
-        As for ``refine``.
-    rough : Edges
-        Its result.
-    lens : LensModel or None
-        Of the given pixel frame.
-
-    Returns
-    -------
-    Edges
-        ``rough`` itself where the edge is too faint for it.
-    """
-    try:
-        blur = _best_width(images, rough.view, lens, rough.blur_px)
-        view, edges = rough.view, rough
-        for _ in range(12):
-            edges, moved = _refine_once(images, 1, view, lens, blur, inside=1)
-            view = edges.view
-            if moved < 1e-4:
-                break
-    except FitError:
-        return rough
-    far = np.hypot(*(view.centre_px - rough.view.centre_px)) + abs(view.radius_px - rough.view.radius_px)
-    if not far < 1.5 * blur:
-        return rough
-    model = max(_LEAST_ERROR, 0.6 * _steepness(images, view, lens, blur)) * blur
-    floor = np.diag((model / _px_per_step(view, lens)) ** 2)
-    view = view._replace(covariance=view.covariance + floor)
-    return edges._replace(view=view, support=rough.support)
-
-
-_LEAST_ERROR = 0.02
-"""Standard error of a sharp outline, in blurs of its edge: what blur and interpolation leave (renderings)."""
-
-
-def _steepness(images: NDArray[np.float32], view: SphereView, lens: LensModel | None, blur: float) -> float:
-    """Change of brightness within one blur inside the outline, over the step at it.
-
-    A mirror's view turns fast there, not along a straight line: what the step's model misses grows with it,
-    by a factor of 0.6 in renderings of mirrors before backdrops.
-    """
-    angles = np.asarray(np.arange(360) * (2 * np.pi / 360), np.float64)
-    points, normal, _ = frame(view, lens, angles)
-    x = np.arange(-5 * blur, 5 * blur + 1e-9, min(0.5, blur / 2))
-    profiles = _profiles(images, 1, points, normal, x).astype(np.float64)
-    profiles = profiles[np.isfinite(profiles).all(axis=-1)]
-    coefficients = profiles @ np.linalg.pinv(_basis(x, blur, 1)).T
-    height = np.abs(coefficients[:, 2])
-    clear = height > 0.3 * np.median(height)
-    return float(np.median(np.abs(coefficients[clear, 4]) * blur / height[clear]))
-
-
-def _px_per_step(view: SphereView, lens: LensModel | None) -> Float:
-    """Root mean square motion of the outline, px, by the three parameters."""
-    jacobian = frame(view, lens, np.linspace(0, 2 * np.pi, 72, endpoint=False))[2]
-    return np.asarray(np.sqrt(np.mean(jacobian**2, axis=0)) * np.array([np.sqrt(2), np.sqrt(2), 1.0]))
 
 
 def _slopes(
     images: NDArray[np.float32], factor: int, points: Float, normal: Float, x: Float, blur: float
 ) -> NDArray[np.float32]:
     """Squared slope along the normals at the scale ``blur``, summed over lights that weigh alike."""
-    profiles = np.nan_to_num(_profiles(images, factor, points, normal, x))
+    across = np.nan_to_num(profiles(images, factor, points, normal, x))
     step = x[1] - x[0]
     half = int(np.ceil(3 * blur / step))
     u = np.arange(-half, half + 1) * step
     kernel = (-u * np.exp(-0.5 * (u / blur) ** 2)).astype(np.float32)
-    slope = cv2.filter2D(profiles.reshape(-1, len(x)), -1, kernel[None], borderType=cv2.BORDER_REPLICATE)
-    energy = slope.reshape(profiles.shape) ** 2
+    slope = cv2.filter2D(across.reshape(-1, len(x)), -1, kernel[None], borderType=cv2.BORDER_REPLICATE)
+    energy = slope.reshape(across.shape) ** 2
     energy = energy / (np.mean(energy, axis=(1, 2), keepdims=True) + 1e-30)
     return np.asarray(energy.sum(axis=0), np.float32)
 
@@ -316,14 +232,13 @@ def _refine_once(
     view: SphereView,
     lens: LensModel | None,
     blur: float,
-    inside: int = 0,
 ) -> tuple[Edges, float]:
     k = _count(view, blur)
     angles = np.asarray(np.arange(k) * (2 * np.pi / k), np.float64)
     points, normal, jacobian = frame(view, lens, angles)
     reach = min(5 * blur, 0.45 * view.radius_px)
     x = np.arange(-reach, reach + 1e-9, min(0.5 * max(factor, 1), blur / 1.5))
-    steps = _steps(_profiles(images, factor, points, normal, x), x, blur, inside)
+    steps = _steps(profiles(images, factor, points, normal, x), x, blur)
     with np.errstate(invalid="ignore"):
         good = (steps.significance > 8) & (np.abs(steps.offset) < 2.0 * blur) & (steps.sigma < blur)
     if good.any(axis=0).sum() < 12:

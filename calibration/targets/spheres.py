@@ -15,8 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 from calibration.geometry import Float
 from calibration.lens import LensModel
 from calibration.provenance import FitError
-from calibration.targets.edges import Edges, align, polish, refine
+from calibration.targets.edges import Edges, align, refine
 from calibration.targets.outline import SphereView, circle, fit_points
+from calibration.targets.rim import polish
 
 __all__ = ["SphereView", "detect_spheres", "sphere_from_circle", "sphere_from_mask"]
 
