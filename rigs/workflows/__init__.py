@@ -17,7 +17,7 @@ from rigs.workflows.cameras import (
     lights_seen_from,
     parse_known,
 )
-from rigs.workflows.capturing import capture_session, check_plan, describe, list_devices
+from rigs.workflows.capturing import capture_session, check_plan, describe, list_devices, truth_digest
 from rigs.workflows.checking import check_session, parse_patch
 from rigs.workflows.colour import calibrate_colour, chart_reference, parse_corners
 from rigs.workflows.flat_field import calibrate_flat, parse_turn
@@ -149,6 +149,7 @@ __all__ = [
     "solve_again",
     "sphere_target",
     "targets",
+    "truth_digest",
     "undistort_pictures",
     "view_name",
     "view_of",

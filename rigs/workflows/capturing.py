@@ -85,7 +85,7 @@ def capture_session(
     snapshot = _snapshot(config)
     facts: dict[str, Any] = {"simulated": simulate is not None}
     if simulate is not None:
-        facts["truth"] = _digest(simulate)
+        facts["truth"] = truth_digest(simulate)
     begun: Session | None = None
     if resume and (path / "plan.json").exists():
         stored = Session.open(path)
@@ -120,7 +120,7 @@ def _as_stored(snapshot: dict[str, Any], stored: dict[str, Any]) -> dict[str, An
     return stored if same else snapshot
 
 
-def _digest(truth: Truth) -> str:
+def truth_digest(truth: Truth) -> str:
     """SHA-256 of what is simulated; faults and bounds may differ between the runs of one session."""
     text = json.dumps(truth.model_dump(mode="json", exclude={"faults", "bounds"}), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
