@@ -23,6 +23,9 @@ _REACH = 4.0
 _REFRACTIVE = 1.5
 _LEAST_ERROR = 0.02
 """Standard error of a sharp outline, in blurs of its edge: what blur and interpolation leave (renderings)."""
+_PER_SCATTER = 0.6
+"""Common error of the outline over the scatter of its profiles: both are what the model of the inside misses
+(renderings of mirrors and of black gloss before textured backdrops)."""
 _PER_STEEPNESS = 0.2
 """Error of one profile's edge, in blurs, where the brightness inside changes by the step within one blur."""
 
@@ -30,7 +33,8 @@ _PER_STEEPNESS = 0.2
 class _Fit(NamedTuple):
     view: SphereView
     blur: float
-    rms_px: float
+    scatter_px: float
+    """Of the profiles' edges, beyond the noise."""
     misfit: float
     """Mean logarithm of the residuals' standard deviation."""
 
@@ -67,22 +71,22 @@ def polish(images: NDArray[np.float32], rough: Edges, lens: LensModel | None) ->
         return rough
     best = min(fits, key=lambda f: f.misfit)
     across = _px_per_step(best.view, lens)
-    model = np.full(3, _LEAST_ERROR * best.blur)
+    model = np.full(3, np.hypot(_LEAST_ERROR * best.blur, _PER_SCATTER * best.scatter_px))
     if len(fits) == 2:
         model = np.hypot(model, _apart_px(fits[0].view, fits[1].view))
     view = best.view._replace(covariance=best.view.covariance + np.diag((model / across) ** 2))
-    return Edges(view, rough.support, best.rms_px, best.blur)
+    return Edges(view, rough.support, best.scatter_px, best.blur)
 
 
 def _fit(images: NDArray[np.float32], rough: Edges, lens: LensModel | None, finish: Finish) -> _Fit | None:
-    view, blur, rms, misfit = rough.view, rough.blur_px, np.nan, np.inf
+    view, blur, scatter, misfit = rough.view, rough.blur_px, np.nan, np.inf
     try:
         for turn in range(4):
             sharper, misfit = _blur(images, view, lens, blur, finish)
             settled_at = turn > 0 and abs(sharper / blur - 1) < 0.02
             blur = sharper
             for _ in range(20):
-                view, moved, rms = _step(images, view, lens, blur, finish)
+                view, moved, scatter = _step(images, view, lens, blur, finish)
                 if moved < 2e-3 * blur:
                     break
             if settled_at:
@@ -90,7 +94,7 @@ def _fit(images: NDArray[np.float32], rough: Edges, lens: LensModel | None, fini
     except FitError:
         return None
     far = float(np.linalg.norm(_apart_px(view, rough.view)))
-    return _Fit(view, blur, rms, misfit) if far < 1.5 * blur else None
+    return _Fit(view, blur, scatter, misfit) if far < 1.5 * blur else None
 
 
 def _apart_px(a: SphereView, b: SphereView) -> Float:
@@ -166,7 +170,7 @@ def _blur(
 def _step(
     images: NDArray[np.float32], view: SphereView, lens: LensModel | None, blur: float, finish: Finish
 ) -> tuple[SphereView, float, float]:
-    """One step of least squares over all profiles, its size and the rms of the offsets that count, px.
+    """One step of least squares over all profiles, its size, and the scatter beyond the noise, px.
 
     The brightnesses of each profile are eliminated first (variable projection, G. Golub and V. Pereyra, 1973,
     doi:10.1137/0710036); what is left of the rim's motion gives its offset and that offset's sigma.
@@ -188,7 +192,8 @@ def _step(
         variance = (np.sum(rest**2, axis=-1) - offset**2 * strength) / max(len(x) - 5, 1) + 1e-30
         # What a model of the inside misses goes with how much changes there.
         steep = np.abs(coefficients[..., 3] / coefficients[..., 2]) * np.sqrt(2 * blur / view.radius_px)
-        sigma = np.sqrt(variance / strength + (_PER_STEEPNESS * blur * steep) ** 2)
+        noise = variance / strength
+        sigma = np.sqrt(noise + (_PER_STEEPNESS * blur * steep) ** 2)
         good = (np.abs(offset) < 2 * blur) & (sigma < blur)
     if good.any(axis=0).sum() < 12:
         raise FitError("no outline of a sphere at this place")
@@ -196,17 +201,18 @@ def _step(
     d, j, sector = offset[good], jacobian[where], where * 36 // count
     base = 1 / (sigma[good] ** 2 + (0.03 * blur) ** 2)
     step, scale = np.zeros(3), blur
-    residual, spread = d, blur
+    residual, weight = d, base
     for _ in range(12):
-        weight = base / (1 + ((d - j @ step) / scale) ** 2) ** 2
+        weight = base / (1 + (residual / scale) ** 2) ** 2
         step = solve(j, d, weight, sector, light)[0]
         residual = d - j @ step
         spread = float(np.sqrt(np.sum(weight * residual**2) / np.sum(weight)))
         scale = float(np.clip(3 * spread, 0.15 * blur, blur))
     # Soft weights make the sandwich too thin: it wants those that stay as they are when an edge moves.
     covariance = solve(j, residual, base * (np.abs(residual) < scale), sector, light)[1]
+    unexplained = float(np.sum(weight * (residual**2 - noise[good])) / np.sum(weight))
     moved = settled(moved_by(view, step, lens), lens)._replace(covariance=covariance)
-    return moved, float(np.max(np.abs(jacobian @ step))), spread
+    return moved, float(np.max(np.abs(jacobian @ step))), np.sqrt(max(unexplained, 0.0))
 
 
 def _px_per_step(view: SphereView, lens: LensModel | None) -> Float:
