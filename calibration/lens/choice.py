@@ -140,7 +140,10 @@ def choose_lens(
         except FitError as error:
             failures[model] = f"on a part of the views: {error}"
     if not foretold:
-        raise FitError("no lens model can be fitted to a part of the views: " + next(iter(failures.values())))
+        # A fit to all views stands, whatever part of them lacks.
+        model, lens = _best(fits)
+        reason = f"could not be compared ({failures[model]}); it has the least residuals"
+        return _judged(lens.replace(scores=ModelScores(candidates=(), chosen=model, reason=reason)), labels)
     scores = _scores(candidates, foretold, failures, evidence.corners.view, folds)
     chosen = next(lens for model, lens in fits.items() if model == scores.chosen)
     return _judged(chosen.replace(scores=scores), labels)

@@ -17,7 +17,7 @@ from calibration.provenance import FitError
 _TAIL_SIGMA = 2.0  # where the robust weights begin to fall
 _FAR_PX = 1e6  # residual of a corner that the model cannot image
 _STEPS = 80
-_CREEP = 1e-2  # gain in the second half of the steps, in units of chi-squared, that is no progress
+_CREEP = 0.1  # gain in the second half of the steps, in units of chi-squared, that is no progress
 _ROUNDING = 1e-13  # of a sum of squares
 _UNTOLD = 1e-13  # part of the information on an unknown left by all others, below which there is none
 _MANY = 100  # unknowns from which a factorisation is worth it
@@ -155,7 +155,8 @@ def minimize(
         # At the bottom rounding decides whether a step is better.
         if abs(gain) <= _ROUNDING * now.cost or 0 <= gain <= enough or damping > 1e8:
             return state
-    # Along a valley of hardly any slope, where a parameter is all but unknown, steps zigzag.
+    # Along a valley of hardly any slope, where a parameter is all but unknown, steps zigzag; they also do
+    # beside the end of what the lens images, which a corner at the rim must not cross.
     if heavy or halfway - now.cost < _CREEP:
         return state
     raise FitError(

@@ -165,3 +165,14 @@ def test_what_cannot_be_fitted_is_noted_and_few_views_are_not_compared():
         choose_lens(upright, *SIZE)
     with pytest.raises(ValueError, match="no lens model"):
         choose_lens(views_of(ordinary, 6, 6), *SIZE, candidates=())
+
+
+def test_where_no_model_can_be_compared_the_best_fit_stands(monkeypatch):
+    def lost(*_):
+        raise FitError("the fit does not converge")
+
+    monkeypatch.setattr("calibration.lens.choice._foretell", lost)
+    lens = choose_lens(views_of(ordinary, 3, 8), *SIZE, candidates=("brown-4", "fisheye"))
+    assert lens.scores.candidates == ()
+    assert "could not be compared (on a part of the views: the fit does not converge)" in lens.scores.reason
+    assert lens.covariance is not None
