@@ -81,7 +81,7 @@ def fit_intensities(lights: LightSet, samples: MatteSamples) -> LightSet:
         name: _with_lobe(light, fit, order)
         for (name, light), fit in zip(lights.lights.items(), fits, strict=True)
     }
-    note = f"intensities from {len(samples.points_mm)} places on a white plane"
+    note = f"intensities from {len(samples.points_mm)} places on matte white"
     if any(f.order_weight > 0 for f in fits):
         note += f", Lambertian order {order:.2f}"
     provenance = lights.provenance.replace(

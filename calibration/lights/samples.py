@@ -1,16 +1,17 @@
 """Radiance of matte white surfaces under every light: it tells a light's strength, and its direction too."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.geometry import Float, normalize, rotation, transform
+from calibration.geometry import Float, normalize, rotation, sphere_centre, transform
 from calibration.lens import LensModel
 from calibration.provenance import FitError
 from calibration.targets.boards import AnyBoard, board_image, pitch_mm, size_mm
+from calibration.targets.outline import SphereView, moved_by
 
 TEXTURE = 0.002
 """Relative unevenness of a good white print: samples are not better than this."""
@@ -163,3 +164,147 @@ def sample_plane(
     return MatteSamples(
         points, np.broadcast_to(normal, points.shape), np.stack(means), np.stack(sigmas), reflectance
     )
+
+
+class SphereSamples(NamedTuple):
+    """Radiance of matte spheres, and how their places move with the spheres' outlines.
+
+    Attributes
+    ----------
+    matte : MatteSamples
+    part : ndarray, (m,)
+        Number of the sphere.
+    patch : ndarray, (m,)
+        Number of the piece of a sphere: errors of paint and surroundings are alike within one.
+    motion : ndarray, (3, 2, m, 3)
+        Derivative of points and normals by the three numbers of the outline, ``SphereView.covariance``'s.
+    covariance : ndarray, (s, 3, 3)
+        Of the outlines.
+    centres_mm : ndarray, (s, 3) or None
+        None without a lens or a radius: points are then of no known scale, and tell directions only.
+    radius_mm : float or None
+    """
+
+    matte: MatteSamples
+    part: NDArray[np.intp]
+    patch: NDArray[np.intp]
+    motion: Float
+    covariance: Float
+    centres_mm: Float | None
+    radius_mm: float | None
+
+
+_ACROSS = 13
+"""Windows over the radius of a sphere that its shading is averaged in."""
+_WITHIN = 0.93
+"""Share of the radius that is used: at the rim the paint is seen grazing."""
+
+
+def sample_spheres(
+    radiance: Iterable[NDArray[np.floating]],
+    variance: Iterable[NDArray[np.floating]],
+    spheres: Sequence[SphereView],
+    lens: LensModel | None,
+    *,
+    radius_mm: float | None = None,
+    reflectance: float = 1.0,
+) -> SphereSamples:
+    """Mean radiance in small windows all over matte spheres.
+
+    Parameters
+    ----------
+    radiance, variance : iterables of ndarray, (h, w) or (h, w, 3)
+        One a light, e-/s and its square; NaN is missing.
+    spheres : sequence of SphereView
+        Matte spheres of one radius.
+    lens : LensModel or None
+        None: orthographic.
+    radius_mm : float or None
+        Gives the scale.
+    reflectance : float
+        Albedo of the paint.
+
+    Raises
+    ------
+    FitError
+        A sphere is too small in the picture.
+    """
+    centres, reaches, parts, normals, points, motions = [], [], [], [], [], []
+    for j, view in enumerate(spheres):
+        reach = int(view.radius_px / _ACROSS / 2)
+        step = 2 * reach + 1
+        low = np.rint(view.centre_px - view.radius_px).astype(int)
+        grid = np.stack(
+            np.meshgrid(*(np.arange(k, k + int(2 * view.radius_px) + step, step) for k in low)), axis=-1
+        ).reshape(-1, 2)
+        place, normal, inside = _surface(view, lens, radius_mm or 1.0, grid)
+        if inside.sum() < 60:
+            raise FitError(
+                f"matte sphere {j} at ({view.centre_px[0]:.0f}, {view.centre_px[1]:.0f}) px is too small:"
+                f" {view.radius_px:.0f} px of radius, want 8 or more"
+            )
+        unit = 1e-3 if lens is None else 1e-3 / lens.fx
+        motion = np.empty((3, 2, int(inside.sum()), 3))
+        for k, e in enumerate(np.eye(3)):
+            ahead = _surface(moved_by(view, e * unit, lens), lens, radius_mm or 1.0, grid[inside])
+            back = _surface(moved_by(view, -e * unit, lens), lens, radius_mm or 1.0, grid[inside])
+            for q in range(2):
+                motion[k, q] = (ahead[q] - back[q]) / (2 * unit)
+        centres.append(grid[inside])
+        reaches.append(np.full(int(inside.sum()), reach))
+        parts.append(np.full(int(inside.sum()), j))
+        normals.append(normal[inside])
+        points.append(place[inside])
+        motions.append(motion)
+    at, reach_of, part = np.concatenate(centres), np.concatenate(reaches), np.concatenate(parts)
+    means, sigmas = [], []
+    for image, noise in zip(radiance, variance, strict=True):
+        mean, spread = np.empty((len(at), *image.shape[2:])), np.empty((len(at), *image.shape[2:]))
+        for k, ((x, y), r) in enumerate(zip(at, reach_of, strict=True)):
+            window = (slice(max(y - r, 0), max(y + r + 1, 0)), slice(max(x - r, 0), max(x + r + 1, 0)))
+            patch, square = np.asarray(image[window], np.float64), np.asarray(noise[window], np.float64)
+            whole = patch.shape[0] * patch.shape[1] == (2 * r + 1) ** 2
+            # A mean of what is left of a window that is saturated in part would be too low.
+            mean[k] = patch.mean(axis=(0, 1)) if whole else np.nan
+            spread[k] = np.sqrt(square.sum(axis=(0, 1))) / max(patch.shape[0] * patch.shape[1], 1)
+        means.append(mean)
+        sigmas.append(spread)
+    all_normals = np.concatenate(normals)
+    octant = np.zeros(len(at), np.intp)
+    for j, view in enumerate(spheres):
+        own = part == j
+        away = (at[own] - view.centre_px) / view.radius_px
+        turn = np.floor((np.arctan2(away[:, 1], away[:, 0]) / (2 * np.pi) + 0.5) * 7.999).astype(int)
+        ring = np.digitize(np.hypot(*away.T), (0.35, 0.6, 0.8))
+        octant[own] = 32 * j + 8 * ring + turn
+    covariance = np.stack([view.covariance for view in spheres])
+    metric = lens is not None and radius_mm is not None
+    middle = [sphere_centre(v.direction, v.angular_radius_rad, radius_mm or 1.0) for v in spheres]
+    return SphereSamples(
+        MatteSamples(np.concatenate(points), all_normals, np.stack(means), np.stack(sigmas), reflectance),
+        part,
+        octant,
+        np.concatenate(motions, axis=2),
+        np.where(np.isfinite(covariance), covariance, 0.0),
+        np.array(middle) if metric else None,
+        radius_mm if metric else None,
+    )
+
+
+def _surface(
+    view: SphereView, lens: LensModel | None, radius: float, pixels: Float | NDArray[np.intp]
+) -> tuple[Float, Float, NDArray[np.bool_]]:
+    """Points and outward normals of the sphere at pixels (m, 2), and which of them lie well inside."""
+    if lens is None:
+        flat = (pixels - view.centre_px) / view.radius_px
+        square = np.sum(flat**2, axis=-1)
+        normal = np.concatenate([flat, -np.sqrt(np.clip(1 - square, 0, 1))[:, None]], axis=-1)
+        return normal, normal, np.asarray(square < _WITHIN**2)
+    centre = sphere_centre(view.direction, view.angular_radius_rad, radius)
+    rays = lens.unproject(pixels)
+    along = rays @ centre
+    nearest = np.sum((along[:, None] * rays - centre) ** 2, axis=-1)
+    with np.errstate(invalid="ignore"):
+        inside = nearest < (_WITHIN * radius) ** 2
+        points = rays * (along - np.sqrt(np.clip(radius**2 - nearest, 0, None)))[:, None]
+    return points, normalize(points - centre), np.asarray(inside)

@@ -1,0 +1,415 @@
+"""Lights from the shading of matte spheres: directions or positions, with covariance."""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.geometry import Float, normalize, tangent_basis
+from calibration.lights.intensity import fit_intensities
+from calibration.lights.model import DistantLight, LightModel, LightSet, NearLight
+from calibration.lights.samples import MatteSamples, SphereSamples
+from calibration.provenance import FitError, Provenance, Quality
+
+_UNEVEN = 0.01
+"""Relative error of a good matte paint: samples are not better than this."""
+_SURROUNDINGS = 0.05
+"""Light sent back by what is behind the spheres, against the lamp's: one sigma."""
+_LOBE = 0.1
+"""Brightness of the spheres against each other: one sigma of what lobes and paints make of it."""
+_GRAZING = 0.12
+"""Share of the full light below which a lamp's own size and a paint's roughness show."""
+_MISFIT = 0.06
+"""Relative scatter of the shading beyond which a sphere is hardly matte."""
+_ROUNDS = 4
+
+
+def fit_shading(
+    names: Sequence[str],
+    samples: SphereSamples,
+    *,
+    model: Literal["auto", "near", "distant"] = "auto",
+    provenance: Provenance | None = None,
+) -> LightSet:
+    """Fit every light to the shading of matte spheres.
+
+    The radiance is albedo * (E * max(0, n.l) + t * (1 + n_z) / 2): the lamp, and what a bright ground behind
+    the spheres sends back. A distant light is a direction and E; a near one is a position: direction and
+    distance change over the spheres. How much light each sphere gets is left free, within a tenth, for lamps
+    shine more to one side than to the other; so spheres of different paint do not mislead either.
+
+    Parameters
+    ----------
+    names : sequence of str
+        One a light, in the order of the samples.
+    samples : SphereSamples
+        Of matte spheres of one radius and paint.
+    model : 'auto', 'near' or 'distant'
+        'auto' takes near lights where they explain the shading better than chance (Bayesian information
+        criterion); the reason is in ``provenance.note``.
+    provenance : Provenance or None
+        Session and options to record; a note is added.
+
+    Returns
+    -------
+    LightSet
+        With intensity (1 or 3 values) relative to the paint's albedo, and of near lights the lobe.
+
+    Raises
+    ------
+    FitError
+        A light hardly reaches the spheres, or a near one is asked for where nothing tells a distance.
+
+    Notes
+    -----
+    Assumes a Lambertian paint. Sheen, and shadows that one thing casts on another, are outvoted as long as
+    they cover less than a third of what is lit (Geman-McClure weights). Covariances come from the scatter of
+    whole patches of a sphere, not of single samples, and from those of the outlines.
+    """
+    if len(names) != len(samples.matte.radiance):
+        raise ValueError(f"{len(names)} names for {len(samples.matte.radiance)} lights")
+    can_be_near = samples.centres_mm is not None and len(samples.covariance) >= 2
+    if model == "near" and not can_be_near:
+        raise FitError("near lights need a lens, the spheres' radius in mm and at least two spheres")
+    shown = [_shown(name, samples.matte, i) for i, name in enumerate(names)]
+    far = [_fit(light, samples, _brightest(light, samples), None) for light in shown]
+    fits, note = far, f"distant lights: {_why_distant(samples, model)}"
+    if can_be_near and model != "distant":
+        close = [_closest(light, samples, start) for light, start in zip(shown, far, strict=True)]
+        gain = sum(
+            (_cost(light, samples, a, b.scale) - b.cost) * b.patches / max(b.seen, 1)
+            for light, a, b in zip(shown, far, close, strict=True)
+        )
+        price = len(names) * float(np.log(sum(fit.patches for fit in close)))
+        near = model == "near" or gain > price
+        words = f"chi-square falls by {gain:.0f} for {len(names)} more unknowns, whose price is {price:.0f}"
+        note = (
+            f"{'near' if near else 'distant'} lights: {'as asked' if model == 'near' else words + ' (BIC)'}"
+        )
+        fits = close if near else far
+    base = provenance or Provenance()
+    lights = LightSet(
+        lights={name: _light(fit) for name, fit in zip(names, fits, strict=True)},
+        sphere_centres_mm=samples.centres_mm,
+        sphere_radius_mm=samples.radius_mm,
+        scene_depth_mm=None if samples.centres_mm is None else float(samples.centres_mm[:, 2].mean()),
+        quality=_quality(names, samples, fits),
+        provenance=base.replace(note="; ".join(t for t in (base.note, note) if t)),
+    )
+    for _ in range(_ROUNDS if fits[0].lobe is not None else 0):
+        # A lobe that falls off across a sphere turns its shading, and the place moves the lobe.
+        strong = fit_intensities(lights, _lamps_alone(shown, samples, fits))
+        lobes = [
+            _Lobe(normalize(v.axis), v.order) for v in strong.lights.values() if isinstance(v, NearLight)
+        ]
+        fits = [
+            _fit(light, samples, fit.place, lobe) for light, fit, lobe in zip(shown, fits, lobes, strict=True)
+        ]
+        lights = lights.replace(
+            lights={name: _light(fit) for name, fit in zip(names, fits, strict=True)},
+            quality=_quality(names, samples, fits),
+        )
+    strong = fit_intensities(lights, _lamps_alone(shown, samples, fits))
+    told = {**strong.provenance.options, "intensity": "matte spheres"}
+    return strong.replace(provenance=strong.provenance.replace(options=told))
+
+
+def _why_distant(samples: SphereSamples, model: str) -> str:
+    if model == "distant":
+        return "as asked"
+    if samples.centres_mm is None:
+        return "without a lens and the spheres' radius no distance can be told"
+    return "one sphere cannot tell a distance"
+
+
+def _lamps_alone(shown: Sequence["_Shown"], samples: SphereSamples, fits: Sequence["_Place"]) -> MatteSamples:
+    """The samples that the lamps light fully and nothing shades, without what the ground sends back."""
+    value = np.stack([light.value for light in shown])
+    noise = np.stack([light.sigma for light in shown])
+    for i, fit in enumerate(fits):
+        ground = 0.5 * (1 + samples.matte.normals[:, 2:]) * fit.ground
+        usable = shown[i].there & (fit.shade > 2 * _GRAZING * fit.shade.max()) & (fit.trust > 0.3)
+        value[i] = np.where(usable[:, None], value[i] - ground, np.nan)
+    return samples.matte._replace(
+        radiance=value * samples.matte.reflectance, sigma=noise * samples.matte.reflectance
+    )
+
+
+class _Shown(NamedTuple):
+    """One light on the spheres: radiance over albedo (m, c), its sigma, which samples there are."""
+
+    name: str
+    value: Float
+    sigma: Float
+    there: NDArray[np.bool_]
+
+
+class _Lobe(NamedTuple):
+    """How a near light shines: its axis and its Lambertian order."""
+
+    axis: Float
+    order: float
+
+
+class _Place(NamedTuple):
+    """A fitted light; it is distant where it has no lobe."""
+
+    place: Float
+    lobe: _Lobe | None
+    shade: Float
+    trust: Float
+    ground: Float
+    level: Float
+    level_sigma: Float
+    covariance: Float
+    cost: float
+    scale: float
+    seen: int
+    patches: int
+    scatter: float
+    dark: tuple[int, ...]
+
+
+def _shown(name: str, matte: MatteSamples, number: int) -> _Shown:
+    value = np.asarray(matte.radiance[number], np.float64) / matte.reflectance
+    noise = np.asarray(matte.sigma[number], np.float64) / matte.reflectance
+    if value.ndim == 1:
+        value, noise = value[:, None], noise[:, None]
+    there = np.asarray(np.isfinite(value).all(axis=1) & np.isfinite(noise).all(axis=1))
+    top = np.percentile(value[there], 98, axis=0) if there.any() else np.zeros(value.shape[1])
+    lit = there & (value > 0.3 * top).all(axis=1) & (value > 5 * noise).all(axis=1)
+    if lit.sum() < 20:
+        why = "is it lit?" if there.sum() > 0.5 * len(there) else "are they saturated?"
+        raise FitError(f"light {name}: {int(lit.sum())} usable places on the matte spheres, want 20; {why}")
+    value, noise = np.where(there[:, None], value, 0.0), np.where(there[:, None], noise, 1.0)
+    # Of a place in shadow the error is a share of the full light: it comes by way of other things.
+    return _Shown(name, value, np.hypot(noise, _UNEVEN * np.maximum(value, 0.3 * top)), there)
+
+
+def _shading(place: Float, lobe: _Lobe | None, points: Float, normals: Float) -> Float:
+    """Irradiance (m,) of a light of unit intensity."""
+    if lobe is None:
+        return np.asarray(np.clip(normals @ place, 0, None))
+    to = place - points
+    distance = np.linalg.norm(to, axis=-1)
+    forward = np.clip(-(to @ lobe.axis) / distance, 0.05, None) ** lobe.order
+    return np.asarray(np.clip(np.sum(normals * to, axis=-1), 0, None) / distance**3 * forward)
+
+
+def _brightest(light: _Shown, samples: SphereSamples) -> Float:
+    bright = light.value.mean(axis=1)
+    lit = light.there & (bright > 0.4 * np.percentile(bright[light.there], 98))
+    return normalize(np.linalg.lstsq(samples.matte.normals[lit], bright[lit], rcond=None)[0])
+
+
+def _closest(light: _Shown, samples: SphereSamples, far: _Place) -> _Place:
+    """The near light that starts along the distant one's direction."""
+    middle, size = _extent(samples)
+    # Without knowledge a lamp is a Lambertian one that points here.
+    return _fit(light, samples, middle + 4 * size * far.place, _Lobe(-far.place, 1.0))
+
+
+def _extent(samples: SphereSamples) -> tuple[Float, float]:
+    """Middle of the samples, and how far they reach from it."""
+    middle = samples.matte.points_mm.mean(axis=0)
+    return middle, float(np.linalg.norm(samples.matte.points_mm - middle, axis=1).max())
+
+
+def _stepped(place: Float, step: Float, middle: Float, size: float) -> Float:
+    """A position moved in angle and inverse distance, in which shading is nearly linear."""
+    away = place - middle
+    distance = float(np.linalg.norm(away))
+    towards = away / distance
+    outwards = float(step @ towards)
+    sideways = (step - outwards * towards) / distance
+    sideways *= min(1.0, 0.3 / max(float(np.linalg.norm(sideways)), 1e-12))
+    inverse = float(np.clip(1 / distance - outwards / distance**2, 1e-4 / size, 0.8 / size))
+    return np.asarray(middle + normalize(towards + sideways) / inverse)
+
+
+def _fit(light: _Shown, samples: SphereSamples, start: Float, lobe: _Lobe | None) -> _Place:
+    """Gauss-Newton on the place; intensity and surroundings are linear and eliminated at each step."""
+    place, loss = start, 0.3 / _UNEVEN
+    width = 2 if lobe is None else 3
+    middle, size = _extent(samples)
+    for number in range(40):
+        system = _linear(light, samples, place, lobe, loss)
+        step = np.asarray(np.linalg.solve(system.hessian, system.gradient), np.float64)
+        before = place
+        if lobe is None:
+            step = step * min(1.0, 0.3 / max(float(np.linalg.norm(step)), 1e-12))
+            place = normalize(place + step @ tangent_basis(place))
+        else:
+            place = _stepped(place, step, middle, size)
+        loss = max(0.6 * loss, 4 * system.scale, 4.0)
+        reach = 1.0 if lobe is None else float(np.linalg.norm(place - middle))
+        if number > 6 and float(np.linalg.norm(place - before)) < 1e-6 * reach:
+            break
+    system = _linear(light, samples, place, lobe, loss)
+    bread = np.linalg.inv(system.hessian)
+    groups = np.stack([np.bincount(samples.patch, column) for column in system.score.T])
+    patches = int((np.bincount(samples.patch, light.there) > 0).sum())
+    covariance = bread @ groups @ groups.T @ bread * patches / max(patches - width - 5, 1)
+    for j, outline in enumerate(samples.covariance):
+        own = np.where(samples.part == j, 1.0, 0.0)
+        moved = np.stack(
+            [
+                -bread @ np.einsum("mcw,mc,m->w", system.pull, change, own)
+                for change in _changes(samples, place, lobe, system.level)
+            ],
+            axis=-1,
+        )
+        covariance = covariance + moved @ outline @ moved.T
+    lit = light.there & (system.shade > 0.3 * system.shade.max())
+    dark = [
+        j
+        for j in range(len(samples.covariance))
+        if (at := lit & (samples.part == j)).sum() > 20 and system.trust[at].mean() < 0.3
+    ]
+    off = 1.4826 * np.median(np.abs(system.residual[lit]))
+    return _Place(
+        place,
+        lobe,
+        system.shade,
+        system.trust,
+        system.ground,
+        system.level,
+        system.level_sigma * np.sqrt(max(light.there.sum() / patches, 1.0)),
+        covariance,
+        float(np.sum(_robust(system.residual / light.sigma, loss)[light.there])),
+        loss,
+        int(light.there.sum()),
+        patches,
+        float(off / np.percentile(light.value[lit].mean(axis=1), 98)),
+        tuple(dark),
+    )
+
+
+class _System(NamedTuple):
+    """Normal equations of a light's place, all that is linear eliminated."""
+
+    hessian: Float
+    gradient: Float
+    pull: Float
+    """(m, c, width): weighted derivative of a sample by the place."""
+    score: Float
+    """(m, width)."""
+    residual: Float
+    trust: Float
+    """(m,) robust weight, 1 for a sample that agrees."""
+    shade: Float
+    ground: Float
+    """(c,) what comes from behind."""
+    level: Float
+    level_sigma: Float
+    scale: float
+
+
+def _linear(light: _Shown, samples: SphereSamples, place: Float, lobe: _Lobe | None, loss: float) -> _System:
+    points, normals = samples.matte.points_mm, samples.matte.normals
+    near = lobe is not None
+    shade = _shading(place, lobe, points, normals)
+    if not (shade[light.there] > 0).any():
+        raise FitError(f"light {light.name}: the matte spheres' shading follows no light; are they matte?")
+    unit = float(np.percentile(shade[shade > 0], 95))
+    basis = np.eye(3) if near else tangent_basis(place)
+    h = 1e-5 * (float(np.linalg.norm(place - points.mean(axis=0))) if near else 1.0)
+    slope = np.stack(
+        [
+            _shading(place + h * e, lobe, points, normals) - _shading(place - h * e, lobe, points, normals)
+            for e in basis
+        ],
+        axis=-1,
+    ) / (2 * h * unit)
+    spheres = len(samples.covariance)
+    own = np.eye(spheres)[samples.part]
+    columns = np.concatenate([own * (shade / unit)[:, None], 0.5 * (1 + normals[:, 2:])], axis=1)
+    grazing = (shade > 0) & (shade < _GRAZING * unit)
+    known = np.where(light.there, np.where(grazing, 1 / 9, 1.0), 0.0)[:, None] / light.sigma**2
+    channels, width = light.value.shape[1], slope.shape[1]
+    hessian, gradient = np.zeros((width, width)), np.zeros(width)
+    pull, residual = np.zeros((len(points), channels, width)), np.zeros_like(light.value)
+    level, level_sigma, ground = np.zeros(channels), np.zeros(channels), np.zeros(channels)
+    trust = np.zeros(len(points))
+    for c in range(channels):
+        value, weight = light.value[:, c], known[:, c]
+        full = float(np.percentile(value[light.there], 98))
+        stiff = np.zeros((spheres + 1, spheres + 1))
+        stiff[:spheres, :spheres] = (np.eye(spheres) - 1 / spheres) / (_LOBE * full) ** 2
+        stiff[-1, -1] = 1 / (_SURROUNDINGS * full) ** 2
+        for _ in range(4):
+            inverse = np.linalg.inv(columns.T @ (weight[:, None] * columns) + stiff)
+            solved = inverse @ (columns.T @ (weight * value))
+            away = value - columns @ solved
+            faith = 1 / (1 + (away / light.sigma[:, c] / loss) ** 2) ** 2
+            weight = known[:, c] * faith
+        inverse = np.linalg.inv(columns.T @ (weight[:, None] * columns) + stiff)
+        jacobian = solved[samples.part, None] * slope
+        pulled = weight[:, None] * (
+            jacobian - columns @ (inverse @ (columns.T @ (weight[:, None] * jacobian)))
+        )
+        hessian += pulled.T @ jacobian
+        gradient += pulled.T @ away
+        pull[:, c], residual[:, c] = pulled, away
+        mean = np.where(np.arange(spheres + 1) < spheres, 1 / spheres, 0.0)
+        level[c], level_sigma[c] = mean @ solved / unit, np.sqrt(mean @ inverse @ mean) / unit
+        ground[c] = solved[-1]
+        trust += faith / channels
+    lit = light.there & (shade > 0)
+    scale = 1.4826 * float(np.median(np.abs(residual / light.sigma)[lit]))
+    hessian += 1e-12 * np.trace(hessian) * np.eye(width)
+    score = np.einsum("mcw,mc->mw", pull, residual)
+    return _System(hessian, gradient, pull, score, residual, trust, shade, ground, level, level_sigma, scale)
+
+
+def _changes(samples: SphereSamples, place: Float, lobe: _Lobe | None, level: Float) -> list[Float]:
+    """How the radiance (m, c) at a pixel changes with each number of its sphere's outline."""
+    points, normals, h = samples.matte.points_mm, samples.matte.normals, 1e-4
+    changes = []
+    for by_point, by_normal in samples.motion:
+        ahead = _shading(place, lobe, points + h * by_point, normals + h * by_normal)
+        back = _shading(place, lobe, points - h * by_point, normals - h * by_normal)
+        changes.append((ahead - back)[:, None] * level / (2 * h))
+    return changes
+
+
+def _robust(relative: Float, loss: float) -> Float:
+    square = relative**2
+    return np.asarray(square / (1 + square / loss**2))
+
+
+def _cost(light: _Shown, samples: SphereSamples, fit: _Place, scale: float) -> float:
+    """Robust chi-square of a fit by the scale of another."""
+    system = _linear(light, samples, fit.place, fit.lobe, scale)
+    return float(np.sum(_robust(system.residual / light.sigma, scale)[light.there]))
+
+
+def _light(fit: _Place) -> LightModel:
+    x, y, z = (float(v) for v in fit.place)
+    level, sigma = tuple(fit.level.tolist()), tuple(fit.level_sigma.tolist())
+    if fit.lobe is None:
+        return DistantLight(
+            direction=(x, y, z), intensity=level, intensity_sigma=sigma, covariance=fit.covariance
+        )
+    return NearLight(position_mm=(x, y, z), intensity=level, intensity_sigma=sigma, covariance=fit.covariance)
+
+
+def _quality(names: Sequence[str], samples: SphereSamples, fits: Sequence[_Place]) -> Quality:
+    warnings = []
+    for name, fit in zip(names, fits, strict=True):
+        if fit.scatter > _MISFIT:
+            warnings.append(
+                f"light {name}: the shading is off that of matte spheres by {100 * fit.scatter:.0f} %: are"
+                " they matte, and does nothing else shine on them?"
+            )
+        warnings += [
+            f"light {name}: sphere {j} disagrees with the others; does something shade it?" for j in fit.dark
+        ]
+    return Quality(
+        residual_rms=100 * float(np.sqrt(np.mean([fit.scatter**2 for fit in fits]))),
+        unit="%",
+        observations=sum(fit.seen for fit in fits),
+        verdict="doubtful" if warnings else "good",
+        warnings=tuple(warnings),
+    )
