@@ -184,8 +184,11 @@ def _support(
     reach = max(min(8 * blur, 0.15 * view.radius_px), 3.5 * blur)
     x = np.arange(-reach, reach + 1e-9, min(0.5 * factor, blur / 2))
     energy = _slopes(images, factor, points, normal, x, blur)
-    best = np.abs(x[np.argmax(energy, axis=-1)])
-    return float(np.mean(best < 0.2 * reach))
+    hit = np.abs(x[np.argmax(energy, axis=-1)]) < 0.2 * reach
+    h, w = np.array(images.shape[1:]) * factor
+    seen = (points[:, 0] > -0.5) & (points[:, 1] > -0.5) & (points[:, 0] < w - 0.5) & (points[:, 1] < h - 0.5)
+    # What the border cuts off is neither for nor against it, up to half of the outline.
+    return float(np.sum(hit & seen) / max(seen.sum(), 0.5 * k))
 
 
 def align(images: NDArray[np.float32], start: SphereView, slack_px: float) -> SphereView:

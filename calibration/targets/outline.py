@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.geometry import Float, normalize, sphere_outline, tangent_basis
+from calibration.geometry import Float, normalize, sphere_centre, sphere_outline, tangent_basis
 from calibration.lens import LensModel
 from calibration.provenance import FitError
 
@@ -32,6 +32,8 @@ class SphereView(NamedTuple):
         Centroid of the outline's area. Not the projection of the sphere's centre.
     radius_px : float
         Of the circle of the same area.
+    remarks : tuple of str
+        What limits it, for whoever reads the result.
     """
 
     direction: Float
@@ -39,6 +41,26 @@ class SphereView(NamedTuple):
     covariance: Float
     centre_px: Float
     radius_px: float
+    remarks: tuple[str, ...] = ()
+
+    def centre_mm(self, radius_mm: float) -> tuple[Float, Float]:
+        """Centre in the camera frame, (3,) mm, and its covariance (3, 3), mm^2, for a known radius.
+
+        Raises
+        ------
+        ValueError
+            The view was made without a lens, or the radius is not positive.
+        """
+        if not np.isfinite(self.angular_radius_rad):
+            raise ValueError("a sphere seen without a lens model has no place in mm")
+        if not radius_mm > 0:
+            raise ValueError(f"a sphere's radius of {radius_mm} mm: want more than 0")
+        centre = sphere_centre(self.direction, self.angular_radius_rad, radius_mm)
+        distance = float(np.linalg.norm(centre))
+        u, v = tangent_basis(self.direction)
+        deeper = -self.direction / np.tan(self.angular_radius_rad)
+        jacobian = distance * np.stack([u, v, deeper], axis=-1)
+        return centre, jacobian @ self.covariance @ jacobian.T
 
     def outline(self, lens: LensModel | None, count: int = 360) -> Float:
         """Points of the outline in the image, (count, 2) px."""

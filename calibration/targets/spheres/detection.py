@@ -1,0 +1,278 @@
+"""Balls found in images under several lights, without clicks.
+
+Two cues must agree. The outline: a circle of edges in the statistics of each pixel over the lights. The
+answer to the lights: a mirror's highlight, or a matte ball's shading, that moves from light to light.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.geometry import Float
+from calibration.lens import LensModel
+from calibration.provenance import FitError
+from calibration.targets.edges import Edges, align, refine
+from calibration.targets.outline import SphereView, circle
+from calibration.targets.rim import polish
+from calibration.targets.spheres.cues import Finish, alike, answer, shown
+from calibration.targets.spheres.search import Candidate, Image, Survey, circles, statistics, survey_of
+
+_LEAST_RADIUS_PX = 18.0
+_SMALL_PX = 25.0
+_WHOLE = 0.98
+
+
+def detect_spheres(
+    images: Sequence[NDArray[np.floating]],
+    lens: LensModel | None,
+    *,
+    count: int | None = None,
+    radius_px: float | tuple[float, float] | None = None,
+    finish: Finish = "mirror",
+) -> tuple[SphereView, ...]:
+    """Find balls and fit their outlines.
+
+    Parameters
+    ----------
+    images : sequence of ndarray, (h, w)
+        Linear radiance of the same view under different lights, at least 3. NaN is taken as saturated.
+        Read one at a time, twice.
+    lens : LensModel or None
+        None: orthographic; the views then carry only circles.
+    count : int or None
+        How many spheres to find; None: all that pass the tests.
+    radius_px : float, pair or None
+        About how large they look (a float means 0.7 to 1.4 of it), or the range.
+    finish : 'mirror' or 'matte'
+        Balls that show highlights (chrome, steel, black gloss), or white ones without.
+
+    Returns
+    -------
+    tuple of SphereView
+        From left to right, then top to bottom. Their ``remarks`` say what limits them: cut by the picture's
+        border, small, or one of several that fit as well.
+
+    Raises
+    ------
+    FitError
+        No sphere found, or fewer than ``count``; the message says what was found instead.
+
+    Notes
+    -----
+    Fails where the outline has no contrast anywhere (black ball on black), where fewer than half of the
+    lights make a highlight in a mirror or shade a matte ball, and where less than about a third of the
+    outline is in the picture.
+    """
+    if len(images) < 3:
+        raise FitError(f"{len(images)} images are too few to find a {finish} sphere: give at least 3 lights")
+    survey = survey_of(images)
+    if radius_px is None:
+        low, high = _LEAST_RADIUS_PX, 0.55 * max(survey.size)
+    elif isinstance(radius_px, tuple):
+        low, high = radius_px
+    else:
+        low, high = 0.7 * radius_px, 1.4 * radius_px
+    layers = statistics(survey.mean)
+    seen = circles(layers, survey.factor, 0.65 * low, high)
+    groups = _rings(survey, layers, _answering(survey, seen, finish), finish)
+    groups = [g for g in ([c for c in g if low <= c.radius_px <= high] for g in groups) if g]
+    if not groups:
+        raise FitError(_instead(survey, layers, seen, low, finish))
+    found = _refined(images, groups[: 2 * (count or 16)], lens, survey.factor)
+    same = np.ones(len(found), bool) if finish == "matte" else alike(survey, [view for _, view in found])
+    order = np.argsort(~same, kind="stable")
+    if count is not None:
+        if len(found) < count:
+            raise FitError(f"found {len(found)} {finish} spheres, want {count}: give a mask of each")
+        # Stable: within the alike and within the others, the best outlines first.
+        chosen = [found[k] for k in order[:count]]
+    else:
+        chosen = [f for f, s in zip(found, same, strict=True) if s and f[0] > 0.5 * found[0][0]]
+    if not chosen:
+        raise FitError(
+            f"no {finish} sphere found: the candidates' outlines are no circles at full resolution"
+        )
+    spare = [found[k] for k in order[len(chosen) :] if same[k] and found[k][0] > 0.9 * chosen[-1][0]]
+    views = [_remarked(view, survey.size, [other for _, other in spare]) for _, view in chosen]
+    return tuple(sorted(views, key=lambda s: (round(s.centre_px[0] / s.radius_px), s.centre_px[1])))
+
+
+def _answering(survey: Survey, candidates: list[Candidate], finish: Finish) -> list[Candidate]:
+    scored = [c._replace(score=c.score * answer(survey, c, finish)) for c in candidates]
+    return sorted((c for c in scored if c.score > 0), key=lambda c: -c.score)
+
+
+def _remarked(view: SphereView, size: tuple[int, int], spare: list[SphereView]) -> SphereView:
+    """The view with what its user should know."""
+    remarks = []
+    share = shown(view.centre_px, view.radius_px, size)
+    if share < _WHOLE:
+        remarks.append(f"cut by the picture's border: {100 * share:.0f} % of its outline is in view")
+    if view.radius_px < _SMALL_PX:
+        remarks.append(f"tiny: a radius of {view.radius_px:.0f} px; 100 px give good lights")
+    if spare:
+        remarks.append(f"one of several candidates: {_place(spare[0].centre_px)} fits as well")
+    return view._replace(remarks=tuple(remarks))
+
+
+def _place(centre_px: Float) -> str:
+    return f"the one at ({centre_px[0]:.0f}, {centre_px[1]:.0f}) px"
+
+
+def _instead(survey: Survey, layers: list[Image], seen: list[Candidate], low: float, finish: Finish) -> str:
+    """Why there is no sphere, as far as can be told."""
+    answering = _answering(survey, seen, finish)
+    cut = [c for c in answering if shown(c.centre_px, c.radius_px, survey.size) < 0.6]
+    if cut:
+        share = 100 * shown(cut[0].centre_px, cut[0].radius_px, survey.size)
+        return (
+            f"no whole {finish} sphere found: {_place(cut[0].centre_px)} may be one, cut by the picture's"
+            f" border with {share:.0f} % of its outline in view; move the ball or the camera"
+        )
+    small = circles(layers, survey.factor, 5.0, low)
+    tiny = [c for c in _answering(survey, small, finish) if c.radius_px < low]
+    if tiny:
+        return (
+            f"no {finish} sphere of a radius above {low:.0f} px found: {_place(tiny[0].centre_px)} is tiny,"
+            f" {tiny[0].radius_px:.0f} px; use a larger ball or come nearer"
+        )
+    other: Finish = "matte" if finish == "mirror" else "mirror"
+    if found := _answering(survey, seen, other):
+        return (
+            f"no {finish} sphere found: {_place(found[0].centre_px)} answers to the lights as a {other} one"
+        )
+    cue = "a moving highlight" if finish == "mirror" else "the shading of a matte ball"
+    return (
+        f"no {finish} sphere found: no circle of edges holds {cue} under half of the lights;"
+        " where a ball is as dark as what is behind it, give its mask"
+    )
+
+
+def _rings(
+    survey: Survey, layers: list[Image], candidates: list[Candidate], finish: Finish
+) -> list[list[Candidate]]:
+    """For each sphere, best first, the circles that edges support at the survey's scale, outermost first.
+
+    A mirror ball shows the horizon of its surroundings as another circle inside its outline, often with the
+    stronger contrast; and a circle that touches the outline on one side and a shadow on the other has some
+    support too. Which of them the outline is, shows at full resolution.
+    """
+    stack = np.stack(layers)
+    fitted: list[Candidate] = []
+    tried: list[Candidate] = []
+    for c in candidates:
+        gap = [np.hypot(*(o.centre_px - c.centre_px)) for o in tried]
+        known = [
+            g + abs(o.radius_px - c.radius_px) < 0.08 * c.radius_px for g, o in zip(gap, tried, strict=True)
+        ]
+        crowd = [g < 0.5 * max(o.radius_px, c.radius_px) for g, o in zip(gap, tried, strict=True)]
+        if any(known) or sum(crowd) >= 8 or len(tried) >= 60:
+            continue
+        tried.append(c)
+        better = _supported(stack, survey, c, 0.08, finish)
+        if better is not None:
+            fitted.append(better)
+    outer: list[list[Candidate]] = []
+    for c in sorted(fitted, key=lambda c: (-c.score, -c.radius_px)):
+        if any(
+            np.hypot(*(o[0].centre_px - c.centre_px)) < 0.5 * max(o[0].radius_px, c.radius_px) for o in outer
+        ):
+            continue
+        rings = [f for f in fitted if np.hypot(*(f.centre_px - c.centre_px)) < 0.25 * c.radius_px]
+        for growth in np.arange(1.05, 1.56, 0.05):
+            ring = _supported(stack, survey, c._replace(radius_px=c.radius_px * growth), 0.03, finish)
+            if ring is not None and abs(ring.radius_px / c.radius_px - growth) < 0.06:
+                rings.append(ring)
+        outer.append(sorted((r for r in rings if r.score >= 0.4 * c.score), key=lambda r: -r.radius_px))
+    # In the order of their groups' best support: a faint outline with a clear horizon inside is a sphere.
+    kept: list[list[Candidate]] = []
+    for group in outer:
+        c = group[0]
+        if all(
+            np.hypot(*(c.centre_px - k[0].centre_px)) > 0.7 * (c.radius_px + k[0].radius_px) for k in kept
+        ):
+            kept.append(group)
+    return kept
+
+
+_SUPPORT = 0.38
+"""Least share of an outline with its edge in place: by chance it is about 0.2, with a spread of 0.04."""
+
+
+def _supported(stack: Image, survey: Survey, c: Candidate, slack: float, finish: Finish) -> Candidate | None:
+    """The circle fitted to the edges nearby, if enough of it has one and it answers as a ball."""
+    f = survey.factor
+    centre, radius = (c.centre_px + 0.5) / f - 0.5, c.radius_px / f
+    x0, y0, x1, y1 = _box(centre, radius, stack.shape[1:])
+    corner = np.array([x0, y0], np.float64)
+    try:
+        start = circle(centre - corner, radius, None)
+        window = stack[:, y0:y1, x0:x1]
+        start = align(window, start, max(slack * radius, 1.5))
+        edges = refine(window, start, None, max(0.25 * slack * radius, 1.5))
+    except FitError:
+        return None
+    at = (edges.view.centre_px + corner + 0.5) * f - 0.5
+    better = Candidate(at, edges.view.radius_px * f, edges.support)
+    return better if edges.support > _SUPPORT and answer(survey, better, finish) > 0 else None
+
+
+def _box(centre: Float, radius: float, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """Window x0, y0, x1, y1 that holds a circle and its surroundings."""
+    reach = 1.3 * radius + 12
+    low = np.maximum(centre - reach, 0).astype(int)
+    high = np.minimum(centre + reach + 1, [shape[1], shape[0]]).astype(int)
+    return int(low[0]), int(low[1]), int(high[0]), int(high[1])
+
+
+def _refined(
+    images: Sequence[NDArray[np.floating]],
+    groups: list[list[Candidate]],
+    lens: LensModel | None,
+    factor: int,
+) -> list[tuple[float, SphereView]]:
+    """One view for each group of rings, fitted at full resolution, with its score; best first."""
+    boxes = [_box(g[0].centre_px, g[0].radius_px, images[0].shape) for g in groups]
+    crops: list[list[Image]] = [[] for _ in boxes]
+    for image in images:
+        for crop, (x0, y0, x1, y1) in zip(crops, boxes, strict=True):
+            crop.append(np.array(image[y0:y1, x0:x1], np.float32))
+    found = []
+    for group, crop, (x0, y0, _, _) in zip(groups, crops, boxes, strict=True):
+        shifted = None if lens is None else lens.replace(cx=lens.cx - x0, cy=lens.cy - y0)
+        corner = np.array([x0, y0], np.float64)
+        stack = np.stack(crop)
+        edges = _outline(stack, [c._replace(centre_px=c.centre_px - corner) for c in group], shifted, factor)
+        if edges is not None:
+            edges = polish(stack, edges, shifted)
+            found.append((edges.support, edges.view._replace(centre_px=edges.view.centre_px + corner)))
+    return sorted(found, key=lambda f: -f[0])
+
+
+_CLEAR = 0.75
+"""Support of an outline at full resolution that leaves no doubt; touching circles have at most about 0.5."""
+
+
+def _outline(stack: Image, rings: list[Candidate], lens: LensModel | None, factor: int) -> Edges | None:
+    """The outermost ring that full resolution confirms, or None."""
+    fits: list[Edges] = []
+    tried: list[Candidate] = []
+    for c in rings:
+        slack = max(0.03 * c.radius_px, 2.0 * factor)
+        if any(
+            np.hypot(*(c.centre_px - t.centre_px)) + abs(c.radius_px - t.radius_px) < slack for t in tried
+        ):
+            continue
+        tried.append(c)
+        try:
+            edges = refine(stack, circle(c.centre_px, c.radius_px, lens), lens, slack)
+        except FitError:
+            continue
+        if edges.support > _SUPPORT:
+            fits.append(edges)
+        if edges.support > _CLEAR:
+            break
+    best = max((f.support for f in fits), default=0.0)
+    good = [f for f in fits if f.support >= 0.55 * best]
+    return max(good, key=lambda f: f.view.radius_px, default=None)
