@@ -391,6 +391,7 @@ def normal_sigma(
             lens=part,
             depth_mm=depth_mm[window],
             mask=where[window],
+            method="robust",
         )
         for value, variance in zip(sampled.value, sampled.variance, strict=True)
     ]

@@ -21,10 +21,15 @@ class NormalMap(Model):
         Root mean square angle, in degrees, by which the noise of the samples turns the normal: the square
         root of the trace of the normal's covariance in its tangent plane (both directions together). Where
         the trusted samples scatter more than their noise and the model error allowed for can explain, it is
-        raised to what they show. NaN where invalid.
+        raised to what they show. Under a mixture it holds an allowance for the errors of the model and for
+        detail smaller than a pixel too. NaN where invalid.
     lights_used : ndarray (h, w), uint8
         Samples that the solution trusts: all usable ones for least squares, those of weight above 0.1 (of 1)
-        for the robust solver. 0 where invalid.
+        for the robust solver and mixtures. 0 where invalid.
+    method : str, optional
+        What solved it: ``robust``, ``mixture`` or ``least-squares``.
+    reason : str, optional
+        Why this model of the surface, where the images were asked.
     """
 
     kind: Literal["normals"] = "normals"
@@ -35,6 +40,8 @@ class NormalMap(Model):
     lights_used: Array
     roughness: float | None = None
     gloss: Array | None = None
+    method: str | None = None
+    reason: str | None = None
     quality: Quality | None = None
     provenance: Provenance = Provenance()
 

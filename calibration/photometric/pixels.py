@@ -40,6 +40,7 @@ class Pixels(NamedTuple):
     mask: NDArray[np.bool_]
     table: Float
     order: NDArray[np.int64]
+    directions: Float
     triplets: NDArray[np.int64]
 
     @classmethod
@@ -66,7 +67,8 @@ class Pixels(NamedTuple):
         )
         table = _table(lights, value.shape[3])
         order = np.lexsort(table.T[::-1])
-        return cls(value, noise, points, mask, table[order], order, _triplets(directions[order]))
+        directions = directions[order]
+        return cls(value, noise, points, mask, table[order], order, directions, _triplets(directions))
 
     def sample(self, count: int) -> "Pixels":
         """About ``count`` pixels of the mask, evenly drawn, packed into a small image."""
@@ -86,6 +88,47 @@ class Pixels(NamedTuple):
         if points.shape[:2] != (1, 1):
             points = points.reshape(-1, 3)[at].reshape(rows, columns, 3)
         return self._replace(radiance=value, variance=noise, points=points, mask=mask.reshape(rows, columns))
+
+    def without(self, rows: NDArray[np.bool_]) -> "Pixels":
+        """The same with the samples of some rows of the table missing."""
+        radiance = self.radiance.copy()
+        radiance[self.order[rows]] = np.nan
+        return self._replace(radiance=radiance)
+
+    def packed(self) -> tuple[Float, Float]:
+        """Samples of the mask's pixels over their lights' irradiance, and variances, (n, p, c).
+
+        In the table's order; NaN where a sample is missing, of all channels.
+        """
+        from calibration.photometric import kernels
+
+        channels = self.radiance.shape[3]
+        intensity = self.table[:, kernels.INTENSITY : kernels.INTENSITY + channels]
+        irradiance = self.aimed()[1][..., None] * intensity[:, None]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            samples = np.where(irradiance > 0, self.radiance[self.order][:, self.mask] / irradiance, np.nan)
+            variance = self.variance[self.order][:, self.mask] / irradiance**2
+        samples[~np.isfinite(samples + variance).all(axis=2)] = np.nan
+        return samples, variance
+
+    def aimed(self) -> tuple[Float, Float]:
+        """Directions to the lights (n, p, 3) at the mask's pixels; irradiance (n, p) of unit intensities."""
+        from calibration.photometric import kernels
+
+        points = np.broadcast_to(self.points, (*self.mask.shape, 3))[self.mask].astype(np.float64)
+        near = self.table[:, kernels.NEAR] > 0
+        place = self.table[:, None, kernels.PLACE : kernels.PLACE + 3]
+        offset = place - np.where(near[:, None, None], points, 0.0)
+        direction = normalize(offset)
+        axis, order = self.table[:, kernels.AXIS : kernels.AXIS + 3], self.table[:, kernels.ORDER]
+        cosine = np.maximum(-np.einsum("npi,ni->np", direction, axis), 0.0)
+        fall = np.where(order[:, None] > 0, cosine ** order[:, None], 1.0) / np.sum(offset**2, axis=2)
+        return direction, np.where(near[:, None], fall, 1.0)
+
+    def eyes(self) -> Float:
+        """Directions (p, 3) from the mask's pixels to the camera."""
+        points = np.broadcast_to(self.points, (*self.mask.shape, 3))[self.mask]
+        return -normalize(points)
 
     def solve(self, *, robust: bool, roughness: float = 0.5, strengths: Sequence[float] = (0.0,)) -> Solution:
         """Run the kernel; each pixel takes the strength of gloss that explains it best."""
@@ -107,6 +150,14 @@ class Pixels(NamedTuple):
             out.normals, out.albedo, out.sigma_deg, out.used, out.strength, out.misfit, out.cost,
         )  # fmt: skip
         return out
+
+
+def rms(samples: Float) -> Float:
+    """Root mean square (p, c) of the samples (n, p, c) that are there; 1 where it is 0 or none is."""
+    there = np.isfinite(samples)
+    mean = np.where(there, samples, 0.0) ** 2
+    square = mean.sum(axis=0) / np.maximum(there.sum(axis=0), 1)
+    return np.asarray(np.sqrt(np.where(square > 0, square, 1.0)))
 
 
 def _table(lights: Sequence[Light], channels: int) -> Float:

@@ -59,7 +59,7 @@ def reconstruct(
     lens: LensModel | None = None,
     mask: NDArray[np.bool_] | None = None,
     depth_mm: NDArray[np.floating] | float | None = None,
-    method: Method = "robust",
+    method: Method = "auto",
     gloss: Gloss | None = None,
     provenance: Provenance | None = None,
 ) -> Reconstruction:
@@ -141,15 +141,17 @@ def _coarse(
     depth, sigma, rounds = prior, float("nan"), 0
     matt = Gloss(1.0, 0.0)
     gloss = known or matt
+    # A richer model of the surface hardly moves the depth at which light and sight are computed.
+    plain: Method = "least-squares" if method == "least-squares" else "robust"
     while rounds < _ROUNDS:
         rounds += 1
         before = depth
         points = np.asarray(rays * depth[..., None], np.float32)
         # The shape of the first round is too rough to tell gloss; after the third it no longer changes.
-        if method == "robust" and known is None and (rounds == 2 or (rounds == 3 and gloss is not matt)):
+        if plain == "robust" and known is None and (rounds == 2 or (rounds == 3 and gloss is not matt)):
             pixels = Pixels.prepare(radiance, variance, lights, points, mask)
             gloss = find_gloss(pixels, None if gloss is matt else gloss) or matt
-        normals = solve_at(radiance, variance, lights, points, mask, method=method, gloss=gloss)
+        normals = solve_at(radiance, variance, lights, points, mask, method=plain, gloss=gloss)
         depth = integrate_grid(normals.normals, normals.sigma_deg, rays, depth_mm=depth, tolerance=1e-5)
         steps, sigma = _scale_steps(radiance, variance, lights, rays, depth, normals, prior)
         depth = depth * np.exp(steps)

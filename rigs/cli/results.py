@@ -91,8 +91,9 @@ def reconstruct(
     mask: Annotated[Path | None, typer.Option(help="Mask image: the object is where it is not zero.")] = None,
     pose: Annotated[str | None, typer.Option(help="Which pose, where a session has several.")] = None,
     method: Annotated[
-        Literal["robust", "least-squares"], typer.Option(help="Solver of the photometric stereo.")
-    ] = "robust",
+        Literal["auto", "mixture", "robust", "least-squares"],
+        typer.Option(help="Solver of the photometric stereo; auto: as the pictures ask."),
+    ] = "auto",
     depth: Annotated[
         float | None,
         typer.Option(min=1e-3, help="Rough distance of the object, mm; without it that of the spheres."),
@@ -119,7 +120,10 @@ def reconstruct(
     )
     for path in workflows.write_reconstruction(out, result, sensor=radiometric, lens=view, lights=light_set):
         say(str(path))
-    quality = result.reconstruction.normals.quality
+    normals = result.reconstruction.normals
+    quality = normals.quality
+    if normals.reason is not None:
+        typer.echo(f"{normals.method}: {normals.reason}", err=True)
     if result.depth_unit == "relative":
         typer.echo("warning: depth is relative, nothing tells its scale: give --depth in mm", err=True)
     for warning in () if quality is None else quality.warnings:

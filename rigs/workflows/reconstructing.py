@@ -70,7 +70,7 @@ def reconstruct(
     lens: LensModel | None = None,
     mask: Path | NDArray[np.bool_] | None = None,
     pose: str | None = None,
-    method: Method = "robust",
+    method: Method = "auto",
     camera: str | None = None,
     depth_mm: float | None = None,
     track: Track = silent,
@@ -83,6 +83,8 @@ def reconstruct(
         Without, the view is taken as orthographic and depth is in pixels.
     mask : path or ndarray (h, w) of bool, optional
         Where the object is; found from the brightness without.
+    method : 'auto', 'mixture', 'robust' or 'least-squares'
+        As for ``photometric.solve``; auto lets the images choose.
     depth_mm : float, optional
         Rough depth of the object; that of the calibration spheres without.
 
