@@ -13,6 +13,7 @@ from calibration.files.cameras import (
     write_ros_camera,
 )
 from calibration.files.images import (
+    NORMAL_AXES,
     Attribute,
     NormalAxes,
     read_depth_png,
@@ -41,6 +42,7 @@ from calibration.files.lights import read_lights
 from calibration.files.models import load_model, save_model, write_bytes
 
 __all__ = [
+    "NORMAL_AXES",
     "Attribute",
     "LightList",
     "ListedLight",

@@ -28,8 +28,9 @@ _FLOATS = (
 NormalAxes = Literal["opengl", "directx"]
 """Which way green points in a normal map: up or down; red is right and blue towards the camera in both."""
 
-# From the camera frame, and back: x right, y down, z forward.
-_AXES = {"opengl": np.array([1.0, -1.0, -1.0]), "directx": np.array([1.0, 1.0, -1.0])}
+NORMAL_AXES = {"opengl": np.array([1.0, -1.0, -1.0]), "directx": np.array([1.0, 1.0, -1.0])}
+"""Factors of a normal's components from the camera frame (x right, y down, z forward), and back."""
+
 _AXES_KEY = "gnomon:normal-axes"
 _IHDR_END = 8 + 25
 
@@ -230,7 +231,7 @@ def write_normals_png(path: Path, normals: NDArray[Any], axes: NormalAxes = "ope
         Camera frame (x right, y down, z forward), NaN where there is none.
     axes : 'opengl' or 'directx'
     """
-    shown = (np.asarray(normals, np.float64) * _AXES[axes] + 1) / 2 * 65535
+    shown = (np.asarray(normals, np.float64) * NORMAL_AXES[axes] + 1) / 2 * 65535
     valid = np.isfinite(shown).all(axis=-1, keepdims=True)
     rgb = np.where(valid, np.rint(np.clip(np.where(valid, shown, 0), 0, 65535)), 0).astype(np.uint16)
     up = "up" if axes == "opengl" else "down"
@@ -257,14 +258,14 @@ def read_normals_png(path: Path, axes: NormalAxes | None = None) -> NDArray[np.f
     """
     told = read_png_texts(path).get(_AXES_KEY)
     chosen = axes or told
-    if chosen not in _AXES:
+    if chosen not in NORMAL_AXES:
         raise ValueError(f"{path}: does not say whether green is up (opengl) or down (directx)")
     image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if image is None or image.ndim != 3 or image.shape[2] < 3 or image.dtype.name not in ("uint8", "uint16"):
         raise ValueError(f"{path}: want RGB of 8 or 16 bits")
     rgb = image[..., 2::-1]
     full_scale = 255 if image.dtype == np.uint8 else 65535
-    normals = normalize(rgb * (2.0 / full_scale) - 1.0) * _AXES[chosen]
+    normals = normalize(rgb * (2.0 / full_scale) - 1.0) * NORMAL_AXES[chosen]
     normals[~rgb.any(axis=-1)] = np.nan
     return np.asarray(normals, np.float32)
 

@@ -16,8 +16,6 @@ LightFormat = Literal["lp", "alicevision", "diligent"]
 Axes = NormalAxes | Literal["camera"]
 
 _CAMERA = "camera: x right, y down, z forward; normals point to the camera"
-# From the camera frame: x right, y up or down, z towards the camera.
-_TURNED = {"opengl": np.array([1.0, -1.0, -1.0]), "directx": np.array([1.0, 1.0, -1.0])}
 
 
 class Maps(NamedTuple):
@@ -99,7 +97,7 @@ def write_normals(path: Path, maps: Maps, axes: Axes) -> None:
         channels |= {} if maps.sigma_deg is None else {"sigma": maps.sigma_deg}
         files.write_exr(path, channels, {"frame": _CAMERA, "units": "N: unit vector; sigma: degrees"})
         return
-    turned = maps.normals * _TURNED[axes]
+    turned = maps.normals * files.NORMAL_AXES[axes]
     up = "up" if axes == "opengl" else "down"
     about = {"normalAxes": axes, "frame": f"x right, y {up}, z towards the camera; from -1 to 1"}
     files.write_exr(path, {letter: turned[..., i] for i, letter in enumerate("RGB")}, about)

@@ -296,7 +296,8 @@ def _truth(
     if known.depth_mm.shape != images.value.shape[1:3]:
         raise ConfigError(f"{session.path}: frames are not of the size of the truth's camera {camera!r}")
     maps = Maps(known.normals, None, known.albedo, known.depth_mm, "mm", session.digest)
-    names: dict[str, Any] = _maps(folder, "truth/", maps)
+    names: dict[str, Any] = _maps(folder, "truth/", maps) | {"things": "truth/things.png"}
+    files.write_image(folder / names["things"], (known.thing + 1).astype(np.uint8))
     lights = twin.lights(camera)
     entries = []
     for name in track(images.names, "rendering the truth"):
