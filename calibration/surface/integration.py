@@ -1,6 +1,7 @@
-"""Normals to depth, along the true lines of sight."""
+"""Normals to depth, along the true lines of sight, with the jumps of depth kept."""
 
 from itertools import pairwise
+from typing import Any
 
 import cv2
 import numpy as np
@@ -10,11 +11,18 @@ from calibration.geometry import Float
 from calibration.lens import LensModel
 from calibration.photometric import NormalMap, sight
 from calibration.provenance import FitError
-from calibration.surface.poisson import solve_differences
+from calibration.surface.poisson import Differences
 
-# Below it the error of a normal is the surface between two pixels, not noise.
-_FLOOR_DEG = 0.3
-_LEAST_WEIGHT = 1e-4
+# Beyond 89 degrees of slant a difference of depth has no use.
+_GRAZING = 0.0175
+# In px along the normal: below the first the error of a step is the surface between two pixels, not noise; by
+# the second a step may be off where nothing jumps, and by the third times the bend from pixel to pixel.
+_FLOORS = (0.03, 0.12, 0.35)
+_SHARPNESS = 2.0
+_BILATERAL_ROUNDS = 10
+# How many times its spread a misfit may be, round by round.
+_WIDTHS = (3.0, 2.1, 1.5, *(1.0,) * 7)
+_REDUCTION = 0.1
 
 
 def integrate(
@@ -22,6 +30,9 @@ def integrate(
     lens: LensModel | None,
     *,
     depth_mm: NDArray[np.floating] | float | None = None,
+    anchors_mm: NDArray[np.floating] | None = None,
+    anchor_sigma_mm: float = 1.0,
+    smooth: bool = False,
     tolerance: float = 1e-6,
 ) -> NDArray[np.float32]:
     """Depth whose surface has the given normals.
@@ -36,6 +47,14 @@ def integrate(
         What the normals cannot tell, for each connected component of valid pixels: in perspective its factor
         (the median of depth over ``depth_mm`` becomes 1; default 1 mm), in an orthographic view its offset
         (the median difference becomes 0; default 0).
+    anchors_mm : ndarray (h, w), optional
+        Depth known at some pixels, NaN elsewhere. They pull the surface, and a component that has one takes
+        its place from them instead of from ``depth_mm``. In px for an orthographic view, as the result.
+    anchor_sigma_mm : float
+        One sigma of the anchors.
+    smooth : bool
+        True: every step between neighbours is believed, and a jump of depth is smeared. Quicker, and better
+        where it is known that nothing jumps.
     tolerance : float
         Of the linear solver: residual relative to the right side.
 
@@ -48,20 +67,37 @@ def integrate(
     ------
     FitError
         No two neighbouring pixels are valid.
+    ValueError
+        The lens or the anchors are for another picture size, or the anchors cannot be depths.
 
     Notes
     -----
     In perspective the unknown is log z. For two pixels with rays p, q (z = 1) on a plane with normal n,
     z_q / z_p = n.p / n.q exactly, whatever the lens does; each edge takes the mean of its two normals'
-    logarithms. Discontinuities of depth are bridged smoothly. Least squares over all edges: J.-D. Durou et
-    al., "A comprehensive introduction to photometric 3D-reconstruction", doi:10.1007/978-3-030-51866-0_1.
+    logarithms. Least squares over all edges: J.-D. Durou et al., "A comprehensive introduction to photometric
+    3D-reconstruction", doi:10.1007/978-3-030-51866-0_1.
+
+    Jumps are found in two stages, each a sequence of weighted least squares. The first sets pieces apart:
+    along each axis a pixel holds rather to the neighbour to which depth changes less (X. Cao et al.,
+    "Bilateral normal integration", doi:10.1007/978-3-031-19769-7_32, k = 2). The second puts them in place:
+    a step is believed by how well it fits, given the noise and the bend of the surface (a redescending loss).
+
+    A jump is told only from what runs around it. A piece that jumps on all its border may be anywhere, and is
+    put where most of its border fits; give it anchors. Components that do not touch are each by themselves.
     """
     h, w = normal_map.valid.shape
     if lens is not None and (lens.height, lens.width) != (h, w):
         raise ValueError(f"lens is for {lens.width} x {lens.height} px, normals are {w} x {h}")
     rays = None if lens is None else sight(lens, np.arange(h), np.arange(w))
     return integrate_grid(
-        normal_map.normals, normal_map.sigma_deg, rays, depth_mm=depth_mm, tolerance=tolerance
+        normal_map.normals,
+        normal_map.sigma_deg,
+        rays,
+        depth_mm=depth_mm,
+        anchors_mm=anchors_mm,
+        anchor_sigma_mm=anchor_sigma_mm,
+        smooth=smooth,
+        tolerance=tolerance,
     ).astype(np.float32)
 
 
@@ -71,30 +107,33 @@ def integrate_grid(
     rays: NDArray[np.floating] | None,
     *,
     depth_mm: NDArray[np.floating] | float | None = None,
+    anchors_mm: NDArray[np.floating] | None = None,
+    anchor_sigma_mm: float = 1.0,
+    smooth: bool = True,
     tolerance: float = 1e-6,
 ) -> Float:
     """``integrate`` on any grid of rays (h, w, 3) with z = 1, as float64; None for an orthographic view."""
+    depth = np.full(normals.shape[:2], np.nan)
     perspective = rays is not None
-    sights = np.broadcast_to(np.array([0.0, 0.0, 1.0]), normals.shape) if rays is None else rays
-    facing = -np.einsum("hwc,hwc->hw", normals, sights, dtype=np.float64)
+    _check_anchors(anchors_mm, anchor_sigma_mm, depth.shape, perspective)
     with np.errstate(invalid="ignore"):
-        # Beyond 89 degrees of slant a difference of depth has no use.
-        inside = np.isfinite(facing) & (facing > 0.0175) & np.isfinite(sigma_deg)
-        length = np.linalg.norm(sights, axis=2)
-        trust = (facing / length) ** 4 / (sigma_deg.astype(np.float64) ** 2 + _FLOOR_DEG**2)
-    trust[~inside] = 0.0
-    if not inside.any():
-        raise FitError("no valid normal to integrate")
-    trust = np.clip(trust / np.median(trust[inside]), _LEAST_WEIGHT, 10.0) * inside
-    wx, gx = _edges(normals, sights, facing, trust, perspective, axis=1)
-    wy, gy = _edges(normals, sights, facing, trust, perspective, axis=0)
-    if not (wx.any() or wy.any()):
-        raise FitError("no two valid normals are neighbours: nothing to integrate")
-    u, _ = solve_differences(wx, wy, gx, gy, tolerance=tolerance)
-    joined = (wx > 0) | (wy > 0)
-    joined[:, 1:] |= wx[:, :-1] > 0
-    joined[1:] |= wy[:-1] > 0
-    return _level(u, joined, depth_mm, perspective)
+        valid = np.isfinite(normals).all(axis=2) & np.isfinite(sigma_deg)
+    if not valid.any():
+        raise FitError("no valid normal to integrate: the mask is empty or every normal is NaN")
+    # All work is on the box around what is valid.
+    y, x, height, width = cv2.boundingRect(valid.astype(np.uint8).T)
+    box = np.s_[y : y + height, x : x + width]
+    given = np.broadcast_to(
+        np.asarray((1.0 if perspective else 0.0) if depth_mm is None else depth_mm), depth.shape
+    )
+    edges = _Edges(normals[box], sigma_deg[box], None if rays is None else rays[box])
+    pull = wanted = None
+    if anchors_mm is not None:
+        pull, wanted = _pulls(anchors_mm[box], anchor_sigma_mm, perspective)
+        pull *= edges.unit
+    u = _solve(edges, pull, wanted, smooth, tolerance)
+    depth[box] = _level(u, edges.joined(), given[box], None if pull is None else pull > 0, perspective)
+    return depth
 
 
 def components(mask: NDArray[np.bool_]) -> tuple[int, NDArray[np.int32]]:
@@ -103,46 +142,108 @@ def components(mask: NDArray[np.bool_]) -> tuple[int, NDArray[np.int32]]:
     return count - 1, np.asarray(labels, np.int32)
 
 
-def _edges(
-    normals: NDArray[np.floating],
-    sights: NDArray[np.floating],
-    facing: Float,
-    trust: Float,
-    perspective: bool,
-    axis: int,
-) -> tuple[Float, Float]:
-    """Weights and differences between each pixel and its next along an axis, (h, w), zero at the end."""
-    here = (slice(None), slice(None, -1)) if axis == 1 else (slice(None, -1), slice(None))
-    there = (slice(None), slice(1, None)) if axis == 1 else (slice(1, None), slice(None))
-    weights, differences = np.zeros_like(trust), np.zeros_like(trust)
-    a, b = trust[here], trust[there]
-    ok = (a > 0) & (b > 0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        if perspective:
-            # n.p and n.q for the normals of both ends.
-            cross = -np.einsum("hwc,hwc->hw", normals[here], sights[there], dtype=np.float64)
-            back = -np.einsum("hwc,hwc->hw", normals[there], sights[here], dtype=np.float64)
-            ok &= (cross > 0.25 * facing[here]) & (back > 0.25 * facing[there])
-            step = 0.5 * (np.log(facing[here] / cross) + np.log(back / facing[there]))
-        else:
-            tilt = normals[..., 0 if axis == 1 else 1].astype(np.float64) / facing
-            step = 0.5 * (tilt[here] + tilt[there])
-        weights[here] = np.where(ok, 2 * a * b / (a + b), 0.0)
-    differences[here] = np.where(ok, step, 0.0)
-    return weights, differences
+class _Edges:
+    """What the normals say of the steps between neighbours; arrays (2, h, w) as in ``kernels.edges``."""
+
+    def __init__(
+        self,
+        normals: NDArray[np.floating],
+        sigma_deg: NDArray[np.floating],
+        rays: NDArray[np.floating] | None,
+    ) -> None:
+        from calibration.surface.kernels import face, predict
+
+        shape = sigma_deg.shape
+        normals, sigma_deg = (np.ascontiguousarray(part, np.float32) for part in (normals, sigma_deg))
+        rays = None if rays is None else np.ascontiguousarray(rays, np.float32)
+        facing, noise = np.empty(shape), np.empty(shape, np.float32)
+        face(normals, rays, sigma_deg, _GRAZING, facing, noise)
+        if not facing.any():
+            raise FitError("no valid normal to integrate: all graze the line of sight or look away from it")
+        self.one, self.other, self.span, self.base, self.spread = (
+            np.empty((2, *shape), np.float32) for _ in range(5)
+        )
+        predict(
+            normals, rays, facing, noise, _FLOORS, self.one, self.other, self.span, self.base, self.spread
+        )
+        count = np.count_nonzero(self.base)
+        if not count:
+            raise FitError("no two valid normals are neighbours: nothing to integrate")
+        # Weights near 1: what the weight of an edge, one over the variance of its difference, is divided by.
+        self.unit = count / float(self.base.sum(dtype=np.float64))
+        self.base *= np.float32(self.unit)
+        self.mean = 0.5 * (self.one + self.other)
+
+    def joined(self) -> NDArray[np.bool_]:
+        """Pixels (h, w) that have an edge."""
+        right, down = self.span > 0
+        joined = right | down
+        joined[:, 1:] |= right[:, :-1]
+        joined[1:] |= down[:-1]
+        return np.asarray(joined)
+
+
+def _solve(edges: _Edges, pull: Any, wanted: Any, smooth: bool, tolerance: float) -> Float:
+    from calibration.surface.kernels import one_sided, redescending
+
+    solver = Differences(edges.base.shape[1:])
+    solver.weigh(edges.base, pull)
+    start = None
+    if pull is not None and pull.any():
+        start = np.full(pull.shape, np.median(wanted[pull > 0]))
+    if smooth:
+        return solver.solve(edges.mean, wanted=wanted, start=start, tolerance=tolerance)[0]
+    u, _ = solver.solve(edges.mean, wanted=wanted, start=start, tolerance=1e-3)
+    weight, goal = np.empty_like(edges.base), np.empty_like(edges.mean)
+    for _ in range(_BILATERAL_ROUNDS):
+        one_sided(u, edges.one, edges.other, edges.span, edges.base, _SHARPNESS, weight, goal)
+        solver.weigh(weight, pull)
+        u, _ = solver.solve(goal, wanted=wanted, start=u, tolerance=tolerance, reduction=_REDUCTION)
+    for number, width in enumerate(_WIDTHS, start=1):
+        redescending(u, edges.mean, edges.span, edges.base, edges.spread, width, weight)
+        solver.weigh(weight, pull)
+        reduction = _REDUCTION if number < len(_WIDTHS) else 0.0
+        u, _ = solver.solve(edges.mean, wanted=wanted, start=u, tolerance=tolerance, reduction=reduction)
+    return u
+
+
+def _check_anchors(
+    anchors_mm: NDArray[np.floating] | None, sigma_mm: float, shape: tuple[int, ...], perspective: bool
+) -> None:
+    if anchors_mm is None:
+        return
+    if anchors_mm.shape != shape:
+        raise ValueError(f"anchors are {anchors_mm.shape}, normals are {shape}")
+    if not 0 < sigma_mm < np.inf:
+        raise ValueError(f"anchor_sigma_mm must be positive and finite, not {sigma_mm}")
+    with np.errstate(invalid="ignore"):
+        if perspective and (anchors_mm <= 0).any():
+            raise ValueError("an anchor lies behind the camera: depths are positive, NaN where unknown")
+
+
+def _pulls(anchors_mm: NDArray[np.floating], sigma_mm: float, perspective: bool) -> tuple[Float, Float]:
+    """Weight and value of what the unknown is pulled to; zero where no anchor is."""
+    known = np.isfinite(anchors_mm)
+    z = np.where(known, anchors_mm, 1.0).astype(np.float64)
+    sigma = sigma_mm / z if perspective else np.full(z.shape, sigma_mm)
+    return np.where(known, sigma**-2, 0.0), np.where(known, np.log(z) if perspective else z, 0.0)
 
 
 def _level(
-    u: Float, joined: NDArray[np.bool_], depth_mm: NDArray[np.floating] | float | None, perspective: bool
+    u: Float,
+    joined: NDArray[np.bool_],
+    given: NDArray[np.floating],
+    anchored: NDArray[np.bool_] | None,
+    perspective: bool,
 ) -> Float:
+    """Depth from the solution, each component moved to where ``given`` or its anchors have it."""
     depth = np.full(u.shape, np.nan)
-    given = np.broadcast_to(
-        np.asarray((1.0 if perspective else 0.0) if depth_mm is None else depth_mm), u.shape
-    )
     count, labels = components(joined)
     # Labels in the order of their pixels: one pass instead of one mask per component.
     flat = labels.ravel()
-    order = np.argsort(flat, kind="stable")
+    order = np.flatnonzero(flat)
+    if count > 1:
+        order = order[np.argsort(flat[order], kind="stable")]
     ends = np.searchsorted(flat[order], np.arange(1, count + 2))
     for first, last in pairwise(ends):
         at = order[first:last]
@@ -150,9 +251,11 @@ def _level(
         known = np.isfinite(wanted) & (wanted > 0 if perspective else True)
         if not known.any():
             known, wanted = np.ones_like(known), np.full_like(wanted, np.nanmedian(given))
-        if perspective:
+        if anchored is not None and anchored.ravel()[at].any():
+            offset = 0.0
+        elif perspective:
             offset = np.median(np.log(wanted[known]) - part[known])
-            depth.ravel()[at] = np.exp(part + offset)
         else:
-            depth.ravel()[at] = part + np.median(wanted[known] - part[known])
+            offset = np.median(wanted[known] - part[known])
+        depth.ravel()[at] = np.exp(part + offset) if perspective else part + offset
     return depth

@@ -7,136 +7,182 @@ from numpy.typing import NDArray
 
 from calibration.geometry import Float
 
+Narrow = NDArray[np.float32]
+
+# Two Jacobi steps at Chebyshev's nodes of the upper three quarters of the spectrum, which ends at 2.
+_OMEGAS = (np.float32(0.562), np.float32(1.39))
+_COARSEST = 5
+_MOST_SWEEPS = 300
 # Below as many cells a sweep takes less time than two threads need to meet.
-_NARROW_CELLS = 40000
+_NARROW_CELLS = 20000
 
 
 class _Level(NamedTuple):
     kernels: Any
-    wx: Float
-    wy: Float
-    active: NDArray[np.bool_]
-    share: Float
-    u: Float
-    f: Float
-    r: Float
+    edges: tuple[Narrow, Narrow, Narrow | None, Narrow | None]
+    pull: Narrow
+    inverse: Narrow
+    top: Narrow
+    left: Narrow
+    middle: Narrow
+    square: Narrow
+    f: Narrow
+    u: Narrow
+    v: Narrow
 
 
-def solve_differences(
-    wx: Float, wy: Float, gx: Float, gy: Float, *, start: Float | None = None, tolerance: float = 1e-6
-) -> tuple[Float, int]:
-    """Minimise the weighted squares of ``u[q] - u[p] - g`` over the edges of a grid.
+class Differences:
+    """Solver of ``sum w (u[q] - u[p] - g)^2 + sum pull (u - wanted)^2`` over the edges and cells of one grid.
+
+    The memory of the pyramid is taken once; weights, differences and start may change from call to call.
 
     Parameters
     ----------
-    wx, wy : ndarray (h, w), float64
-        Weights of the edges to the right and downwards; zero is no edge.
-    gx, gy : ndarray (h, w), float64
-        Wanted differences along the edges.
-    start : ndarray (h, w), optional
-        Where to start from.
-    tolerance : float
-        Norm of the residual of the normal equations relative to that of their right side.
-
-    Returns
-    -------
-    u : ndarray (h, w), float64
-        Free up to a constant per connected component; zero where no edge ends.
-    sweeps : int
-        Iterations of conjugate gradients.
+    shape : (int, int)
+        Height and width of the grid.
     """
-    f = np.zeros_like(wx)
-    fx, fy = wx * gx, wy * gy
-    f -= fx
-    f[:, 1:] += fx[:, :-1]
-    f -= fy
-    f[1:] += fy[:-1]
-    levels = _pyramid(wx, wy)
-    kernels = levels[0].kernels
-    zero = np.zeros_like(f)
-    u = zero.copy() if start is None else np.where(levels[0].active, start, 0.0)
-    r = np.empty_like(f)
-    kernels.residual(u, f, wx, wy, r)
-    goal = tolerance * np.sqrt(np.sum(f * f))
-    q = np.empty_like(f)
-    p = np.zeros_like(f)
-    rho_before = 1.0
-    for sweep in range(500):
-        if not np.sqrt(np.sum(r * r)) > goal:
-            return u, sweep
-        z = _cycle(levels, 0, r)
-        rho = float(np.sum(r * z))
-        p *= rho / rho_before if sweep else 0.0
-        p += z
-        kernels.residual(p, zero, wx, wy, q)
-        alpha = -rho / float(np.sum(p * q))
-        u += alpha * p
-        r += alpha * q
-        rho_before = rho
-    return u, 500
 
+    def __init__(self, shape: tuple[int, int]) -> None:
+        from calibration.surface.kernels import NARROW, WIDE
 
-def _pyramid(wx: Float, wy: Float) -> list[_Level]:
-    from calibration.surface.kernels import NARROW, WIDE
+        self.shape = shape
+        self._levels: list[_Level] = []
+        h, w = shape
+        while True:
+            # An odd number of cells, so that every second one has a coarse one on both sides; and the rim.
+            size = (h | 1) + 2, (w | 1) + 2
+            coarse = size[0] // 2 + 2, size[1] // 2 + 2
+            last = max(h, w) <= _COARSEST
+            blank = [np.zeros(size, np.float32) for _ in range(9)]
+            e, s, se, sw, pull, inverse, f, u, v = blank
+            shares = [np.zeros((0, 0) if last else coarse, np.float32) for _ in range(2)]
+            middle = np.zeros((0, 0, 4) if last else (*coarse, 4), np.float32)
+            square = np.zeros((0, 0, 6) if last else (*coarse, 6), np.float32)
+            edges = (e, s, se, sw) if self._levels else (e, s, None, None)
+            kernels = WIDE if h * w > _NARROW_CELLS else NARROW
+            self._levels.append(
+                _Level(kernels, edges, pull, inverse, shares[0], shares[1], middle, square, f, u, v)
+            )
+            if last:
+                break
+            h, w = size[0] // 2, size[1] // 2
+        self._bottom = np.zeros(((h | 1) * (w | 1),) * 2, np.float32)
+        size = self._levels[0].u.shape
+        self._u, self._r, self._p, self._q = (np.zeros(size) for _ in range(4))
+        self._rows = np.zeros(size[0])
 
-    levels = []
-    while True:
-        kernels = WIDE if wx.size > _NARROW_CELLS else NARROW
-        active = (wx > 0) | (wy > 0)
-        active[:, 1:] |= wx[:, :-1] > 0
-        active[1:] |= wy[:-1] > 0
-        u, f, r = np.zeros_like(wx), np.zeros_like(wx), np.zeros_like(wx)
-        if max(wx.shape) <= 4:
-            levels.append(_Level(kernels, wx, wy, active, u, u, f, r))
-            return levels
-        coarse_wx, coarse_wy = _coarsen(wx), _coarsen(wy.T).T
-        coarse = np.ascontiguousarray(coarse_wx), np.ascontiguousarray(coarse_wy)
-        coarse_active = (coarse[0] > 0) | (coarse[1] > 0)
-        coarse_active[:, 1:] |= coarse[0][:, :-1] > 0
-        coarse_active[1:] |= coarse[1][:-1] > 0
-        levels.append(_Level(kernels, wx, wy, active, _shares(active, coarse_active), u, f, r))
-        wx, wy = coarse
+    def weigh(self, weight: NDArray[Any], pull: NDArray[Any] | None = None) -> None:
+        """Set the weights (2, h, w) of the edges to the right and downwards, and of the pulls (h, w)."""
+        fine = self._levels[0]
+        h, w = self.shape
+        fine.edges[0][1 : h + 1, 1:w] = weight[0, :, :-1]
+        fine.edges[1][1:h, 1 : w + 1] = weight[1, :-1]
+        if pull is not None:
+            fine.pull[1 : h + 1, 1 : w + 1] = pull
+        for level, below in zip(self._levels, self._levels[1:], strict=False):
+            k = level.kernels
+            k.invert(*level.edges, level.pull, level.inverse)
+            k.interpolation(*level.edges, level.top, level.left)
+            k.middles(*level.edges, level.top, level.left, level.middle)
+            k.coarsen(*level.edges, level.top, level.left, level.middle, level.square)
+            k.gather(level.square, *below.edges)
+            if pull is not None:
+                k.restrict(level.pull, level.top, level.left, level.middle, below.pull)
+        self._bottom[:] = _inverse(self._levels[-1])
 
+    def solve(
+        self,
+        goal: NDArray[Any],
+        *,
+        wanted: NDArray[Any] | None = None,
+        start: NDArray[Any] | None = None,
+        tolerance: float = 1e-6,
+        reduction: float = 0.0,
+    ) -> tuple[Float, int]:
+        """Minimiser for the wanted differences (2, h, w) along the edges, and the sweeps it took.
 
-def _coarsen(w: Float) -> Float:
-    """Weights of the edges to the right between cells of 2 x 2 pixels."""
-    height, width = w.shape
-    crossing = np.zeros(((height + 1) // 2 * 2, (width + 1) // 2))
-    crossing[:height, : width // 2] = w[:, 1::2]
-    # Two edges side by side count twice and two in a row count half: a constant weight stays what it is.
-    return np.asarray(0.5 * (crossing[0::2] + crossing[1::2]))
+        Ends when the norm of the residual is ``tolerance`` of that of the right side, or ``reduction`` of
+        what it was at the start. Free up to a constant per component without a pull.
+        """
+        fine = self._levels[0]
+        k, (e, s, _, _), rows = fine.kernels, fine.edges, self._rows
+        u, r, p, q = self._u, self._r, self._p, self._q
+        h, w = self.shape
+        inside = np.s_[1 : h + 1, 1 : w + 1]
+        f = np.zeros_like(u)
+        flux = e[1 : h + 1, 1:w] * goal[0, :, :-1]
+        f[1 : h + 1, 1:w] -= flux
+        f[1 : h + 1, 2 : w + 1] += flux
+        flux = s[1:h, 1 : w + 1] * goal[1, :-1]
+        f[1:h, 1 : w + 1] -= flux
+        f[2 : h + 1, 1 : w + 1] += flux
+        if wanted is not None:
+            f[inside] += fine.pull[inside] * wanted
+        u[inside] = 0.0 if start is None else start
+        k.along(u, e, s, fine.pull, q, rows)
+        k.product(f, f, rows)
+        enough = tolerance * np.sqrt(rows.sum())
+        r[:] = f
+        k.advance(p, r, p, q, 1.0, fine.f, rows)
+        p[:] = 0.0
+        norm = np.sqrt(rows.sum())
+        enough = max(enough, reduction * norm)
+        rho_before = 1.0
+        for sweep in range(_MOST_SWEEPS):
+            if not norm > enough:
+                break
+            z = self._cycle(0)
+            k.product(r, z, rows)
+            rho = float(rows.sum())
+            k.turn(p, z, rho / rho_before if sweep else 0.0)
+            k.along(p, e, s, fine.pull, q, rows)
+            k.advance(u, r, p, q, rho / float(rows.sum()), fine.f, rows)
+            norm = np.sqrt(rows.sum())
+            rho_before = rho
+        else:
+            sweep = _MOST_SWEEPS
+        return u[inside].copy(), sweep
 
-
-def _shares(active: NDArray[np.bool_], coarse: NDArray[np.bool_]) -> Float:
-    height, width = active.shape
-    padded = np.pad(coarse, 1).astype(np.float64)
-    y, x = np.arange(height), np.arange(width)
-    cy, cx = y // 2 + 1, x // 2 + 1
-    oy, ox = cy + np.where(y % 2, 1, -1), cx + np.where(x % 2, 1, -1)
-    total = (
-        9 * padded[np.ix_(cy, cx)]
-        + 3 * padded[np.ix_(oy, cx)]
-        + 3 * padded[np.ix_(cy, ox)]
-        + padded[np.ix_(oy, ox)]
-    )
-    return np.where(active & (total > 0), 1.0 / np.maximum(total, 1.0), 0.0)
-
-
-def _cycle(levels: list[_Level], depth: int, f: Float) -> Float:
-    level = levels[depth]
-    kernels, u = level.kernels, level.u
-    u[:] = 0.0
-    if depth + 1 == len(levels):
-        for colour in (0, 1) * 8 + (1, 0) * 8:
-            kernels.relax(u, f, level.wx, level.wy, colour)
+    def _cycle(self, depth: int) -> Narrow:
+        level = self._levels[depth]
+        k, f, u, v = level.kernels, level.f, level.u, level.v
+        if depth + 1 == len(self._levels):
+            right = f[1:-1, 1:-1]
+            u[1:-1, 1:-1] = (self._bottom @ right.ravel()).reshape(right.shape)
+            return u
+        below = self._levels[depth + 1]
+        k.scale(f, level.inverse, _OMEGAS[0], v)
+        k.relax(v, f, *level.edges, level.inverse, _OMEGAS[1], u)
+        k.residual(u, f, *level.edges, level.pull, v)
+        k.restrict(v, level.top, level.left, level.middle, below.f)
+        k.prolong(self._cycle(depth + 1), level.top, level.left, level.middle, u)
+        k.relax(u, f, *level.edges, level.inverse, _OMEGAS[0], v)
+        k.relax(v, f, *level.edges, level.inverse, _OMEGAS[1], u)
         return u
-    for colour in (0, 1):
-        kernels.relax(u, f, level.wx, level.wy, colour)
-    kernels.residual(u, f, level.wx, level.wy, level.r)
-    below = levels[depth + 1]
-    kernels.restrict(level.r, level.share, below.f)
-    _cycle(levels, depth + 1, below.f)
-    kernels.prolong(below.u, below.active, level.share, u)
-    for colour in (1, 0):
-        kernels.relax(u, f, level.wx, level.wy, colour)
-    return u
+
+
+def _inverse(level: _Level) -> Narrow:
+    """Pseudo-inverse of the coarsest operator: a constant over a component is left alone."""
+    e, s, se, sw = (
+        np.zeros(level.u.shape)[1:-1, 1:-1] if edge is None else edge[1:-1, 1:-1].astype(np.float64)
+        for edge in level.edges
+    )
+    h, w = e.shape
+    number = np.arange(h * w).reshape(h, w)
+    matrix = np.diag(level.pull[1:-1, 1:-1].astype(np.float64).ravel())
+    pairs = (
+        (e[:, :-1], number[:, :-1], number[:, 1:]),
+        (s[:-1], number[:-1], number[1:]),
+        (se[:-1, :-1], number[:-1, :-1], number[1:, 1:]),
+        (sw[:-1, 1:], number[:-1, 1:], number[1:, :-1]),
+    )
+    for weights, one, other in pairs:
+        for weight, i, j in zip(weights.ravel(), one.ravel(), other.ravel(), strict=True):
+            matrix[i, i] += weight
+            matrix[j, j] += weight
+            matrix[i, j] -= weight
+            matrix[j, i] -= weight
+    values, vectors = np.linalg.eigh(matrix)
+    kept = values > 1e-7 * max(float(values[-1]), 1e-300)
+    inverse = (vectors[:, kept] / values[kept]) @ vectors[:, kept].T
+    return np.asarray(inverse, np.float32)

@@ -8,16 +8,14 @@ import cv2
 import numpy as np
 import pytest
 import trimesh
-from scipy import sparse
-from scipy.sparse.linalg import spsolve
 
 from calibration.geometry import normalize
 from calibration.lens import BrownConrady, LensModel
 from calibration.photometric import NormalMap
 from calibration.provenance import FitError
-from calibration.surface import integrate, mesh, write_ply
+from calibration.surface import integrate, mesh, reference, write_ply
 from calibration.surface.integration import integrate_grid
-from calibration.surface.poisson import solve_differences
+from calibration.surface.poisson import Differences
 
 DATA = Path(os.environ.get("GNOMON_DATA", Path(__file__).parents[3] / "shared" / "data")) / "depth_gt"
 
@@ -129,39 +127,74 @@ def test_uncertain_normals_weigh_less() -> None:
     assert np.abs(told - z)[at].mean() < 0.6 * np.abs(untold - z)[at].mean()
 
 
-def test_multigrid_solves_what_a_direct_solver_does() -> None:
+def _random_edges(h: int, w: int, decades: float) -> tuple[Any, Any, Any]:
+    """Weights (2, h, w) over some decades on a mask with holes and islands, and wanted differences."""
     rng = np.random.default_rng(3)
-    h, w = 37, 53
     mask = rng.random((h, w)) > 0.15
-    wx, wy = 10 ** rng.uniform(-2, 0, (2, h, w))
-    wx[:, :-1] *= mask[:, :-1] & mask[:, 1:]
-    wy[:-1] *= mask[:-1] & mask[1:]
-    wx[:, -1] = wy[-1] = 0
-    gx, gy = rng.normal(size=(2, h, w))
-    u, sweeps = solve_differences(wx, wy, gx, gy, tolerance=1e-10)
-    assert sweeps < 100
+    weight = 10 ** rng.uniform(-decades, 0, (2, h, w))
+    weight[0, :, :-1] *= mask[:, :-1] & mask[:, 1:]
+    weight[1, :-1] *= mask[:-1] & mask[1:]
+    weight[0, :, -1] = weight[1, -1] = 0
+    return weight.astype(np.float32), rng.normal(size=(2, h, w)), mask
 
-    index = np.arange(h * w).reshape(h, w)
-    pairs = np.concatenate(
-        [
-            np.stack([index[:, :-1], index[:, 1:]], -1).reshape(-1, 2),
-            np.stack([index[:-1], index[1:]], -1).reshape(-1, 2),
-        ]
-    )
-    weight = np.concatenate([wx[:, :-1].ravel(), wy[:-1].ravel()])
-    wanted = np.concatenate([gx[:, :-1].ravel(), gy[:-1].ravel()])
-    rows = np.arange(len(pairs))
-    gradient = sparse.csr_matrix(
-        (np.tile([-1.0, 1.0], (len(pairs), 1)).ravel(), (np.repeat(rows, 2), pairs.ravel())),
-        (len(pairs), h * w),
-    )
-    weighted = sparse.diags(weight)
-    # A breath of a pull to zero makes the constants of the components definite.
-    normal = (gradient.T @ weighted @ gradient + 1e-12 * sparse.eye(h * w)).tocsc()
-    reference = spsolve(normal, gradient.T @ (weight * wanted))
-    used = weight > 0
-    found = gradient @ u.ravel()
-    assert np.abs(found - gradient @ reference)[used].max() < 1e-5
+
+@pytest.mark.parametrize(("h", "w"), [(37, 53), (64, 40), (1, 9), (6, 1)])
+@pytest.mark.parametrize("pulled", [False, True])
+def test_multigrid_solves_what_a_direct_solver_does(h: int, w: int, pulled: bool) -> None:
+    weight, goal, mask = _random_edges(h, w, 2)
+    rng = np.random.default_rng(5)
+    pull = np.where(mask & (rng.random((h, w)) > 0.9), 0.5, 0.0).astype(np.float32) if pulled else None
+    wanted = rng.normal(size=(h, w))
+    solver = Differences((h, w))
+    solver.weigh(weight, pull)
+    u, sweeps = solver.solve(goal, wanted=wanted if pulled else None, tolerance=1e-10)
+    assert sweeps < 60
+    expected = reference.solve_differences(weight.astype(float), goal, pull, wanted if pulled else None)
+    for axis, used in enumerate(weight > 0):
+        off = np.diff(u - expected, axis=1 - axis, append=0)
+        assert np.abs(off[used]).max(initial=0) < 1e-4
+    if pulled:
+        assert np.abs((u - expected)[pull > 0]).max(initial=0) < 1e-4
+
+
+def test_a_solver_is_used_again_for_other_weights() -> None:
+    weight, goal, _ = _random_edges(40, 50, 1)
+    solver = Differences((40, 50))
+    solver.weigh(weight)
+    first, _ = solver.solve(goal)
+    solver.weigh(weight**2)
+    solver.solve(goal, start=first)
+    solver.weigh(weight)
+    again, _ = solver.solve(goal)
+    assert np.array_equal(first, again)
+
+
+@pytest.mark.parametrize("perspective", [False, True])
+def test_kernels_are_their_reference(perspective: bool) -> None:
+    from calibration.surface import kernels
+
+    rng = np.random.default_rng(0)
+    rays = _rays(_lens(40, 30)).astype(np.float32) if perspective else None
+    normals = normalize(np.array([0.0, 0, -1]) + rng.normal(0, 0.2, (30, 40, 3))).astype(np.float32)
+    sigma = rng.uniform(0.1, 5, (30, 40)).astype(np.float32)
+    floors = (0.03, 0.12, 0.35)
+    facing, noise = np.empty((30, 40)), np.empty((30, 40), np.float32)
+    kernels.face(normals, rays, sigma, 0.0175, facing, noise)
+    found = [np.empty((2, 30, 40), np.float32) for _ in range(5)]
+    kernels.predict(normals, rays, facing, noise, floors, *found)
+    wide = None if rays is None else rays.astype(float)
+    expected = reference.predict(normals.astype(float), wide, sigma.astype(float), floors)
+    for one, other in zip(found, expected, strict=True):
+        assert np.allclose(one, other, rtol=1e-5, atol=1e-8)
+
+    one, other, span, base, spread = found
+    u = rng.normal(size=(30, 40)) / span.max()
+    weight, goal = np.empty_like(base), np.empty_like(base)
+    kernels.one_sided(u, one, other, span, base, 2.0, weight, goal)
+    for mine, wanted in zip((weight, goal), reference.one_sided(u, *found[:4], 2.0), strict=True):
+        assert np.allclose(mine, wanted, rtol=1e-4, atol=1e-8)
+    kernels.redescending(u, goal, span, base, spread, 1.5, weight)
+    assert np.allclose(weight, reference.redescending(u, goal, span, base, spread, 1.5), rtol=1e-4)
 
 
 def test_empty_and_mismatched_input() -> None:

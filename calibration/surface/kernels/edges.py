@@ -1,0 +1,148 @@
+"""Differences that normals predict between neighbouring pixels, and which of them are believed, compiled.
+
+Arrays of edges are (2, h, w): [0] joins (y, x) to (y, x + 1), [1] joins (y, x) to (y + 1, x). ``span`` is
+zero where there is no edge. All is per pixel: nothing depends on the number of threads.
+"""
+
+from typing import Any
+
+import numpy as np
+from numba import njit, prange
+
+# Of an edge that is not believed at all: what it joins stays in one piece.
+_LEAST = 1e-6
+_STEEPEST = 0.1
+
+
+@njit(cache=True, parallel=True)
+def face(normals: Any, rays: Any, sigma_deg: Any, grazing: Any, facing: Any, noise: Any) -> None:
+    """``facing`` is the normal times the line of sight, zero where it grazes or is not known.
+
+    ``noise`` is the variance, in px along the normal, of the step between two pixels that the normal tells.
+    """
+    for y in prange(facing.shape[0]):
+        for x in range(facing.shape[1]):
+            if rays is None:
+                length = 1.0
+                value = -1.0 * normals[y, x, 2]
+            else:
+                length = 0.0
+                value = 0.0
+                for k in range(3):
+                    ray = np.float64(rays[y, x, k])
+                    value -= normals[y, x, k] * ray
+                    length += ray * ray
+                length = np.sqrt(length)
+            sigma = np.radians(np.float64(sigma_deg[y, x]))
+            known = value > grazing * length and np.isfinite(sigma) and np.isfinite(value)
+            facing[y, x] = value if known else 0.0
+            noise[y, x] = 0.5 * (sigma * length / value) ** 2 if known else 0.0
+
+
+@njit(cache=True, parallel=True)
+def predict(
+    normals: Any, rays: Any, facing: Any, noise: Any, floors: Any,
+    one: Any, other: Any, span: Any, base: Any, spread: Any,
+) -> None:  # fmt: skip
+    """Differences from the normal of the ``one`` end and of the ``other``, after ``face``.
+
+    ``span`` turns a difference into px along the normal, ``base`` is the weight of the edge where nothing
+    jumps, ``spread`` how far off it may be in px. ``floors``: of the weight, of the spread, and the share of
+    the bend between the ends that the spread has.
+    """
+    height, width = facing.shape
+    for y in prange(height):
+        row = np.int64(y)
+        for axis in range(2):
+            for x in range(width):
+                v, u = row + axis, x + 1 - axis
+                span[axis, y, x] = 0.0
+                base[axis, y, x] = 0.0
+                one[axis, y, x] = 0.0
+                other[axis, y, x] = 0.0
+                spread[axis, y, x] = 1.0
+                if v >= height or u >= width or facing[y, x] == 0.0 or facing[v, u] == 0.0:
+                    continue
+                p, q = facing[y, x], facing[v, u]
+                if rays is None:
+                    a, b = normals[y, x, axis] / p, normals[v, u, axis] / q
+                    step = 1.0
+                else:
+                    cross = 0.0
+                    back = 0.0
+                    step = 0.0
+                    for k in range(3):
+                        here, there = np.float64(rays[y, x, k]), np.float64(rays[v, u, k])
+                        cross -= normals[y, x, k] * there
+                        back -= normals[v, u, k] * here
+                        step += (there - here) ** 2
+                    # Half a step from here the surface would be seen from the side.
+                    if cross < _STEEPEST * p or back < _STEEPEST * q:
+                        continue
+                    step = np.sqrt(step)
+                    a, b = np.log(p / cross), np.log(back / q)
+                s = 2 * p * q / ((p + q) * step)
+                n = 0.5 * (noise[y, x] + noise[v, u])
+                one[axis, y, x] = a
+                other[axis, y, x] = b
+                span[axis, y, x] = s
+                base[axis, y, x] = s * s / (n + floors[0] ** 2)
+                bend = floors[2] * 0.5 * s * (a - b)
+                spread[axis, y, x] = np.sqrt(floors[1] ** 2 + bend**2 + 0.5 * n)
+
+
+@njit(cache=True, parallel=True)
+def one_sided(u: Any, one: Any, other: Any, span: Any, base: Any, k: Any, weight: Any, goal: Any) -> None:
+    """Bilateral weights: along each axis a pixel holds rather to the side where depth changes less.
+
+    ``weight`` and ``goal``, of each edge the difference that both ends together want, are filled.
+    """
+    height, width = u.shape
+    for y in prange(height):
+        row = np.int64(y)
+        for axis in range(2):
+            for x in range(width):
+                weight[axis, y, x] = 0.0
+                goal[axis, y, x] = 0.0
+                if span[axis, y, x] == 0.0:
+                    continue
+                v, w = row + axis, x + 1 - axis
+                here = (span[axis, y, x] * (u[v, w] - u[y, x])) ** 2
+                before = 0.0
+                after = 0.0
+                if axis == 0:
+                    if x > 0 and span[0, y, x - 1] > 0:
+                        before = (span[0, y, x - 1] * (u[y, x] - u[y, x - 1])) ** 2
+                    if span[0, v, w] > 0:
+                        after = (span[0, v, w] * (u[v, w + 1] - u[v, w])) ** 2
+                else:
+                    if y > 0 and span[1, y - 1, x] > 0:
+                        before = (span[1, y - 1, x] * (u[y, x] - u[y - 1, x])) ** 2
+                    if span[1, v, w] > 0:
+                        after = (span[1, v, w] * (u[v + 1, w] - u[v, w])) ** 2
+                a = 1 / (1 + np.exp(min(k * (here - before), 60.0)))
+                b = 1 / (1 + np.exp(min(k * (here - after), 60.0)))
+                total = a + b + 2 * _LEAST
+                weight[axis, y, x] = base[axis, y, x] * total
+                wanted = (a + _LEAST) * one[axis, y, x] + (b + _LEAST) * other[axis, y, x]
+                goal[axis, y, x] = wanted / total
+
+
+@njit(cache=True, parallel=True)
+def redescending(u: Any, goal: Any, span: Any, base: Any, spread: Any, wide: Any, weight: Any) -> None:
+    """Weights that fall with an edge's misfit over ``wide`` times its spread.
+
+    The general robust loss with shape -1: J. T. Barron, doi:10.1109/CVPR.2019.00446.
+    """
+    height, width = u.shape
+    for y in prange(height):
+        row = np.int64(y)
+        for axis in range(2):
+            for x in range(width):
+                weight[axis, y, x] = 0.0
+                if span[axis, y, x] == 0.0:
+                    continue
+                v, w = row + axis, x + 1 - axis
+                off = span[axis, y, x] * (u[v, w] - u[y, x] - goal[axis, y, x])
+                t = 1 + (off / (wide * spread[axis, y, x])) ** 2
+                weight[axis, y, x] = base[axis, y, x] * max(1 / (t * np.sqrt(t)), _LEAST)
