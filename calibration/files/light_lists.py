@@ -120,7 +120,7 @@ def read_diligent_lights(folder: Path) -> LightList:
             raise ValueError(f"{where}: {min(strength):g}: an intensity is above 0")
         lengths[f"row {at}"] = math.hypot(*vector)
         direction = unit(vector, Y_UP, f"{folder / 'light_directions.txt'}: row {at}")
-        light = DistantLight(direction=direction, intensity=strength)
+        light = DistantLight(direction=direction, intensity=_shortest(strength))
         entries.append(ListedLight(f"{folder / 'filenames.txt'}: row {row}", stem(name), name, light))
     return LightList(tuple(entries), _lengths_told("light_directions.txt", lengths))
 
@@ -188,7 +188,7 @@ def read_alicevision(path: Path) -> LightList:
         if min(strength) <= 0:
             raise ValueError(f"{where}: intensity: {min(strength):g}: is above 0")
         lengths[f"light {name}"] = math.hypot(*vector)
-        model = DistantLight(direction=unit(vector, np.ones(3), where), intensity=strength)
+        model = DistantLight(direction=unit(vector, np.ones(3), where), intensity=_shortest(strength))
         entries.append(ListedLight(where, name, "", model))
     return LightList(tuple(entries), _lengths_told(path.name, lengths))
 
@@ -249,6 +249,11 @@ def unit(vector: Iterable[float], axes: Float, where: str) -> tuple[float, float
     if not math.isfinite(x):
         raise ValueError(f"{where}: the direction is zero")
     return x, y, z
+
+
+def _shortest(intensity: tuple[float, ...]) -> tuple[float, ...]:
+    """One intensity where all colours have the same: a white light serves gray pictures too."""
+    return intensity[:1] if len(set(intensity)) == 1 else intensity
 
 
 def stem(image: str) -> str:

@@ -216,6 +216,9 @@ def _lit_session(
     others = {} if extras is None else extras
 
     def beside(session: Session) -> None:
+        gray = session.frames[0].pixel_format.startswith("Mono")
+        if gray and any(len(entry.light.intensity) > 1 for entry in lights.lights):
+            raise ManifestError(f"{origin}: intensities in R G B, but the pictures are gray: give one column")
         (session.path / GIVEN).mkdir()
         files.save_model(session.path / GIVEN / "lights.json", light_set)
         for name, write in others.items():

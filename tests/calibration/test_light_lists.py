@@ -66,8 +66,7 @@ def test_alicevision_lights_come_back(tmp_path, channels):
     lights = some_lights(channels=channels)
     write_alicevision(tmp_path / "a.json", lights)
     found = read_lights(tmp_path / "a.json").lights
-    same(found, lights, intensities=channels == 3)
-    assert all(len(set(light.intensity)) == channels for light in found.values())
+    same(found, lights)
     document = json.loads((tmp_path / "a.json").read_text())
     assert [light["lightId"] for light in document["lights"]] == list(range(7))
     # AliceVision's axes are the camera frame's: a light on the camera's side has z < 0.

@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from calibration.files import (
     read_depth_png,
@@ -36,6 +37,9 @@ def test_normals_come_back_to_quantisation(tmp_path, axes):
     valid = np.isfinite(normals).all(axis=-1)
     assert angle_deg(found[valid], normals[valid]).max() < WORST_DEG
     texts = read_png_texts(tmp_path / "n.png")
+    with Image.open(tmp_path / "n.png") as other:  # another reader, which checks the sums too
+        other.load()
+        assert other.text == texts
     assert texts["gnomon:normal-axes"] == axes
     assert f"y {'up' if axes == 'opengl' else 'down'}" in texts["Description"]
 

@@ -100,6 +100,7 @@ def test_a_diligent_folder_is_reconstructed_as_it_comes_in(diligent: Path, tmp_p
     np.testing.assert_array_equal(stack[2], picture(2))
     lights = read_light_set(session.path / "given" / "lights.json")
     assert lights.lights["img 1"].intensity == (1.0, 1.2, 1.5)
+    assert lights.lights["img 3"].intensity == (1.0,)  # white
     given = read_exr(session.path / "given" / "normals.exr")
     truth = np.stack([given[f"N.{axis}"] for axis in "XYZ"], axis=-1)
     np.testing.assert_allclose(truth, true_normals(), atol=1e-6)
@@ -189,6 +190,9 @@ def test_what_does_not_match_is_named(diligent: Path, lp: Path, tmp_path: Path) 
     refused(r"filenames.txt, row 3: img 3.png: 32 x 33 RGB16, but camera 'main' gave 33 x 33 RGB16 in row 1")
     (diligent / "img 3.png").write_bytes((diligent / "img 1.png").read_bytes()[:200])
     refused(r"filenames.txt, row 3: img 3.png: .*damaged")
+    for number in range(1, 6):
+        write_image(diligent / f"img {number}.png", picture(number - 1)[..., 1])
+    refused(r"ballPNG: intensities in R G B, but the pictures are gray: give one column")
     (diligent / "light_intensities.txt").unlink()
     refused(r"light_intensities.txt: missing")
 
