@@ -21,6 +21,9 @@ from calibration.targets.spheres.search import Candidate, Image, Survey, circles
 _LEAST_RADIUS_PX = 18.0
 _SMALL_PX = 25.0
 _WHOLE = 0.98
+_FOUND = 0.5
+"""Least support of an outline where nobody said how many there are: the best of many circles by chance has
+about 0.4."""
 
 
 def detect_spheres(
@@ -79,7 +82,7 @@ def detect_spheres(
     groups = [g for g in ([c for c in g if low <= c.radius_px <= high] for g in groups) if g]
     if not groups:
         raise FitError(_instead(survey, layers, seen, low, finish))
-    found = _refined(images, groups[: 2 * (count or 16)], lens, survey.factor)
+    found = _refined(images, groups[: 2 * (count or 16)], lens, survey.factor, finish)
     same = np.ones(len(found), bool) if finish == "matte" else alike(survey, [view for _, view in found])
     order = np.argsort(~same, kind="stable")
     if count is not None:
@@ -88,7 +91,8 @@ def detect_spheres(
         # Stable: within the alike and within the others, the best outlines first.
         chosen = [found[k] for k in order[:count]]
     else:
-        chosen = [f for f, s in zip(found, same, strict=True) if s and f[0] > 0.5 * found[0][0]]
+        least = max(_FOUND, 0.5 * found[0][0]) if found else _FOUND
+        chosen = [f for f, s in zip(found, same, strict=True) if s and f[0] > least]
     if not chosen:
         raise FitError(
             f"no {finish} sphere found: the candidates' outlines are no circles at full resolution"
@@ -196,6 +200,8 @@ def _rings(
     return kept
 
 
+_COARSE = 14
+"""Radius, px of the survey, below which it does not tell a ball's outline from the horizon inside."""
 _SUPPORT = 0.38
 """Least share of an outline with its edge in place: by chance it is about 0.2, with a spread of 0.04."""
 
@@ -231,23 +237,40 @@ def _refined(
     groups: list[list[Candidate]],
     lens: LensModel | None,
     factor: int,
+    finish: Finish,
 ) -> list[tuple[float, SphereView]]:
     """One view for each group of rings, fitted at full resolution, with its score; best first."""
-    boxes = [_box(g[0].centre_px, g[0].radius_px, images[0].shape) for g in groups]
+    coarse = [factor > 1 and g[0].radius_px < _COARSE * factor for g in groups]
+    boxes = [
+        _box(g[0].centre_px, g[0].radius_px * (1.6 if again else 1.0), images[0].shape)
+        for g, again in zip(groups, coarse, strict=True)
+    ]
     crops: list[list[Image]] = [[] for _ in boxes]
     for image in images:
         for crop, (x0, y0, x1, y1) in zip(crops, boxes, strict=True):
             crop.append(np.array(image[y0:y1, x0:x1], np.float32))
     found = []
-    for group, crop, (x0, y0, _, _) in zip(groups, crops, boxes, strict=True):
+    for group, crop, again, (x0, y0, _, _) in zip(groups, crops, coarse, boxes, strict=True):
         shifted = None if lens is None else lens.replace(cx=lens.cx - x0, cy=lens.cy - y0)
         corner = np.array([x0, y0], np.float64)
         stack = np.stack(crop)
-        edges = _outline(stack, [c._replace(centre_px=c.centre_px - corner) for c in group], shifted, factor)
+        rings = [c._replace(centre_px=c.centre_px - corner) for c in group]
+        if again:
+            rings = _looked_at_again(crop, rings[-1], finish)
+        edges = _outline(stack, rings, shifted, 1 if again else factor)
         if edges is not None:
             edges = polish(stack, edges, shifted)
             found.append((edges.support, edges.view._replace(centre_px=edges.view.centre_px + corner)))
     return sorted(found, key=lambda f: -f[0])
+
+
+def _looked_at_again(crop: list[Image], core: Candidate, finish: Finish) -> list[Candidate]:
+    """The rings of one ball that is small at the survey's scale, from full resolution."""
+    window = survey_of(crop)
+    layers = statistics(window.mean)
+    seen = circles(layers, window.factor, 0.6 * core.radius_px, 1.7 * core.radius_px)
+    groups = _rings(window, layers, _answering(window, seen, finish), finish)
+    return groups[0] if groups else []
 
 
 _CLEAR = 0.75
@@ -259,7 +282,7 @@ def _outline(stack: Image, rings: list[Candidate], lens: LensModel | None, facto
     fits: list[Edges] = []
     tried: list[Candidate] = []
     for c in rings:
-        slack = max(0.03 * c.radius_px, 2.0 * factor)
+        slack = max(0.03 * c.radius_px, min(2.0 * factor, 0.15 * c.radius_px))
         if any(
             np.hypot(*(c.centre_px - t.centre_px)) + abs(c.radius_px - t.radius_px) < slack for t in tried
         ):
