@@ -19,20 +19,19 @@ _FLOOR = 0.03
 # Pixels taught by, those of least loss; share of the pixels below which a reflectance is dropped.
 _TAUGHT = 0.8
 _RAREST = 0.005
-_SECTORS = 8
 
 
 # Errors are taken to be alike over so many pixels; normals and samples may be such a part of a pixel apart.
-_WINDOW = 5
+_WINDOW = 9
 _BLUR_PX = 0.4
 
 
 class Mixed(NamedTuple):
     """What the kernel writes, (h, w, ...); NaN and 0 where a pixel could not be solved.
 
-    ``noise`` and ``scatter`` are squared angles (rad) by which the samples' noise and the residuals of
-    sectors of lights turn the normal; ``misfit`` is the mean squared residual of the trusted samples over the
-    squared rms sample, ``chance`` what the noise alone would make of it.
+    ``noise`` is the squared angle (rad) by which the samples' noise turns the normal; ``misfit`` is the mean
+    squared residual of the trusted samples over the squared rms sample, ``chance`` what the noise alone would
+    make of it.
     """
 
     normals: NDArray[np.float32]
@@ -41,7 +40,6 @@ class Mixed(NamedTuple):
     shares: NDArray[np.float32]
     loss: NDArray[np.float32]
     noise: NDArray[np.float32]
-    scatter: NDArray[np.float32]
     misfit: NDArray[np.float32]
     chance: NDArray[np.float32]
 
@@ -58,7 +56,7 @@ def fit(pixels: Pixels, starts: NDArray[np.float32], mixture: Mixture, *, shares
     parts = np.full((h if shares else 0, w, channels, size), np.nan, np.float32)
     kernels.mix_pixels(
         pixels.radiance, pixels.variance, pixels.points, pixels.table, pixels.order, pixels.mask,
-        _sectors(pixels.directions), starts, mixture.kinds, mixture.widths, mixture.precision, mixture.body,
+        starts, mixture.kinds, mixture.widths, mixture.precision, mixture.body,
         normals, albedo, told, used, parts,
     )  # fmt: skip
     return Mixed(normals, albedo, used, parts, *np.moveaxis(told, -1, 0))
@@ -95,24 +93,27 @@ def learn(sample: Pixels, starts: NDArray[np.float32], bank: tuple[Reflectance, 
 def sigma_deg(mixed: Mixed) -> NDArray[np.float32]:
     """Root mean square angle, degrees, by which noise, the model's error and fine detail turn each normal.
 
-    Noise: its sandwich. Where the residuals are larger than noise explains, so much of them as is more: their
-    sandwich over sectors of lights, and, as an error of the model that all lights share leaves no trace in
-    that, an angle (rad) like the residual over the signal; both averaged over 5 x 5 pixels. Detail: 0.4 px
-    times the turn of the normal from pixel to pixel.
+    Noise: its sandwich. To it comes, as far as the residuals of the object's pixels are larger than noise
+    explains, what a wrong model does: an angle (rad) like the residual over the signal, as an error that all
+    lights share leaves about as much behind as the normal took up. And what detail does that a pixel does not
+    resolve, or that lies a part of a pixel off between normals and samples: 0.4 px times the turn of the normal
+    from pixel to pixel. Both are averaged over 9 x 9 pixels.
+
+    Notes
+    -----
+    Sums of the residuals over sectors of lights, or normals with lights left out, tell the errors in which
+    lights differ, but not those that they share, which are the larger ones on real surfaces. Light that bounces
+    between parts of an object and looks like another normal's stays unseen.
     """
-    ok = np.isfinite(mixed.scatter)
-    free = np.maximum((mixed.used.astype(np.float64) - 3) * mixed.albedo.shape[2], 1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        excess = np.clip(1 - mixed.chance * (1 + 3 * np.sqrt(2 / free)) / mixed.misfit, 0, 1)
-    model = excess * _average((mixed.scatter + mixed.misfit).astype(np.float64), ok)
-    detail = excess * _BLUR_PX**2 * _average(_turn(mixed.normals), ok)
-    return np.where(ok, np.degrees(np.sqrt(mixed.noise + model + detail)), np.nan).astype(np.float32)
-
-
-def _average(values: Float, ok: NDArray[np.bool_]) -> Float:
+    ok = np.isfinite(mixed.noise)
+    if not ok.any():
+        return np.full(ok.shape, np.nan, np.float32)
+    unexplained = max(0.0, 1.0 - float(np.median(mixed.chance[ok] / np.maximum(mixed.misfit[ok], 1e-30))))
+    wrong = np.where(ok, mixed.misfit + _BLUR_PX**2 * _turn(mixed.normals), 0.0)
     part = ndimage.uniform_filter(ok.astype(np.float64), _WINDOW, mode="constant")
-    total = ndimage.uniform_filter(np.where(ok, values, 0.0), _WINDOW, mode="constant")
-    return np.asarray(np.maximum(total, 0.0) / np.maximum(part, 1e-9))
+    mean = np.maximum(ndimage.uniform_filter(wrong, _WINDOW, mode="constant"), 0.0) / np.maximum(part, 1e-9)
+    sigma = np.degrees(np.sqrt(mixed.noise + unexplained * mean))
+    return np.where(ok, sigma, np.nan).astype(np.float32)
 
 
 def _turn(normals: NDArray[np.float32]) -> Float:
@@ -126,9 +127,3 @@ def _turn(normals: NDArray[np.float32]) -> Float:
             np.moveaxis(turn, axis, 0)[side] += np.where(there, step, 0.0)
             np.moveaxis(count, axis, 0)[side] += there
     return np.asarray(2 * turn / np.maximum(count, 1))
-
-
-def _sectors(directions: Float) -> NDArray[np.int64]:
-    """The sector of azimuth, of eight, in which each light (n, 3) stands."""
-    turn = (np.arctan2(directions[:, 1], directions[:, 0]) + np.pi) / (2 * np.pi)
-    return np.asarray((turn * _SECTORS).astype(np.int64) % _SECTORS)

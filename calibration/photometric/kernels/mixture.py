@@ -35,9 +35,9 @@ _AWAY = 10.0
 _LEAST_SAMPLES = 4
 # Powers of the samples that weigh the half vectors of two more starts.
 _POWERS = (2.0, 5.0)
-# Columns of what a pixel tells: loss, squared angle (rad) by which noise turns the normal, the same by the
-# residuals of sectors of lights, mean square of the trusted residuals, and what noise alone would make of it.
-LOSS, NOISE, SCATTER, MISFIT, CHANCE, TOLD = range(6)
+# Columns of what a pixel tells: loss, squared angle (rad) by which noise turns the normal, mean square of the
+# trusted residuals over the squared rms sample, and what noise alone would make of it.
+LOSS, NOISE, MISFIT, CHANCE, TOLD = range(5)
 
 
 @njit(**COMPILE)
@@ -118,36 +118,26 @@ def _centroid(m: Any, work: Any, power: Any, n: Any) -> Any:
 
 
 @njit(**COMPILE)
-def _tell(p: Any, s: Any, t: Any, noise: Any, sectors: Any, sums: Any, told: Any) -> None:
+def _tell(p: Any, s: Any, t: Any, noise: Any, told: Any) -> None:
     """Fill in what the solution's neighbourhood says of its error.
 
-    Both squared angles are sandwiches H^-1 G H^-1 with the shares in use projected out; the residuals of one
-    sector of lights count as one, so that an error of the model that neighbouring lights share shows.
+    The squared angle is the sandwich H^-1 G H^-1 of the noise with the shares in use projected out.
     """
     uu, uv, vv, _, _ = equations(p, s, t)
     det = uu * vv - uv * uv
     if not det > 1e-9 * (uu + vv) * (uu + vv):
         return
-    for q in range(len(sums)):
-        sums[q, 0] = 0.0
-        sums[q, 1] = 0.0
-    by_noise = misfit = chance = weight = 0.0
+    angle = misfit = chance = weight = 0.0
     for c in range(len(p.m)):
-        for k in range(len(sectors)):
+        for k in range(p.m.shape[1]):
             w = p.gain[c] * p.work[W, k]
             ju, jv, r = s.ju[c, k], s.jv[c, k], p.m[c, k] - s.fit[c, k]
             xu, xv = w * (vv * ju - uv * jv) / det, w * (uu * jv - uv * ju) / det
-            by_noise += noise[c, k] * (xu * xu + xv * xv)
-            sums[sectors[k], 0] += r * xu
-            sums[sectors[k], 1] += r * xv
+            angle += noise[c, k] * (xu * xu + xv * xv)
             misfit += w * r * r
             chance += w * noise[c, k]
             weight += w
-    by_sector = 0.0
-    for q in range(len(sums)):
-        by_sector += sums[q, 0] * sums[q, 0] + sums[q, 1] * sums[q, 1]
-    told[NOISE] = by_noise
-    told[SCATTER] = by_sector
+    told[NOISE] = angle
     told[MISFIT] = misfit / max(weight, 1e-300)
     told[CHANCE] = chance / max(weight, 1e-300)
 
@@ -155,7 +145,7 @@ def _tell(p: Any, s: Any, t: Any, noise: Any, sectors: Any, sums: Any, told: Any
 @njit(**COMPILE)
 def _row(
     y: Any,
-    radiance: Any, variance: Any, points: Any, lights: Any, order: Any, mask: Any, sectors: Any, starts: Any,
+    radiance: Any, variance: Any, points: Any, lights: Any, order: Any, mask: Any, starts: Any,
     kinds: Any, widths: Any, precision: Any, body: Any,
     normals: Any, albedo: Any, told: Any, used: Any, shares: Any,
 ) -> None:  # fmt: skip
@@ -166,8 +156,7 @@ def _row(
     work = np.zeros((ROWS, n))
     m, noise = np.zeros((channels, n)), np.zeros((channels, n))
     rms, gain = np.zeros(channels), np.zeros(channels)
-    sight, sums = np.zeros(3), np.zeros((sectors.max() + 1, 2))
-    best_n, best_w = np.zeros(3), np.zeros(n)
+    sight, best_n, best_w = np.zeros(3), np.zeros(3), np.zeros(n)
     s, t = room(channels, n, size)
     p = Problem(m, gain, work, sight, kinds, widths, precision)
     if not per_pixel:
@@ -214,7 +203,7 @@ def _row(
             work[W, k] = best_w[k]
         settle(p, s, t)
         told[y, x, LOSS] = best
-        _tell(p, s, t, noise, sectors, sums, told[y, x])
+        _tell(p, s, t, noise, told[y, x])
         top = 0.0
         for k in range(n):
             top = max(top, work[W, k] * work[V, k])
@@ -231,7 +220,7 @@ def _row(
 
 @njit(parallel=True, **COMPILE)
 def mix_pixels(
-    radiance: Any, variance: Any, points: Any, lights: Any, order: Any, mask: Any, sectors: Any, starts: Any,
+    radiance: Any, variance: Any, points: Any, lights: Any, order: Any, mask: Any, starts: Any,
     kinds: Any, widths: Any, precision: Any, body: Any,
     normals: Any, albedo: Any, told: Any, used: Any, shares: Any,
 ) -> None:  # fmt: skip
@@ -243,8 +232,7 @@ def mix_pixels(
     points : ndarray (h, w, 3) or (1, 1, 3), float32, mm
     lights : ndarray (n, COLUMNS), float64
         Row k belongs to image ``order[k]``.
-    order, sectors : ndarray (n,), int64
-        Sectors of the rows of ``lights``.
+    order : ndarray (n,), int64
     mask : ndarray (h, w), bool
     starts : ndarray (s, h, w, 3), float32
         Normals to start from; NaN ones are left out.
@@ -259,6 +247,6 @@ def mix_pixels(
     """
     for y in prange(mask.shape[0]):
         _row(
-            np.int64(y), radiance, variance, points, lights, order, mask, sectors, starts,
+            np.int64(y), radiance, variance, points, lights, order, mask, starts,
             kinds, widths, precision, body, normals, albedo, told, used, shares,
         )  # fmt: skip
