@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from calibration import files
 from calibration.geometry import Float
-from calibration.lights.model import LightSet
+from calibration.lights.model import LightModel, LightSet
 from calibration.radiometric import Radiance, RadiometricModel
-from capture.session import Session
+from capture.session import Session, Stack
 from rigs.config import ConfigError
 from rigs.interchange.augment import directions, generator, relight, retake
 from rigs.interchange.folder import appearing, refuse_used
@@ -119,7 +119,7 @@ def write_training(
             "channels": ["Y"] if images.value.ndim == 3 else ["R", "G", "B"],
             "frame": _FRAME,
             "pictures": writer.about(),
-            "lights": {light: lights.lights[light].model_dump(mode="json") for light in images.names},
+            "lights": {light: _plain(lights.lights[light]) for light in images.names},
             "sensor": _sensor(folder, sensor, calibrated=told_sensor is not None),
             "maps": _maps(folder, "", maps) | {"from": "reconstruction"},
             "images": [
@@ -127,7 +127,7 @@ def write_training(
                 | {"light": light, "exposures_s": stack.select(light=light).exposure_s.tolist()}
                 for light, radiance in _radiances(images)
             ],
-            "truth": _truth(folder, writer, session, images, name, pose, truth, track),
+            "truth": _truth(folder, writer, session, stack, images, truth, track),
         }
         longest = float(np.median(stack.exposure_s))
         document["noisy"] = [
@@ -150,6 +150,14 @@ def write_training(
         text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
         files.write_bytes(folder / "training.json", text.encode())
     return document
+
+
+def _plain(light: LightModel) -> dict[str, Any]:
+    """A light as JSON values."""
+    return {
+        name: np.asarray(value).tolist() if isinstance(value, np.ndarray | tuple) else value
+        for name, value in light.model_dump().items()
+    }
 
 
 class _Pictures:
@@ -279,9 +287,8 @@ def _truth(
     folder: Path,
     writer: _Pictures,
     session: Session,
+    stack: Stack,
     images: LightImages,
-    camera: str,
-    pose: str,
     truth: Truth | None,
     track: Track,
 ) -> dict[str, Any] | None:
@@ -291,7 +298,7 @@ def _truth(
         if not given.is_file():
             return None
         return _maps(folder, "truth/", read_maps(given)) | {"from": "given with the pictures"}
-    twin = Twin(truth)
+    twin, camera, pose = Twin(truth), stack.records[0].shot.camera, stack.poses[0]
     known = twin.maps(pose, camera)
     if known.depth_mm.shape != images.value.shape[1:3]:
         raise ConfigError(f"{session.path}: frames are not of the size of the truth's camera {camera!r}")
@@ -299,23 +306,21 @@ def _truth(
     names: dict[str, Any] = _maps(folder, "truth/", maps) | {"things": "truth/things.png"}
     files.write_image(folder / names["things"], (known.thing + 1).astype(np.uint8))
     lights = twin.lights(camera)
+    # Room light is taken off the session's pictures where it was taken alone.
+    ambient = len(session.stack(camera).select(kind="ambient", pose=pose)) > 0
     entries = []
     for name in track(images.names, "rendering the truth"):
-        clean = twin.clean_radiance(pose, {name: 1.0}, camera)
-        # Ambient light is taken off the session's pictures.
-        clean = clean - twin.clean_radiance(pose, {}, camera) if _has_ambient(session, pose) else clean
-        entries.append(
-            writer.write(f"truth/clean/{name}", Radiance(clean, np.zeros_like(clean))) | {"light": name}
-        )
+        levels = stack.select(light=name).records[0].shot.lights
+        clean = twin.clean_radiance(pose, levels, camera)
+        if ambient:
+            clean = clean - twin.clean_radiance(pose, {}, camera)
+        path = f"truth/clean/{name}"
+        entries.append(writer.write(path, Radiance(clean, np.zeros_like(clean))) | {"light": name})
     return names | {
         "from": "simulation",
-        "lights": {name: lights[name].model_dump(mode="json") for name in images.names if name in lights},
+        "lights": {name: _plain(lights[name]) for name in images.names if name in lights},
         "clean": entries,
     }
-
-
-def _has_ambient(session: Session, pose: str) -> bool:
-    return any("ambient" in record.shot.kinds and record.shot.pose == pose for record in session.frames)
 
 
 def _result_of(result: Path, session: Session) -> tuple[Maps, LightSet, RadiometricModel | None]:

@@ -91,7 +91,8 @@ def capture(folder: Path, colour: str = "mono") -> Capture:
         read_noise_e=known.read_noise_e,
         saturation_dn=2.0**known.bits - 1,
     )
-    lights = LightSet(lights=twin.lights("cam"), scene_depth_mm=395.0)
+    found = {name: light.replace(covariance=np.eye(3)) for name, light in twin.lights("cam").items()}
+    lights = LightSet(lights=found, scene_depth_mm=395.0)
     result = workflows.reconstruct(
         session, lights, sensor=sensor, lens=twin.lens("cam"), method="least-squares"
     )
@@ -139,6 +140,7 @@ def test_a_set_holds_what_it_says_and_nothing_else(taken: Capture, tmp_path: Pat
     # 8 pictures, 2 noisy each; 3 relit, 2 noisy each; 8 clean; 3 + 4 maps, things
     assert len([name for name in there if name.endswith(".exr")]) == 8 * 3 + 3 * 3 + 8 + 3 + 3
     assert told["channels"] == ["Y"]
+    assert told["lights"]["led1"]["covariance"] == np.eye(3).tolist()
     assert told["sensor"]["calibrated"]
     assert told["sensor"]["read_noise_e"] == taken.truth.cameras["cam"].sensor.read_noise_e
     model = load_model(out / "sensor.json", RadiometricModel)
