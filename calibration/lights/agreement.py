@@ -1,10 +1,10 @@
-"""Two light sets compared: from mirror and from matte spheres, or of today and of another day."""
+"""Two light sets compared: of mirror and of matte spheres, of today and of another day."""
 
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from calibration.geometry import normalize, tangent_basis
+from calibration.geometry import Float, normalize, tangent_basis
 from calibration.lights.model import DistantLight, LightModel, LightSet, NearLight
 from calibration.provenance import FitError, Quality
 
@@ -89,3 +89,163 @@ def _strength(light: LightModel) -> dict[str, Any]:
     if isinstance(light, NearLight):
         told |= {"axis": light.axis, "order": light.order}
     return told
+
+
+_ABSOLUTE = ("white plane", "matte spheres")
+"""Where intensities come from that are in units of the camera; others are relative to each other."""
+_LEAST_TURN_RAD = np.radians(0.5)
+_LEAST_DIMMED = 0.05
+"""Smaller changes are nobody's concern, however sure they are."""
+_MANY_SIGMA = 5.0
+
+
+class LightChange(NamedTuple):
+    """What has become of one light.
+
+    Attributes
+    ----------
+    name : str
+    kind : 'still', 'moved', 'dimmed', 'missing' or 'unknown'
+        'dimmed' means another strength, brighter too; 'missing' that nothing tells of it today.
+    text : str
+        One sentence, with numbers.
+    turn_deg : float
+        Change of its direction, seen from the scene; NaN where it is not known.
+    strength : float
+        Of the earlier one; NaN where it is not known.
+    """
+
+    name: str
+    kind: Literal["still", "moved", "dimmed", "missing", "unknown"]
+    text: str
+    turn_deg: float = float("nan")
+    strength: float = float("nan")
+
+
+def find_changes(known: LightSet, today: LightSet) -> tuple[LightChange, ...]:
+    """What has become of each light since ``known`` was calibrated, by another calibration.
+
+    A light has moved where its two places differ by more than 5 sigma and by half a degree seen from the
+    scene; it has dimmed where its strength against that of the other lights differs by more than 5 sigma and
+    5 %. Where both sets have intensities of a white target, a change of all lights together is told too.
+
+    Parameters
+    ----------
+    known, today : LightSet
+        In one camera's frame.
+
+    Returns
+    -------
+    tuple of LightChange
+        One a light of ``known``, then those that only ``today`` has.
+    """
+    depth = known.scene_depth_mm or today.scene_depth_mm or 1.0
+    scene = np.array([0.0, 0.0, depth])
+    if known.sphere_centres_mm is not None:
+        scene = np.asarray(known.sphere_centres_mm, np.float64).mean(axis=0)
+    both = [name for name in known.lights if name in today.lights]
+    level = {name: _level(known.lights[name], today.lights[name], scene) for name in both}
+    ratios = [ratio for ratio, _ in level.values() if np.isfinite(ratio)]
+    common = float(np.median(ratios)) if ratios else 1.0
+    told = not any(str(s.provenance.options.get("intensity")) == "equal" for s in (known, today))
+    absolute = all(s.provenance.options.get("intensity") in _ABSOLUTE for s in (known, today))
+    changes = []
+    for name in both:
+        ratio, sigma = level[name]
+        turn, unsure = _turned(known.lights[name], today.lights[name], scene)
+        ratio = ratio / common if told else float("nan")
+        kind, text = judge(name, turn, unsure, ratio, sigma)
+        changes.append(LightChange(name, kind, text, float(np.degrees(turn)), ratio))
+    turned = [c for c in changes if c.kind == "moved"]
+    if len(turned) > max(2, 0.6 * len(both)):
+        advice = "; most lights have: has the camera been moved, or its lens changed?"
+        changes = [c._replace(text=c.text + advice) if c.kind == "moved" else c for c in changes]
+    if absolute and abs(common - 1) > _LEAST_DIMMED:
+        changes = [c._replace(text=f"{c.text} (all lights: {common:.2f} times as bright)") for c in changes]
+    missing = [
+        LightChange(n, "missing", f"{n}: not among today's lights")
+        for n in known.lights
+        if n not in today.lights
+    ]
+    new = [
+        LightChange(n, "unknown", f"{n}: not among the calibrated lights")
+        for n in today.lights
+        if n not in known.lights
+    ]
+    return (*changes, *missing, *new)
+
+
+def judge(
+    name: str, turn_rad: float, turn_sigma: float, ratio: float, ratio_sigma: float
+) -> tuple[Literal["still", "moved", "dimmed"], str]:
+    """Kind and sentence of a change of direction and of strength, of the other lights' ``ratio`` 1."""
+    turn = float(np.degrees(turn_rad))
+    moved = turn_rad > max(_LEAST_TURN_RAD, _MANY_SIGMA * turn_sigma)
+    known = np.isfinite(ratio)
+    dimmed = known and abs(np.log(max(ratio, 1e-6))) > max(_LEAST_DIMMED, _MANY_SIGMA * ratio_sigma)
+    words = f"{100 * ratio:.0f} % of its strength" if known else "strength not known"
+    where = f"turned by {turn:.2f} deg (sigma {np.degrees(turn_sigma):.2f})"
+    if moved:
+        return "moved", f"{name}: has moved, {where}" + (f"; {words}" if dimmed else "")
+    if dimmed:
+        return "dimmed", f"{name}: has {words} (sigma {100 * ratio_sigma:.1f} %)"
+    return "still", f"{name}: as calibrated, {where}, {words}"
+
+
+def _turned(a: LightModel, b: LightModel, scene: Float) -> tuple[float, float]:
+    """Angle between two lights seen from the scene, and its sigma, rad.
+
+    Of near lights that differ in distance alone, it is what the distance turns at the scene's rim.
+    """
+    first, second = (_seen(light, scene) for light in (a, b))
+    turn = tangent_basis(first[0])
+    gap = turn @ second[0]
+    mix = turn @ tangent_basis(second[0]).T
+    spread = first[1] + mix @ second[1] @ mix.T
+    angle = float(np.linalg.norm(gap))
+    along = gap / angle if angle > 0 else np.array([1.0, 0.0])
+    sigma = float(np.sqrt(along @ spread @ along))
+    if isinstance(a, NearLight) and isinstance(b, NearLight):
+        arms = [np.asarray(light.position_mm) - scene for light in (a, b)]
+        lengths = [float(np.linalg.norm(arm)) for arm in arms]
+        # A quarter of the distance to the scene's rim is usual.
+        deeper = 0.25 * abs(lengths[0] - lengths[1]) / lengths[0]
+        unsure = (
+            0.25
+            * float(
+                np.sqrt(
+                    sum(
+                        arm @ np.asarray(light.covariance) @ arm / length**2
+                        for arm, light, length in zip(arms, (a, b), lengths, strict=True)
+                        if light.covariance is not None
+                    )
+                )
+            )
+            / lengths[0]
+        )
+        if deeper > max(angle, _MANY_SIGMA * unsure):
+            return deeper, unsure
+    return angle, sigma
+
+
+def _seen(light: LightModel, scene: Float) -> tuple[Float, Float]:
+    """Direction from the scene and its covariance (2, 2) along the tangents, rad^2."""
+    if isinstance(light, DistantLight):
+        spread = np.zeros((2, 2)) if light.covariance is None else np.asarray(light.covariance)
+        return np.asarray(light.direction, np.float64), spread
+    arm = np.asarray(light.position_mm) - scene
+    basis = tangent_basis(arm) / float(np.linalg.norm(arm))
+    own = np.zeros((3, 3)) if light.covariance is None else np.asarray(light.covariance)
+    return normalize(arm), basis @ own @ basis.T
+
+
+def _level(a: LightModel, b: LightModel, scene: Float) -> tuple[float, float]:
+    """Strength of b against a at the scene, and its relative sigma."""
+    values, spread = [], 0.0
+    for light in (a, b):
+        values.append(float(np.mean(light.at(scene)[1])))
+        if light.intensity_sigma is not None:
+            spread += float(np.mean(np.square(np.divide(light.intensity_sigma, light.intensity))))
+    if not (values[0] > 0 and values[1] > 0):
+        return float("nan"), 0.0
+    return values[1] / values[0], float(np.sqrt(spread))

@@ -108,7 +108,7 @@ def fit_lights(
             else _only_distant(spheres, lens)
         )
     lights = _light_set(names, problem, highlights, solution, near, sphere_radius_mm, base, note)
-    return lights if lens is not None else _seen_from_afar(lights, spheres, size_px)
+    return lights if lens is not None else seen_from_afar(lights, spheres, size_px)
 
 
 class _Problem(NamedTuple):
@@ -133,14 +133,27 @@ pictures are taken with 1 to 3."""
 _SLIGHT_DEG = 0.3
 
 
-def _seen_from_afar(
+def seen_from_afar(
     lights: LightSet, spheres: Sequence[SphereView], size_px: tuple[int, int] | None
 ) -> LightSet:
-    """Directions found as if the view were along z, with what that costs in their covariance.
+    """Directions found without a lens, as if the view were along z, with what that costs in their covariance.
 
     A ball beside the axis is seen along a ray that is inclined to it, and all directions turn by that angle.
     Over the ball itself the ray turns by as much as its radius subtends; a quarter of that is left in a
     direction on average.
+
+    Parameters
+    ----------
+    lights : LightSet
+        Distant lights by ``spheres``, mirror or matte.
+    spheres : sequence of SphereView
+    size_px : (width, height) or None
+        Of the pictures.
+
+    Returns
+    -------
+    LightSet
+        With wider covariances, and a warning where the angle matters.
     """
     if size_px is None:
         warning = "no lens model, nor the picture's size: sigmas leave out how obliquely the ball is seen"

@@ -119,7 +119,7 @@ def _why_distant(samples: SphereSamples, model: str) -> str:
     if model == "distant":
         return "as asked"
     if samples.centres_mm is None:
-        return "without a lens and the spheres' radius no distance can be told"
+        return "without a lens or the spheres' radius no distance can be told"
     return "one sphere cannot tell a distance"
 
 

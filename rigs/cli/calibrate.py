@@ -190,7 +190,7 @@ def calibrate_lights(
     sensor: SensorOption = None,
     lens: LensOption = None,
     sphere_mm: Annotated[
-        float | None, typer.Option("--sphere-diameter", help="Diameter of the mirror spheres, mm.")
+        float | None, typer.Option("--sphere-diameter", help="Diameter of the spheres, mm.")
     ] = None,
     spheres: Annotated[
         int | None, typer.Option(help="How many spheres are in view; found by itself if not given.")
@@ -198,6 +198,22 @@ def calibrate_lights(
     mask: Annotated[
         list[Path] | None,
         typer.Option(help="Mask image of one sphere (repeat for several) instead of detection."),
+    ] = None,
+    finish: Annotated[
+        Literal["mirror", "matte", "both"],
+        typer.Option(help="What the spheres are; of both kinds --matte-... describe the matte ones."),
+    ] = "mirror",
+    matte_mm: Annotated[
+        float | None,
+        typer.Option("--matte-diameter", help="Of the matte spheres, mm; that of the mirrors if not given."),
+    ] = None,
+    matte_mask: Annotated[
+        list[Path] | None, typer.Option(help="Mask image of one matte sphere (repeat for several).")
+    ] = None,
+    albedo: Annotated[float, typer.Option(help="Diffuse reflectance of the matte spheres.")] = 0.9,
+    focal_35mm: Annotated[
+        float | None,
+        typer.Option("--focal-35mm", help="Focal length on 36 mm film, mm, where there is no lens model."),
     ] = None,
     board: Annotated[
         str | None,
@@ -210,30 +226,45 @@ def calibrate_lights(
     out: ModelOut = Path("lights.json"),
     camera: CameraOption = None,
 ) -> None:
-    """Direction or position, and intensity, of every light, from mirror spheres found in the images.
+    """Direction or position, and intensity, of every light, from spheres found in the images.
 
-    One ball gives a far light's direction (no lens model needed); two or more, with a lens model and the
-    diameter, give a near light's position.
+    One ball, mirror or matte white, gives a far light's direction (a lens model or the focal length make it
+    right beside the picture's middle too); two or more, with a lens model and the diameter, give a near
+    light's position.
     """
     from capture.session import Session
     from rigs import workflows
+    from rigs.config import SphereTarget
 
     radiometric, view = models_of(rig, camera, sensor, lens, session)
-    targets = workflows.targets(rig_config(rig))
+    config = rig_config(rig)
+    targets = workflows.targets(config)
+    balls = workflows.sphere_target(config, sphere_mm, spheres)
+    matte = None
+    if finish == "matte":
+        matte = workflows.MatteTarget(balls or SphereTarget(), mask or [], albedo)
+    elif finish == "both":
+        size = matte_mm or (None if balls is None else balls.diameter_mm)
+        matte = workflows.MatteTarget(SphereTarget(diameter_mm=size), matte_mask or [], albedo)
     lights = workflows.calibrate_lights(
         Session.open(session),
-        workflows.sphere_target(rig_config(rig), sphere_mm, spheres),
+        balls,
         sensor=radiometric,
         lens=view,
-        board=board_of(board, rig_config(rig), needed=False),
+        focal_35mm=focal_35mm,
+        board=workflows.choose_board(board, config, needed=False),
         board_reflectance=targets.board_reflectance,
         board_margin_mm=targets.board_margin_mm,
-        masks=mask or [],
+        masks=() if finish == "matte" else mask or (),
+        mirror=finish != "matte",
+        matte=matte,
         model=model,
         camera=camera,
         track=track,
     ).lights
     workflows.save(out, lights, say)
+    for line in workflows.describe_lights(lights):
+        say(line)
 
 
 @calibrate_app.command(

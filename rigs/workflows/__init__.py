@@ -7,7 +7,7 @@ wraps a long loop to show its progress.
 
 from rigs.workflows.boards import choose_board, doubtful_size, parse_board, read_board
 from rigs.workflows.bracketing import Bracketed, describe_bracket, plan_brackets, write_plan
-from rigs.workflows.calibrating import LightsResult, calibrate_lights, calibrate_response
+from rigs.workflows.calibrating import calibrate_response
 from rigs.workflows.cameras import (
     BoardFrames,
     board_frames,
@@ -31,6 +31,13 @@ from rigs.workflows.focus import (
 )
 from rigs.workflows.frames import LightImages, light_images
 from rigs.workflows.lens import LensKind, calibrate_lens, describe_lens, guide, view_name
+from rigs.workflows.lighting import (
+    LightsResult,
+    MatteTarget,
+    calibrate_lights,
+    check_lights,
+    describe_lights,
+)
 from rigs.workflows.merge_record import MergeRecord, Patch, describe_merge, parse_luminance
 from rigs.workflows.merging import Merged, merge_session
 from rigs.workflows.models import (
@@ -76,6 +83,7 @@ __all__ = [
     "LensKind",
     "LightImages",
     "LightsResult",
+    "MatteTarget",
     "MergeRecord",
     "Merged",
     "Paper",
@@ -97,6 +105,7 @@ __all__ = [
     "capture_session",
     "chart_reference",
     "check_cameras",
+    "check_lights",
     "check_pins",
     "check_plan",
     "check_session",
@@ -107,6 +116,7 @@ __all__ = [
     "describe_cameras",
     "describe_focus",
     "describe_lens",
+    "describe_lights",
     "describe_merge",
     "describe_sensor",
     "describe_timing",
