@@ -244,7 +244,7 @@ class _Seen:
         self._tops: dict[str, _Top] = {}
         self._encodings: dict[str, Tally] = {}
         self._notes: Counter[str] = Counter()
-        self._warnings: Counter[str] = Counter()
+        self._warnings: Counter[tuple[str, str]] = Counter()
 
     def add(self, camera: str, place: str, picture: Picture) -> None:
         first, shape, pixel_format = self._first.setdefault(
@@ -256,7 +256,7 @@ class _Seen:
                 f"{_size(shape)} {pixel_format} in {first}; name another camera, or save them alike"
             )
         self._notes.update(picture.notes)
-        self._warnings.update(picture.warnings)
+        self._warnings.update((camera, warning) for warning in picture.warnings)
         self._encodings.setdefault(camera, Tally()).add(picture.encoding)
         bits = format_bits(picture.pixel_format)
         if bits == 16:
@@ -285,7 +285,11 @@ class _Seen:
             f"camera {camera}: samples pile up at {dn} DN, below full scale: saturated there, it seems"
             for camera, dn in saturation.items()
         ]
-        warnings = [_counted(warning, count) for warning, count in self._warnings.items()]
+        several = len(self._first) > 1
+        warnings = [
+            (f"camera {camera}: " if several else "") + _counted(warning, count)
+            for (camera, warning), count in self._warnings.items()
+        ]
         encoding = {camera: tally.sum(linear) for camera, tally in self._encodings.items()}
         for camera, told in encoding.items():
             if told["kind"] == "gamma" and not told["why"].endswith("JPEG"):

@@ -57,10 +57,11 @@ def doubts_of(
     """
     kind, why = encoding_of(session, camera)
     answered = sensor is not None and sensor.response is not None
+    others = tuple(f"camera {other}: " for other in session.facts.get("encoding", {}) if other != camera)
     doubts = [
         Doubt(f"import: {warning}")
         for warning in session.facts.get("warnings", [])
-        if not (answered and "gamma-encoded" in warning)
+        if not (answered and "gamma-encoded" in warning) and not warning.startswith(others)
     ]
     if linear and not answered:
         if kind == "gamma":

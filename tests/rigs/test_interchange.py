@@ -370,7 +370,7 @@ def test_what_speaks_against_the_pictures_is_recorded(folder: Path, tmp_path: Pa
         "file,kind,camera\na.jpg,object,one\nleft.png,object,two\ntwelve.png,object,three\na0.png,object,four\n",
     )
     facts = import_folder(folder, tmp_path / "session").facts
-    assert facts["warnings"][0].startswith("1 file: JPEG")
+    assert facts["warnings"][0].startswith("camera one: 1 file: JPEG")
     assert [note.split(";")[0] for note in facts["notes"]] == [
         "camera two: 16-bit samples whose lowest 4 bits are 0",
         "camera three: 16-bit samples that use 12 bits",

@@ -22,6 +22,7 @@ from rigs.interchange import (
     import_two_spheres,
     read_light_set,
 )
+from rigs.workflows.encoding import doubts_of
 
 SHARED = Path(os.environ.get("GNOMON_DATA", Path(__file__).parents[3] / "shared" / "data"))
 SIZE = 33
@@ -214,7 +215,11 @@ def two_spheres(tmp_path: Path) -> Path:
     folder = tmp_path / "cat"
     write_pictures(folder / "Objects")
     for probe in ("LightProbe-1", "LightProbe-2"):
-        write_pictures(folder / probe, ".JPG")
+        (folder / probe).mkdir()
+        for number in range(1, 6):
+            assert cv2.imwrite(
+                str(folder / probe / f"img {number}.JPG"), (picture(number - 1) >> 8).astype(np.uint8)
+            )
         assert cv2.imwrite(str(folder / probe / "ref.JPG"), np.zeros((9, 9), np.uint8))
         (folder / probe / "circle_data.txt").write_text("16.5\n17\n9.25\n")
     (folder / "refined_light.txt").write_text(rows((LIGHTS * [[1], [2], [1], [1], [1]]).T).replace(" ", ", "))
@@ -232,6 +237,10 @@ def test_a_two_sphere_folder_has_the_object_and_both_balls(two_spheres: Path, tm
     lights = load_model(session.path / "given" / "lights.json", LightSet).lights
     assert lights["img 2"].direction == pytest.approx(LIGHTS[1] * [1, -1, -1], abs=1e-6)
     assert lights["img 2"].intensity == pytest.approx((2.0,), abs=1e-6)
+    # The balls are in JPEG, the object is not: its normals are not doubted for them.
+    assert [text[:16] for text in session.facts["warnings"]] == ["camera probe-1: ", "camera probe-2: "]
+    doubts = {camera: len(doubts_of(session, camera)) for camera in cameras}
+    assert doubts == {"main": 0, "probe-1": 1, "probe-2": 1}
     (two_spheres / "LightProbe-2" / "img 4.JPG").unlink()
     with pytest.raises(ManifestError, match="LightProbe-2: 4 pictures, but Objects has 5"):
         import_two_spheres(two_spheres, tmp_path / "no")
