@@ -103,6 +103,13 @@ def reconstruct(
         )
     if len(used) < 3:
         raise FitError(f"{session.path}: images under {len(used)} lights: photometric stereo needs 3 or more")
+    coloured = [
+        name
+        for name, light in zip(images.names, used, strict=True)
+        if light is not None and len(light.intensity) > 1
+    ]
+    if coloured and images.value.ndim == 3:
+        raise FitError(f"light {coloured[0]} has intensities in R G B, the frames are gray: give it one")
     shape = images.value.shape[1:3]
     check_lens(lens, shape)
     if lens is None and any(isinstance(light, NearLight) for light in used):

@@ -12,6 +12,7 @@ from scipy.io import savemat
 from calibration.files import load_model, read_exr, save_model, write_alicevision, write_image
 from calibration.geometry import angle_deg, normalize
 from calibration.lights.model import DistantLight, LightSet
+from calibration.provenance import FitError
 from capture.session import Session
 from rigs import workflows
 from rigs.config import ConfigError
@@ -208,6 +209,16 @@ def test_alicevision_lights_are_told_from_our_own(tmp_path: Path) -> None:
     (tmp_path / "bad.json").write_text('{"lights": [{"viewId": 1}]}')
     with pytest.raises(ConfigError, match=r"bad.json: light 1: direction: want 3 numbers"):
         read_light_set(tmp_path / "bad.json")
+
+
+def test_coloured_lights_are_refused_for_gray_pictures(lp: Path, tmp_path: Path) -> None:
+    for index in range(5):
+        write_image(lp.parent / f"img {index + 1}.png", picture(index)[..., 1])
+    session = import_lp(lp, tmp_path / "out", assume_linear=True)
+    lights = read_light_set(session.path / "given" / "lights.json").lights
+    coloured = {name: light.replace(intensity=(1.0, 2.0, 3.0)) for name, light in lights.items()}
+    with pytest.raises(FitError, match="light img 1 has intensities in R G B, the frames are gray"):
+        workflows.reconstruct(session, LightSet(lights=coloured))
 
 
 @pytest.fixture
