@@ -30,6 +30,10 @@ class Scene:
     texture_seed: int = 0
     surroundings: float = 0.003
     mirrors_backdrop: bool = True
+    gloss: bool = False
+    """Black glass in place of metal: reflects by Fresnel's formulae for a refractive index of 1.5."""
+    matte: bool = False
+    """White paint in place of metal."""
 
     def highlights(self) -> NDArray[np.float64]:
         normal = reflection(self.centres[None], self.radius_mm, self.lights[:, None])
@@ -48,15 +52,21 @@ class Scene:
         rays = lens.unproject(np.stack(np.meshgrid(u, v), axis=-1))
         origin = np.zeros_like(rays)
         share = np.ones(rays.shape[:2])
+        painted = np.zeros(rays.shape)
         for centre in self.centres:
             along = rays @ centre
             inside = along**2 - centre @ centre + self.radius_mm**2
             on = inside > 0
             hit = (along[on] - np.sqrt(inside[on]))[:, None] * rays[on]
             normal = (hit - centre) / self.radius_mm
+            if self.gloss:
+                share[on] = _fresnel(-np.sum(rays[on] * normal, axis=-1))
+            elif self.matte:
+                painted[on] = normal
+            else:
+                share[on] = self.mirror if self.mirrors_backdrop else 0.0
             rays[on] -= 2 * np.sum(rays[on] * normal, axis=-1, keepdims=True) * normal
             origin[on] = hit
-            share[on] = self.mirror if self.mirrors_backdrop else 0.0
         with np.errstate(divide="ignore", invalid="ignore"):
             far = (self.backdrop_mm - origin[..., 2]) / rays[..., 2]
         seen = (far > 0) & (far < 5000)
@@ -69,11 +79,15 @@ class Scene:
             length = np.linalg.norm(to, axis=-1)
             irradiance = self.strength[i] / length**2 * np.clip(-to[..., 2] / length, 0, None)
             fine = np.where(seen, albedo * irradiance, self.surroundings) * share
+            if self.matte:
+                to = light[:3] - light[3] * origin
+                shade = np.clip(np.sum(painted * to, axis=-1), 0, None) / np.linalg.norm(to, axis=-1) ** 3
+                fine = np.where(painted.any(axis=-1), 0.8 * self.strength[i] * shade, fine)
             fine = cv2.GaussianBlur(fine, (0, 0), self.psf_px * FINE)
             image = cv2.resize(fine, (w, h), interpolation=cv2.INTER_AREA)
             for (x, y), f in zip(spots[i], flux[i], strict=True):
-                if np.isfinite(f):
-                    _splat(image, x, y, f, self.psf_px)
+                if np.isfinite(f) and not self.matte:
+                    _splat(image, x, y, 0.07 * f if self.gloss else f, self.psf_px)
             images[i] = image + rng.normal(size=image.shape) * self.noise * np.sqrt(0.05 + np.abs(image))
         return images
 
@@ -84,6 +98,13 @@ class Scene:
             wave = rng.normal(size=2) * 0.15
             total = total + 0.05 * np.sin(at @ wave + rng.uniform(0, 6.3))
         return total
+
+
+def _fresnel(cosine: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Share of unpolarised light that glass reflects, by the angles (sine and tangent formulae)."""
+    a = np.arccos(np.clip(cosine, 1e-9, 1 - 1e-9))
+    b = np.arcsin(np.sin(a) / 1.5)
+    return ((np.sin(a - b) / np.sin(a + b)) ** 2 + (np.tan(a - b) / np.tan(a + b)) ** 2) / 2
 
 
 def _splat(image: NDArray[np.floating], x: float, y: float, flux: float, sigma: float) -> None:

@@ -278,8 +278,8 @@ def test_chrome_ball_of_psm_is_where_its_mask_says():
 
 
 @pytest.mark.skipif(not (DATA / "two_spheres").is_dir(), reason="no two_spheres data at GNOMON_DATA")
-@pytest.mark.parametrize("ball", ["cat/LightProbe-1", "frog/LightProbe-2"])
-def test_chrome_balls_of_two_spheres_are_where_their_makers_marked_them(ball):
+@pytest.mark.parametrize(("ball", "bound_px"), [("cat/LightProbe-1", 1.5), ("frog/LightProbe-2", 3.0)])
+def test_chrome_balls_of_two_spheres_are_where_their_makers_marked_them(ball, bound_px):
     folder = DATA / "two_spheres" / ball
     # Half resolution: the outlines are blurred by 5 px. A pixel's centre goes from x to (x + 0.5) / 2 - 0.5.
     files = [str(folder / f"Image_{i:02d}.JPG") for i in range(1, 21)]
@@ -289,6 +289,6 @@ def test_chrome_balls_of_two_spheres_are_where_their_makers_marked_them(ball):
     x, y, radius = np.loadtxt(folder / "circle_data.txt")
     marked = np.array([x - 1, 2 * images[0].shape[0] - y])
     off = 2 * view.centre_px + 0.5 - marked
-    # The marks themselves leave up to 2.2 px at the points they were drawn through.
-    assert np.hypot(*off) < 4.0
-    assert abs(2 * view.radius_px - radius) < 2.5
+    # The points marked leave 1.1 and 1.7 px rms about their own circle: its centre is known to 0.8 and 1.2 px.
+    assert np.hypot(*off) < bound_px
+    assert abs(2 * view.radius_px - radius) < 1.5

@@ -21,6 +21,8 @@ from calibration.targets.spheres.search import Candidate, Image, Survey, circles
 _LEAST_RADIUS_PX = 18.0
 _SMALL_PX = 25.0
 _WHOLE = 0.98
+_PLAIN = 0.45
+"""Votes for a circle, over what a whole one has, that need no second look to speak of a ball."""
 _FOUND = 0.5
 """Least support of an outline where nobody said how many there are: the best of many circles by chance has
 about 0.4."""
@@ -97,7 +99,9 @@ def detect_spheres(
         raise FitError(
             f"no {finish} sphere found: the candidates' outlines are no circles at full resolution"
         )
-    spare = [found[k] for k in order[len(chosen) :] if same[k] and found[k][0] > 0.9 * chosen[-1][0]]
+    spare = [
+        found[k] for k in order[len(chosen) :] if same[k] and found[k][0] > max(_FOUND, 0.6 * chosen[-1][0])
+    ]
     views = [_remarked(view, survey.size, [other for _, other in spare]) for _, view in chosen]
     return tuple(sorted(views, key=lambda s: (round(s.centre_px[0] / s.radius_px), s.centre_px[1])))
 
@@ -126,31 +130,27 @@ def _place(centre_px: Float) -> str:
 
 def _instead(survey: Survey, layers: list[Image], seen: list[Candidate], low: float, finish: Finish) -> str:
     """Why there is no sphere, as far as can be told."""
-    answering = _answering(survey, seen, finish)
-    cut = [c for c in answering if shown(c.centre_px, c.radius_px, survey.size) < 0.6]
-    if cut:
-        share = 100 * shown(cut[0].centre_px, cut[0].radius_px, survey.size)
-        return (
-            f"no whole {finish} sphere found: {_place(cut[0].centre_px)} may be one, cut by the picture's"
-            f" border with {share:.0f} % of its outline in view; move the ball or the camera"
-        )
     small = circles(layers, survey.factor, 5.0, low)
-    tiny = [c for c in _answering(survey, small, finish) if c.radius_px < low]
-    if tiny:
-        return (
-            f"no {finish} sphere of a radius above {low:.0f} px found: {_place(tiny[0].centre_px)} is tiny,"
-            f" {tiny[0].radius_px:.0f} px; use a larger ball or come nearer"
-        )
+    for c in _answering(survey, small, finish)[:1]:
+        if c.score > _PLAIN and c.radius_px < low:
+            return (
+                f"no {finish} sphere of a radius above {low:.0f} px found: {_place(c.centre_px)} is tiny,"
+                f" {c.radius_px:.0f} px; use a larger ball or come nearer"
+            )
     other: Finish = "matte" if finish == "mirror" else "mirror"
-    if found := _answering(survey, seen, other):
-        return (
-            f"no {finish} sphere found: {_place(found[0].centre_px)} answers to the lights as a {other} one"
-        )
+    for c in _answering(survey, seen, other)[:1]:
+        if c.score > _PLAIN:
+            return f"no {finish} sphere found: {_place(c.centre_px)} answers to the lights as a {other} one"
     cue = "a moving highlight" if finish == "mirror" else "the shading of a matte ball"
-    return (
-        f"no {finish} sphere found: no circle of edges holds {cue} under half of the lights;"
-        " where a ball is as dark as what is behind it, give its mask"
-    )
+    reason = f"no {finish} sphere found: no circle of edges holds {cue} under half of the lights"
+    for c in _answering(survey, seen, finish):
+        share = shown(c.centre_px, c.radius_px, survey.size)
+        if share < 0.5 and c.score > 0.33 * share:
+            return (
+                f"{reason}; {_place(c.centre_px)} may be one that is cut by the picture's border, with"
+                f" {100 * share:.0f} % of its outline in view: show the whole ball"
+            )
+    return f"{reason}; where a ball is as dark as what is behind it, give its mask"
 
 
 def _rings(
