@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from calibration.geometry import Float
 from calibration.targets.boards.description import AprilGrid, Charuco, Ids
+from calibration.targets.boards.lattice import find_lattice
 from calibration.targets.boards.view import Misdescribed
 
+_FEWEST_CORNERS = 9  # of what is called a checkerboard
 _FEWEST = 4  # pairs of neighbours below which nothing is said
 _LIES_SO, _LIES_OTHERWISE = 0.7, 0.8  # of these pairs: enough for the description, and for another one
 _MOST_COLUMNS = 40
@@ -229,9 +231,8 @@ def checkerboard_seen(grey: NDArray[np.uint8]) -> str | None:
     """Size of a checkerboard, whatever is in its squares, in words."""
     shrink = max(1, round(max(grey.shape) / 800))
     small = cv2.resize(grey, None, fx=1 / shrink, fy=1 / shrink, interpolation=cv2.INTER_AREA)
-    flags = cv2.CALIB_CB_NORMALIZE_IMAGE | cv2.CALIB_CB_EXHAUSTIVE | cv2.CALIB_CB_LARGER
-    ok, _, meta = cv2.findChessboardCornersSBWithMeta(np.asarray(small), (3, 3), flags=flags)
-    if not ok or meta is None:
+    grid = find_lattice(np.asarray(small), _FEWEST_CORNERS)
+    if grid is None or np.isfinite(grid[..., 0]).sum() < _FEWEST_CORNERS:
         return None
-    few, many = sorted(np.shape(meta)[:2])
+    few, many = sorted(grid.shape[:2])
     return f"a checkerboard of {many}x{few} inner corners is, without markers that can be read"
