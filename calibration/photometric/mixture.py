@@ -96,14 +96,14 @@ def sigma_deg(mixed: Mixed) -> NDArray[np.float32]:
     Noise: its sandwich. To it comes, as far as the residuals of the object's pixels are larger than noise
     explains, what a wrong model does: an angle (rad) like the residual over the signal, as an error that all
     lights share leaves about as much behind as the normal took up. And what detail does that a pixel does not
-    resolve, or that lies a part of a pixel off between normals and samples: 0.4 px times the turn of the normal
-    from pixel to pixel. Both are averaged over 9 x 9 pixels.
+    resolve, or that lies a part of a pixel off between normals and samples: 0.4 px times the turn of the
+    normal from pixel to pixel. Both are averaged over 9 x 9 pixels.
 
     Notes
     -----
     Sums of the residuals over sectors of lights, or normals with lights left out, tell the errors in which
-    lights differ, but not those that they share, which are the larger ones on real surfaces. Light that bounces
-    between parts of an object and looks like another normal's stays unseen.
+    lights differ, but not those that they share, which are the larger ones on real surfaces. Light that
+    bounces between parts of an object and looks like another normal's stays unseen.
     """
     ok = np.isfinite(mixed.noise)
     if not ok.any():
