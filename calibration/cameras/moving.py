@@ -330,7 +330,11 @@ def _touched(name: str, lens: LensModel, views: Sequence[View]) -> tuple[LensMod
         covariance=found.covariance[found.layout.lens[0], found.layout.lens[0]]
     )
     change = _lens_change(name, lens, lens_now, {(str(k), name): view for k, view in enumerate(seen)})
-    return None if change is None else (lens_now.replace(covariance=lens.covariance), change)
+    return (
+        None
+        if change is None
+        else (lens_now.replace(covariance=lens.covariance, covariance_factor=lens.covariance_factor), change)
+    )
 
 
 def _lens_change(

@@ -140,6 +140,8 @@ def _parameters(lens: LensModel) -> Iterator[tuple[str, str]]:
     yield "Model", lens.MODEL
     if lens.scores is not None:
         yield "Chosen", f"{lens.scores.chosen}: {lens.scores.reason}"
+    if lens.covariance_factor > 1:
+        yield "Sigmas", f"enlarged {np.sqrt(lens.covariance_factor):.1f} times: the views disagree"
     shown = [i for i, value in enumerate(values.tolist()) if value != 0 or sigma[i] > 0]
     if len(shown) > 20:
         yield "Parameters", str(len(shown))

@@ -157,6 +157,9 @@ def describe_lens(lens: LensModel) -> Iterator[str]:
             f"a point {distance:.0f} mm away is imaged to {usual} (median over the image), {most} at worst "
             f"({worst})"
         )
+    if lens.covariance_factor > 1:
+        times = np.sqrt(lens.covariance_factor)
+        yield f"sigmas are enlarged {times:.1f} times, as the views disagree; what follows is held against that"
     changed, halves = agreement(lens)
     yield (
         f"views left out in turn change the projection {changed.ratio:.2f} times as much as expected; "
