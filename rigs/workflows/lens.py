@@ -159,7 +159,7 @@ def describe_lens(lens: LensModel) -> Iterator[str]:
         )
     if lens.covariance_factor > 1:
         times = np.sqrt(lens.covariance_factor)
-        yield f"sigmas are enlarged {times:.1f} times, as the views disagree; what follows is held against that"
+        yield f"sigmas are enlarged {times:.1f} times, as the views disagree; the rest is held against them"
     changed, halves = agreement(lens)
     yield (
         f"views left out in turn change the projection {changed.ratio:.2f} times as much as expected; "
