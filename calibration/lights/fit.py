@@ -172,17 +172,22 @@ def seen_from_afar(
         own = np.zeros((2, 2)) if light.covariance is None else light.covariance
         turn = tangent_basis(light.direction) @ np.cross(axis, light.direction) * angle
         wider[name] = light.replace(covariance=own + np.outer(turn, turn) + spread**2 * np.eye(2))
-    total = float(np.degrees(np.hypot(angle, spread)))
     lights = lights.replace(lights=wider)
-    if total < _SLIGHT_DEG:
+    if np.degrees(np.hypot(angle, spread)) < _SLIGHT_DEG:
         return lights
-    balls = "ball is" if len(spheres) == 1 else "balls are in the mean"
-    return _warned(
-        lights,
-        f"no lens model: the {balls} {np.linalg.norm(off):.0f} px off the picture's middle; with a usual lens"
-        f" (50 mm on 36 mm film) all directions are {total:.1f} deg wrong together: give a lens model, or the"
-        " focal length",
-    )
+    usual = "with a usual lens (50 mm on 36 mm film)"
+    if angle > spread:
+        balls = "ball is" if len(spheres) == 1 else "balls are in the mean"
+        warning = (
+            f"no lens model: the {balls} {np.linalg.norm(off):.0f} px off the picture's middle; {usual} all"
+            f" directions are {np.degrees(angle):.1f} deg wrong together"
+        )
+    else:
+        warning = (
+            f"no lens model: {usual} a ball that large is so near that directions are"
+            f" {np.degrees(spread):.1f} deg wrong"
+        )
+    return _warned(lights, f"{warning}: give a lens model, or the focal length")
 
 
 def _warned(lights: LightSet, warning: str) -> LightSet:
@@ -387,7 +392,9 @@ def _quality(
     size = np.linalg.norm(solution.residual, axis=-1)
     warnings = []
     if not flux.known:
-        warnings.append(EQUAL_INTENSITIES)
+        blind = [name for name, sigma in zip(names, flux.sigma, strict=True) if np.isnan(sigma)]
+        which = ", ".join(blind[:6]) + (f" and {len(blind) - 6} more" if len(blind) > 6 else "")
+        warnings.append(f"{EQUAL_INTENSITIES}; saturated in every sphere: {which}")
     if flux.scatter > _UNEVEN:
         warnings.append(
             f"{UNEVEN_INTENSITIES} by {100 * flux.scatter:.0f} %: intensities are no better than that; clean"

@@ -229,7 +229,8 @@ class FluxIntensity(NamedTuple):
     Attributes
     ----------
     value, sigma : ndarray, (n,)
-        Scaled to unit mean irradiance at the reference point.
+        Scaled to unit mean irradiance at the reference point. Where not all are known, sigma is NaN for
+        those that are not.
     known : bool
         False where the highlights say nothing and all lights are taken to be equally strong.
     scatter : float
@@ -264,7 +265,7 @@ def flux_intensity(flux: Float, sigma: Float, gain: Float, irradiance: Float) ->
     good = np.isfinite(log) & np.isfinite(relative)
     if not good.any(axis=1).all():
         value = 1.0 / float(np.mean(irradiance)) * np.ones(len(irradiance))
-        return FluxIntensity(value, np.full(len(value), np.nan), False, 0.0)
+        return FluxIntensity(value, np.where(good.any(axis=1), 0.0, np.nan), False, 0.0)
     # Spheres may differ in reflectance: their offsets from each other are taken out.
     level = np.where(good, log, np.nan)
     for _ in range(20):
