@@ -289,6 +289,6 @@ def test_chrome_balls_of_two_spheres_are_where_their_makers_marked_them(ball, bo
     x, y, radius = np.loadtxt(folder / "circle_data.txt")
     marked = np.array([x - 1, 2 * images[0].shape[0] - y])
     off = 2 * view.centre_px + 0.5 - marked
-    # The points marked leave 1.1 and 1.7 px rms about their own circle: its centre is known to 0.8 and 1.2 px.
+    # The marked points leave 1.1 and 1.7 px rms about their own circle: its centre is known to 0.8, 1.2 px.
     assert np.hypot(*off) < bound_px
     assert abs(2 * view.radius_px - radius) < 1.5
