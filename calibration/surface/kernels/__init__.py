@@ -1,6 +1,7 @@
-"""Compiled integration: imported only where it is run, as the import alone takes half a second."""
+"""Compiled integration and shadows: imported only where run, as the import alone takes half a second."""
 
 from calibration.surface.kernels.edges import face, one_sided, predict, redescending
 from calibration.surface.kernels.multigrid import NARROW, WIDE, Kernels
+from calibration.surface.kernels.shadows import TILE, march
 
-__all__ = ["NARROW", "WIDE", "Kernels", "face", "one_sided", "predict", "redescending"]
+__all__ = ["NARROW", "TILE", "WIDE", "Kernels", "face", "march", "one_sided", "predict", "redescending"]

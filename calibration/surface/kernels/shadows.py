@@ -1,0 +1,98 @@
+"""Sight of a light over a depth map, compiled. All is per pixel: nothing depends on the number of threads."""
+
+from typing import Any
+
+import numpy as np
+from numba import njit, prange
+
+TILE = 16
+
+
+@njit(cache=True, inline="always")
+def _bilinear(image: Any, x: Any, y: Any) -> Any:
+    i = min(int(y), image.shape[0] - 2)
+    j = min(int(x), image.shape[1] - 2)
+    a = y - i
+    b = x - j
+    return (1 - a) * ((1 - b) * image[i, j] + b * image[i, j + 1]) + a * (
+        (1 - b) * image[i + 1, j] + b * image[i + 1, j + 1]
+    )
+
+
+@njit(cache=True, parallel=True)
+def march(
+    nearness: Any,
+    highest: Any,
+    places: Any,
+    depth: Any,
+    light: Any,
+    perspective: Any,
+    first: Any,
+    margin: Any,
+    hidden: Any,
+) -> None:
+    """Write True into ``hidden`` (h, w) where the surface stands between a pixel's point and a light.
+
+    ``nearness`` is 1/z on a grid of lines of sight (minus z for an orthographic view), 0 (minus infinity)
+    where there is no surface; ``highest`` its maximum over tiles of TILE, each with the row and column that
+    follow it. ``places`` (h, w, 2): column and row of each pixel in that grid. ``light`` (4,): x and y, in
+    columns and rows times z, z, and 1 for a place or 0 for a direction. A point of the surface hides when it
+    is nearer by ``margin``, relative (absolute for an orthographic view); the first ``first`` columns and
+    rows of the way are not looked at.
+
+    Along the picture of a way to a light 1/z changes linearly, for a pinhole; z for an orthographic view.
+    """
+    rows, columns = nearness.shape
+    for v in prange(depth.shape[0]):
+        for u in range(depth.shape[1]):
+            hidden[v, u] = False
+            z = np.float64(depth[v, u])
+            if not np.isfinite(z):
+                continue
+            x = np.float64(places[v, u, 0])
+            y = np.float64(places[v, u, 1])
+            if perspective:
+                dz = light[2] - light[3] * z
+                ex = light[0] - light[3] * x * z - x * dz
+                ey = light[1] - light[3] * y * z - y * dz
+            else:
+                dz = light[2]
+                ex = light[0]
+                ey = light[1]
+            length = np.sqrt(ex * ex + ey * ey)
+            if length == 0.0:
+                continue
+            ex /= length
+            ey /= length
+            # What the way gains in nearness for one column or row of its picture.
+            start, slope = (1.0 / z, -dz / (z * length)) if perspective else (-z, -dz / length)
+            # A near light is passed at t = 1, t being the way over the distance to the light.
+            end = np.inf
+            if light[3] > 0:
+                end = length / light[2] if light[2] > 0 else np.inf
+            k = first
+            while k < end:
+                px = x + k * ex
+                py = y + k * ey
+                if not (0.0 <= px <= columns - 1 and 0.0 <= py <= rows - 1):
+                    break
+                way = start + k * slope
+                row = int(py) // TILE
+                column = int(px) // TILE
+                left = np.inf
+                if ex > 0:
+                    left = ((column + 1) * TILE - px) / ex
+                elif ex < 0:
+                    left = (column * TILE - px) / ex
+                if ey > 0:
+                    left = min(left, ((row + 1) * TILE - py) / ey)
+                elif ey < 0:
+                    left = min(left, (row * TILE - py) / ey)
+                if highest[row, column] <= min(way, way + left * slope):
+                    k += max(np.ceil(left), 1.0)
+                    continue
+                bar = way * (1 + margin) if perspective else way + margin
+                if _bilinear(nearness, px, py) > bar:
+                    hidden[v, u] = True
+                    break
+                k += 1.0

@@ -1,0 +1,143 @@
+"""Cast shadows by geometry: which lights a surface hides from its own points."""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.geometry import Float
+from calibration.lens import LensModel
+from calibration.lights.model import DistantLight, NearLight
+from calibration.photometric import sight
+
+# The first pixel beside a point is the point's own slope; and depth from normals is off by part of a pixel.
+_FIRST = 1.5
+_MARGIN_PX = 0.5
+
+
+def cast_shadows(
+    depth_mm: NDArray[np.floating],
+    lights: Sequence[DistantLight | NearLight],
+    lens: LensModel | None,
+    *,
+    step: int = 1,
+) -> NDArray[np.bool_]:
+    """Points of a surface from which a light is hidden by another part of it.
+
+    Parameters
+    ----------
+    depth_mm : ndarray (h, w)
+        Depth z of every ``step``-th pixel from (0, 0), mm, NaN where there is no surface; px for an
+        orthographic view.
+    lights : sequence of n lights
+        Distant ones only for an orthographic view.
+    lens : LensModel or None
+        None: orthographic view along +z.
+
+    Returns
+    -------
+    ndarray (n, h, w), bool
+        True where the light is hidden; False where there is no surface.
+
+    Raises
+    ------
+    ValueError
+        A near light without a lens.
+
+    Notes
+    -----
+    All behind the surface is taken as solid, as a single view shows no back: under an overhang, and behind a
+    ball, more counts as hidden than is. What is not in the depth map throws no shadow. Attached shadow is not
+    meant here: where the surface turns away from a light, it may or may not be told.
+    """
+    if lens is None and any(light.kind == "near" for light in lights):
+        raise ValueError("a near light's shadows need the lens: depth in px has no scale")
+    from calibration.surface.kernels import TILE, march
+
+    h, w = depth_mm.shape
+    hidden = np.zeros((len(lights), h, w), np.bool_)
+    known = np.isfinite(depth_mm) & (depth_mm > 0 if lens is not None else True)
+    if not known.any():
+        return hidden
+    depth = np.where(known, depth_mm, np.nan).astype(np.float32)
+    nearness, places, pitch, corner = _pinhole(depth, lens, step)
+    highest = _tops(nearness, TILE)
+    for light, out in zip(lights, hidden, strict=True):
+        march(
+            nearness,
+            highest,
+            places,
+            depth,
+            _in_grid(light, pitch, corner, lens is not None),
+            lens is not None,
+            _FIRST,
+            _MARGIN_PX * pitch if lens is not None else _MARGIN_PX * step,
+            out,
+        )
+    return hidden
+
+
+def _pinhole(
+    depth: NDArray[np.float32], lens: LensModel | None, step: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32], float, Float]:
+    """Nearness on a grid of straight rows of sight, each pixel's place in it, its pitch and its corner."""
+    h, w = depth.shape
+    known = np.isfinite(depth)
+    rows, columns = np.arange(0, h * step, step), np.arange(0, w * step, step)
+    if lens is None:
+        y, x = np.mgrid[:h, :w].astype(np.float32)
+        nearness = np.where(known, -depth, -np.inf).astype(np.float32)
+        return _framed(nearness, -np.inf), np.stack([x, y], axis=-1), float(step), np.zeros(2)
+    rays = sight(lens, rows, columns)[..., :2]
+    seen = known & np.isfinite(rays).all(axis=2)
+    low, high = rays[seen].min(axis=0).astype(np.float64), rays[seen].max(axis=0).astype(np.float64)
+    pitch = step * _spacing(lens, rays[seen])
+    size = np.ceil((high - low) / pitch).astype(int) + 1
+    nearness = np.empty((size[1], size[0]), np.float32)
+    source = np.where(seen, 1 / np.where(seen, depth, 1.0), 0.0).astype(np.float32)
+    x = low[0] + pitch * np.arange(size[0])
+    for row in range(size[1]):
+        line = np.stack([x, np.full(len(x), low[1] + pitch * row), np.ones(len(x))], axis=-1)
+        at = (lens.project(line) / step).astype(np.float32)
+        nearness[row] = cv2.remap(
+            source, at[None, :, 0], at[None, :, 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT
+        )[0]
+    places = ((rays - low) / pitch).astype(np.float32)
+    return _framed(nearness, 0.0), places, pitch, low
+
+
+def _spacing(lens: LensModel, rays: NDArray[np.float32]) -> float:
+    """Tangent between neighbouring pixels in the middle of the surface."""
+    middle = np.append(np.median(rays, axis=0).astype(np.float64), 1.0)
+    pixel = lens.project(middle)
+    around = lens.unproject(pixel + np.array([[-0.5, 0], [0.5, 0], [0, -0.5], [0, 0.5]]))
+    left, right, above, below = around[:, :2] / around[:, 2:]
+    x, y = right - left, below - above
+    return float(np.sqrt(abs(x[0] * y[1] - x[1] * y[0])))
+
+
+def _framed(nearness: NDArray[np.float32], nothing: float) -> NDArray[np.float32]:
+    """At least two rows and columns, for the interpolation."""
+    more = [(0, max(0, 2 - size)) for size in nearness.shape]
+    return np.ascontiguousarray(np.pad(nearness, more, constant_values=nothing))
+
+
+def _tops(nearness: NDArray[np.float32], tile: int) -> NDArray[np.float32]:
+    """Greatest nearness that interpolation can meet in each tile."""
+    reach = cv2.dilate(nearness, np.ones((2, 2), np.uint8), anchor=(0, 0), borderType=cv2.BORDER_REPLICATE)
+    more = [(0, -size % tile) for size in nearness.shape]
+    reach = np.pad(reach, more, mode="edge")
+    rows, columns = (size // tile for size in reach.shape)
+    return np.asarray(reach.reshape(rows, tile, columns, tile).max(axis=(1, 3)))
+
+
+def _in_grid(light: DistantLight | NearLight, pitch: float, corner: Float, perspective: bool) -> Float:
+    """The light as ``kernels.march`` wants it."""
+    near = isinstance(light, NearLight)
+    place = np.asarray(light.position_mm if isinstance(light, NearLight) else light.direction, np.float64)
+    if perspective:
+        x, y = (place[:2] - corner * place[2]) / pitch
+    else:
+        x, y = place[:2] / pitch
+    return np.array([x, y, place[2], float(near)])
