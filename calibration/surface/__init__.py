@@ -1,7 +1,17 @@
 """Surface: normals to depth in mm, and meshes."""
 
 from calibration.surface.integration import integrate
-from calibration.surface.mesh import Mesh, mesh, write_ply
+from calibration.surface.mesh import Mesh, mesh
+from calibration.surface.mesh_files import write_gltf, write_obj, write_ply
 from calibration.surface.near import Reconstruction, reconstruct
 
-__all__ = ["Mesh", "Reconstruction", "integrate", "mesh", "reconstruct", "write_ply"]
+__all__ = [
+    "Mesh",
+    "Reconstruction",
+    "integrate",
+    "mesh",
+    "reconstruct",
+    "write_gltf",
+    "write_obj",
+    "write_ply",
+]

@@ -1,8 +1,5 @@
-"""Depth to triangles, and PLY."""
+"""Depth to triangles."""
 
-import os
-import secrets
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +20,7 @@ class Mesh(NamedTuple):
     faces : ndarray (f, 3), int32
         Counter-clockwise seen from the camera: face normals point towards it.
     colours : ndarray (v, 3), uint8, or None
+        sRGB.
     normals : ndarray (v, 3), float32, or None
     """
 
@@ -103,48 +101,6 @@ def mesh(
     colours = None if albedo is None else _colours(albedo).reshape(-1, 3)[used]
     vectors = None if normals is None else np.asarray(normals, np.float32).reshape(-1, 3)[used]
     return Mesh(flat[used].astype(np.float32), rank[faces], colours, vectors)
-
-
-def write_ply(path: str | os.PathLike[str], mesh: Mesh) -> None:
-    """Write a binary little-endian PLY, mm, camera frame (x right, y down, z forward).
-
-    The file appears whole or not at all: it is written under a temporary name, synced and renamed.
-    """
-    target = Path(path)
-    columns = [("x", "<f4"), ("y", "<f4"), ("z", "<f4")]
-    if mesh.normals is not None:
-        columns += [("nx", "<f4"), ("ny", "<f4"), ("nz", "<f4")]
-    if mesh.colours is not None:
-        columns += [("red", "u1"), ("green", "u1"), ("blue", "u1")]
-    vertices = np.zeros(len(mesh.vertices), np.dtype(columns))
-    parts = [mesh.vertices, mesh.normals, mesh.colours]
-    values = [column for part in parts if part is not None for column in part.T]
-    for (name, _), column in zip(columns, values, strict=True):
-        vertices[name] = np.nan_to_num(column) if name.startswith("n") else column
-    faces = np.zeros(len(mesh.faces), np.dtype([("count", "u1"), ("index", "<i4", 3)]))
-    faces["count"], faces["index"] = 3, mesh.faces
-    types = {"<f4": "float", "u1": "uchar"}
-    header = [
-        "ply",
-        "format binary_little_endian 1.0",
-        "comment units mm; camera frame: x right, y down, z forward",
-        f"element vertex {len(vertices)}",
-        *(f"property {types[kind]} {name}" for name, kind in columns),
-        f"element face {len(faces)}",
-        "property list uchar int vertex_indices",
-        "end_header\n",
-    ]
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write("\n".join(header).encode("ascii"))
-            file.write(vertices.tobytes())
-            file.write(faces.tobytes())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _colours(albedo: NDArray[np.floating]) -> NDArray[np.uint8]:

@@ -98,11 +98,12 @@ class Differences:
         start: NDArray[Any] | None = None,
         tolerance: float = 1e-6,
         reduction: float = 0.0,
+        most: int = _MOST_SWEEPS,
     ) -> tuple[Float, int]:
         """Minimiser for the wanted differences (2, h, w) along the edges, and the sweeps it took.
 
         Ends when the norm of the residual is ``tolerance`` of that of the right side, or ``reduction`` of
-        what it was at the start. Free up to a constant per component without a pull.
+        what it was at the start, or after ``most`` sweeps. Without a pull each component has a free constant.
         """
         fine = self._levels[0]
         k, (e, s, _, _), rows = fine.kernels, fine.edges, self._rows
@@ -128,7 +129,7 @@ class Differences:
         norm = np.sqrt(rows.sum())
         enough = max(enough, reduction * norm)
         rho_before = 1.0
-        for sweep in range(_MOST_SWEEPS):
+        for sweep in range(most):
             if not norm > enough:
                 break
             z = self._cycle(0)
@@ -140,7 +141,7 @@ class Differences:
             norm = np.sqrt(rows.sum())
             rho_before = rho
         else:
-            sweep = _MOST_SWEEPS
+            sweep = most
         return u[inside].copy(), sweep
 
     def _cycle(self, depth: int) -> Narrow:

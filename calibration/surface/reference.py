@@ -48,10 +48,10 @@ def one_sided(u: Float, one: Float, other: Float, span: Float, base: Float, k: f
         p, q = _ENDS[axis]
         before[q], after[p] = change[p], change[q]
         a, b = (1 / (1 + np.exp(np.minimum(k * (change - side), 60))) for side in (before, after))
-        total = a + b + 2e-6
+        total = a + b + 2e-5
         edge = span[axis] > 0
         weight[axis] = base[axis] * total
-        goal[axis] = np.where(edge, ((a + 1e-6) * one[axis] + (b + 1e-6) * other[axis]) / total, 0)
+        goal[axis] = np.where(edge, ((a + 1e-5) * one[axis] + (b + 1e-5) * other[axis]) / total, 0)
     return weight, goal
 
 
@@ -59,7 +59,7 @@ def redescending(u: Float, goal: Float, span: Float, base: Float, spread: Float,
     """Weights that fall with the misfit of an edge."""
     change = np.stack([_difference(u, axis) for axis in range(2)])
     off = span * (change - goal) / (width * spread)
-    return np.asarray(base * np.maximum((1 + off**2) ** -1.5, 1e-6))
+    return np.asarray(base * np.maximum((1 + off**2) ** -1.5, 1e-5))
 
 
 def solve_differences(

@@ -10,7 +10,7 @@ import numpy as np
 from numba import njit, prange
 
 # Of an edge that is not believed at all: what it joins stays in one piece.
-_LEAST = 1e-6
+_LEAST = 1e-5
 _STEEPEST = 0.1
 
 
@@ -92,19 +92,21 @@ def predict(
 
 
 @njit(cache=True, parallel=True)
-def one_sided(u: Any, one: Any, other: Any, span: Any, base: Any, k: Any, weight: Any, goal: Any) -> None:
+def one_sided(u: Any, one: Any, other: Any, span: Any, base: Any, k: Any, weight: Any, goal: Any) -> Any:
     """Bilateral weights: along each axis a pixel holds rather to the side where depth changes less.
 
-    ``weight`` and ``goal``, of each edge the difference that both ends together want, are filled.
+    ``weight`` and ``goal``, of each edge the difference that both ends together want, are filled; returned is
+    the sum, row by row, of how far weights have moved.
     """
+    moved = np.zeros(u.shape[0])
     height, width = u.shape
     for y in prange(height):
         row = np.int64(y)
         for axis in range(2):
             for x in range(width):
-                weight[axis, y, x] = 0.0
-                goal[axis, y, x] = 0.0
                 if span[axis, y, x] == 0.0:
+                    weight[axis, y, x] = 0.0
+                    goal[axis, y, x] = 0.0
                     continue
                 v, w = row + axis, x + 1 - axis
                 here = (span[axis, y, x] * (u[v, w] - u[y, x])) ** 2
@@ -123,17 +125,21 @@ def one_sided(u: Any, one: Any, other: Any, span: Any, base: Any, k: Any, weight
                 a = 1 / (1 + np.exp(min(k * (here - before), 60.0)))
                 b = 1 / (1 + np.exp(min(k * (here - after), 60.0)))
                 total = a + b + 2 * _LEAST
+                old = weight[axis, y, x]
                 weight[axis, y, x] = base[axis, y, x] * total
+                moved[y] += abs(weight[axis, y, x] - old)
                 wanted = (a + _LEAST) * one[axis, y, x] + (b + _LEAST) * other[axis, y, x]
                 goal[axis, y, x] = wanted / total
+    return moved
 
 
 @njit(cache=True, parallel=True)
-def redescending(u: Any, goal: Any, span: Any, base: Any, spread: Any, wide: Any, weight: Any) -> None:
-    """Weights that fall with an edge's misfit over ``wide`` times its spread.
+def redescending(u: Any, goal: Any, span: Any, base: Any, spread: Any, wide: Any, weight: Any) -> Any:
+    """Weights that fall with an edge's misfit over ``wide`` times its spread; returned: the loss of each row.
 
     The general robust loss with shape -1: J. T. Barron, doi:10.1109/CVPR.2019.00446.
     """
+    loss = np.zeros(u.shape[0])
     height, width = u.shape
     for y in prange(height):
         row = np.int64(y)
@@ -144,5 +150,9 @@ def redescending(u: Any, goal: Any, span: Any, base: Any, spread: Any, wide: Any
                     continue
                 v, w = row + axis, x + 1 - axis
                 off = span[axis, y, x] * (u[v, w] - u[y, x] - goal[axis, y, x])
-                t = 1 + (off / (wide * spread[axis, y, x])) ** 2
-                weight[axis, y, x] = base[axis, y, x] * max(1 / (t * np.sqrt(t)), _LEAST)
+                scale = wide * spread[axis, y, x]
+                t = 1 + (off / scale) ** 2
+                root = 1 / np.sqrt(t)
+                weight[axis, y, x] = base[axis, y, x] * max(root / t, _LEAST)
+                loss[y] += base[axis, y, x] * (scale / span[axis, y, x]) ** 2 * (1 - root)
+    return loss
