@@ -7,11 +7,13 @@ from numba import njit, prange
 from numba.np.numpy_support import carray
 
 from calibration.radiometric.merge.kernels.packing import to_float32, to_uint8, to_uint16
+from calibration.radiometric.merge.kernels.streaming import write_out
 
 # Kinds of samples.
 UINT8, UINT16, FLOAT32 = range(3)
-# Pixels whose sums stay in the caches; frames that are added at a time.
-TILE = 1024
+# Pixels whose sums stay in the second cache: memory gives long runs of a frame sooner than short ones. Frames
+# that are added at a time.
+TILE = 4096
 SWEEP = 8
 
 # Rows of a tile's workspace: the right side of the normal equations, their matrix, the level to take off, the
@@ -66,21 +68,16 @@ def _add(
 ) -> None:  # fmt: skip
     """Add eight frames to the right side, each with its three factors."""
     x, y, z = _row(work, _X), _row(work, _X + 1), _row(work, _X + 2)
+    # read before the loop: for all the compiler knows, the sums might overwrite them
+    ax, bx, cx, dx, ex, fx, gx, hx = k[0, 0], k[1, 0], k[2, 0], k[3, 0], k[4, 0], k[5, 0], k[6, 0], k[7, 0]
+    ay, by, cy, dy, ey, fy, gy, hy = k[0, 1], k[1, 1], k[2, 1], k[3, 1], k[4, 1], k[5, 1], k[6, 1], k[7, 1]
+    az, bz, cz, dz, ez, fz, gz, hz = k[0, 2], k[1, 2], k[2, 2], k[3, 2], k[4, 2], k[5, 2], k[6, 2], k[7, 2]
     for p in range(count):
         s, t, u, v = np.float32(a[p]), np.float32(b[p]), np.float32(c[p]), np.float32(d[p])
         i, j, m, n = np.float32(e[p]), np.float32(f[p]), np.float32(g[p]), np.float32(h[p])
-        x[p] += (
-            k[0, 0] * s + k[1, 0] * t + k[2, 0] * u + k[3, 0] * v
-            + k[4, 0] * i + k[5, 0] * j + k[6, 0] * m + k[7, 0] * n
-        )  # fmt: skip
-        y[p] += (
-            k[0, 1] * s + k[1, 1] * t + k[2, 1] * u + k[3, 1] * v
-            + k[4, 1] * i + k[5, 1] * j + k[6, 1] * m + k[7, 1] * n
-        )  # fmt: skip
-        z[p] += (
-            k[0, 2] * s + k[1, 2] * t + k[2, 2] * u + k[3, 2] * v
-            + k[4, 2] * i + k[5, 2] * j + k[6, 2] * m + k[7, 2] * n
-        )  # fmt: skip
+        x[p] += ax * s + bx * t + cx * u + dx * v + ex * i + fx * j + gx * m + hx * n
+        y[p] += ay * s + by * t + cy * u + dy * v + ey * i + fy * j + gy * m + hy * n
+        z[p] += az * s + bz * t + cz * u + dz * v + ez * i + fz * j + gz * m + hz * n
 
 
 @njit(**_COMPILE)
@@ -164,14 +161,15 @@ def _finish(work: Any, normals: Any, albedo: Any, valid: Any) -> None:
         length = np.sqrt(square) if good else nan
         scale = one / length
         x[p], y[p], z[p], flat[p] = x[p] * scale, y[p] * scale, z[p] * scale, length / flat[p]
-    for p in range(count):
-        albedo[p] = flat[p]
+    write_out(flat[:count], np.uint64(albedo.ctypes.data))
     for p in range(count):
         valid[p] = flat[p] == flat[p]
+    out = carray(to_float32(work + np.uint64(4 * TILE * _SIGNAL)), (3 * TILE,))
     for p in range(count):
-        normals[3 * p] = x[p]
-        normals[3 * p + 1] = y[p]
-        normals[3 * p + 2] = z[p]
+        out[3 * p] = x[p]
+        out[3 * p + 1] = y[p]
+        out[3 * p + 2] = z[p]
+    write_out(out[: 3 * count], np.uint64(normals.ctypes.data))
 
 
 @njit(**_COMPILE)
@@ -304,9 +302,10 @@ def solve_frames(
     for tile in prange((pixels + TILE - 1) // TILE):
         first = tile * TILE
         count = min(TILE, pixels - first)
-        space = np.empty(_ROWS * TILE, np.float32)
+        # to a line of the caches
+        space = np.empty(_ROWS * TILE + 16, np.float32)
         every = np.empty(6, np.float32)
-        work = np.uint64(space.ctypes.data)
+        work = (np.uint64(space.ctypes.data) + np.uint64(63)) & ~np.uint64(63)
         _image(images[0], single[0], first, work, _DARK, count)
         _image(images[1], single[1], first, work, _FLAT, count)
         again = not plain
