@@ -20,8 +20,10 @@ import numpy as np
 import speed
 import speed_fits
 import speed_images
+import speed_photometric
 import speed_response
 import speed_sensor
+import speed_surface
 
 from rigs import demo
 from rigs.report import Metric
@@ -119,8 +121,9 @@ def main() -> None:
     for part in (
         lambda: [speed_images.merging(3, bandwidth)],
         lambda: [speed_images.merging(9, bandwidth)],
+        lambda: speed_photometric.tables(bandwidth),
         speed_fits.photometric,
-        speed_fits.integration,
+        speed_surface.tables,
         lambda: [speed_sensor.photon_transfer()],
         speed_response.tables,
         lambda: [speed_images.undistorting()],
@@ -152,7 +155,8 @@ above 1 gnomon is faster. Rate is input read over time.
 What the peers do not do: OpenCV's merge gives no variance and knows no sensor. The least-squares peers have
 no error bars and no shadow test. `cv2.remap` is the bare resampling with its maps at hand; the picture is
 white noise, on which every rounding of a place shows. A bare write has no hash, journal or rename. SuperLU
-solves the same equations without the weights. One photometric sample in ten is a shadow or a highlight.
+and pyamg solve the same equations without the weights, with the matrix made beforehand. One photometric
+sample in ten is a shadow or a highlight.
 
 ## Accuracy
 

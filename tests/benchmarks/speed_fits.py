@@ -1,13 +1,11 @@
-"""Work that fits: photometric stereo, integration, lens, spheres."""
+"""Work that fits: photometric stereo, lens, spheres."""
 
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-import scipy.sparse as sparse
 from numpy.typing import NDArray
-from scipy.sparse.linalg import spsolve
 from scipy.spatial.transform import Rotation
 from speed import Candidate, Table, compare
 
@@ -16,7 +14,6 @@ from calibration.lens import BrownConrady, fit_lens
 from calibration.lens.agreement import agreement
 from calibration.lights.model import DistantLight
 from calibration.photometric import Gloss, NormalMap, solve
-from calibration.surface import integrate
 from calibration.targets.boards import BoardView
 from calibration.targets.spheres import detect_spheres
 from rigs.simulated import Twin
@@ -102,55 +99,6 @@ def photometric(count: int = 24, size: int = 1000) -> list[Table]:
         read_bytes=radiance.nbytes,
     )
     return [plain, robust]
-
-
-def integration() -> list[Table]:
-    """Normals to depth: 0.25 MP against a sparse direct solver, and 1 MP."""
-    return [_integration(500, direct=True), _integration(1000, direct=False)]
-
-
-def _integration(size: int, *, direct: bool) -> Table:
-    depth, normals = hill(size)
-    normal_map = NormalMap(
-        normals=normals,
-        albedo=np.ones((size, size), np.float32),
-        valid=np.ones((size, size), bool),
-        sigma_deg=np.full((size, size), 0.5, np.float32),
-        lights_used=np.full((size, size), 24, np.uint8),
-    )
-
-    def judge(found: NDArray[Any]) -> str:
-        off = found - depth
-        return f"{np.std(off):.2g} px rms"
-
-    candidates = [Candidate("gnomon", lambda: integrate(normal_map, None), judge)]
-    if direct:
-        candidates.append(Candidate("scipy spsolve (SuperLU)", lambda: _direct(normals), judge, turns=1))
-    return compare(f"integrate normals, {size * size / 1e6:.2g} MP", candidates)
-
-
-def _direct(normals: NDArray[np.float32]) -> NDArray[np.float64]:
-    """The same equations, unweighted, by a sparse factorisation of their normal equations."""
-    h, w = normals.shape[:2]
-    number = np.arange(h * w).reshape(h, w)
-    slope = -normals[..., :2].astype(np.float64) / normals[..., 2:]
-    starts = np.concatenate([number[:, :-1].ravel(), number[:-1].ravel()])
-    ends = np.concatenate([number[:, 1:].ravel(), number[1:].ravel()])
-    rise = np.concatenate(
-        [
-            0.5 * (slope[:, :-1, 0] + slope[:, 1:, 0]).ravel(),
-            0.5 * (slope[:-1, :, 1] + slope[1:, :, 1]).ravel(),
-        ]
-    )
-    rows = np.arange(len(starts))
-    ones = np.ones(len(starts))
-    system = sparse.csr_matrix(
-        (np.concatenate([-ones, ones]), (np.tile(rows, 2), np.concatenate([starts, ends]))),
-        (len(starts), h * w),
-    )
-    square = (system.T @ system).tolil()
-    square[0, 0] += 1
-    return np.asarray(spsolve(square.tocsc(), system.T @ rise).reshape(h, w))
 
 
 def lens(count: int = 30) -> Table:
