@@ -62,10 +62,11 @@ def cast_shadows(
         return hidden
     depth = np.where(known, depth_mm, np.nan).astype(np.float32)
     nearness, places, pitch, corner = _pinhole(depth, lens, step)
-    highest = _tops(nearness, TILE)
+    reach, highest = _tops(nearness, TILE)
     for light, out in zip(lights, hidden, strict=True):
         march(
             nearness,
+            reach,
             highest,
             places,
             depth,
@@ -123,13 +124,13 @@ def _framed(nearness: NDArray[np.float32], nothing: float) -> NDArray[np.float32
     return np.ascontiguousarray(np.pad(nearness, more, constant_values=nothing))
 
 
-def _tops(nearness: NDArray[np.float32], tile: int) -> NDArray[np.float32]:
-    """Greatest nearness that interpolation can meet in each tile."""
+def _tops(nearness: NDArray[np.float32], tile: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Greatest nearness that interpolation can meet from each place of the grid on, and in each tile."""
     reach = cv2.dilate(nearness, np.ones((2, 2), np.uint8), anchor=(0, 0), borderType=cv2.BORDER_REPLICATE)
     more = [(0, -size % tile) for size in nearness.shape]
-    reach = np.pad(reach, more, mode="edge")
-    rows, columns = (size // tile for size in reach.shape)
-    return np.asarray(reach.reshape(rows, tile, columns, tile).max(axis=(1, 3)))
+    padded = np.pad(reach, more, mode="edge")
+    rows, columns = (size // tile for size in padded.shape)
+    return np.asarray(reach), padded.reshape(rows, tile, columns, tile).max(axis=(1, 3))
 
 
 def _in_grid(light: DistantLight | NearLight, pitch: float, corner: Float, perspective: bool) -> Float:

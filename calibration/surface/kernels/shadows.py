@@ -22,6 +22,7 @@ def _bilinear(image: Any, x: Any, y: Any) -> Any:
 @njit(cache=True, parallel=True)
 def march(
     nearness: Any,
+    reach: Any,
     highest: Any,
     places: Any,
     depth: Any,
@@ -34,11 +35,11 @@ def march(
     """Write True into ``hidden`` (h, w) where the surface stands between a pixel's point and a light.
 
     ``nearness`` is 1/z on a grid of lines of sight (minus z for an orthographic view), 0 (minus infinity)
-    where there is no surface; ``highest`` its maximum over tiles of TILE, each with the row and column that
-    follow it. ``places`` (h, w, 2): column and row of each pixel in that grid. ``light`` (4,): x and y, in
-    columns and rows times z, z, and 1 for a place or 0 for a direction. A point of the surface hides when it
-    is nearer by ``margin``, relative (absolute for an orthographic view); the first ``first`` columns and
-    rows of the way are not looked at.
+    where there is no surface; ``reach`` the greatest of a place and its neighbours to the right and below;
+    ``highest`` the maximum of that over tiles of TILE. ``places`` (h, w, 2): column and row of each pixel in
+    that grid. ``light`` (4,): x and y, in columns and rows times z, z, and 1 for a place or 0 for a
+    direction. A point of the surface hides when it is nearer by ``margin``, relative (absolute for an
+    orthographic view); the first ``first`` columns and rows of the way are not looked at.
 
     Along the picture of a way to a light 1/z changes linearly, for a pinhole; z for an orthographic view.
     """
@@ -64,6 +65,11 @@ def march(
                 continue
             ex /= length
             ey /= length
+            # Steps for one column and for one row, and the side of a tile where the way leaves it.
+            perx = 1.0 / ex if abs(ex) > 1e-9 else 1e9
+            pery = 1.0 / ey if abs(ey) > 1e-9 else 1e9
+            aheadx = 1 if perx > 0 else 0
+            aheady = 1 if pery > 0 else 0
             # What the way gains in nearness for one column or row of its picture.
             start, slope = (1.0 / z, -dz / (z * length)) if perspective else (-z, -dz / length)
             # A near light is passed at t = 1, t being the way over the distance to the light.
@@ -79,20 +85,14 @@ def march(
                 way = start + k * slope
                 row = int(py) // TILE
                 column = int(px) // TILE
-                left = np.inf
-                if ex > 0:
-                    left = ((column + 1) * TILE - px) / ex
-                elif ex < 0:
-                    left = (column * TILE - px) / ex
-                if ey > 0:
-                    left = min(left, ((row + 1) * TILE - py) / ey)
-                elif ey < 0:
-                    left = min(left, (row * TILE - py) / ey)
-                if highest[row, column] <= min(way, way + left * slope):
-                    k += max(np.ceil(left), 1.0)
-                    continue
+                top = highest[row, column]
+                if top <= way:
+                    left = min(((column + aheadx) * TILE - px) * perx, ((row + aheady) * TILE - py) * pery)
+                    if top <= way + left * slope:
+                        k += max(np.ceil(left), 1.0)
+                        continue
                 bar = way * (1 + margin) if perspective else way + margin
-                if _bilinear(nearness, px, py) > bar:
+                if reach[int(py), int(px)] > bar and _bilinear(nearness, px, py) > bar:
                     hidden[v, u] = True
                     break
                 k += 1.0

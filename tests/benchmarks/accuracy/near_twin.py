@@ -1,0 +1,136 @@
+"""Near light from raw frames to depth, on the twin: ``python tests/benchmarks/accuracy/near_twin.py``.
+
+A glossy relief of 120 mm with half balls, ridges and a ball on top, under 24 LEDs at 250 to 400 mm, all
+throwing shadows. Sensor, lens and lights are calibrated from their own sessions; every step is a ``gnomon``
+command, and the truth is opened for the comparison only. Prints one table and exits with 1 when a bound is
+missed.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.files import load_model, read_exr
+from calibration.geometry import angle_deg
+from calibration.lights.model import LightSet, NearLight
+from rigs.report import Metric
+from rigs.simulated import Twin, load_truth
+
+CONFIGS = Path(__file__).resolve().parents[3] / "configs"
+RIG = CONFIGS / "rigs/dome.yaml"
+TRUTH = CONFIGS / "truths/near-dome.yaml"
+PLANS = {name: CONFIGS / f"plans/dome-{name}.yaml" for name in ("sensor", "lens", "lights")} | {
+    "hills": CONFIGS / "plans/near-dome-hills.yaml"
+}
+CAPTURE = "capture {rig} {plan} {work}/{name} --simulate {truth}"
+CALIBRATE = [
+    "calibrate sensor {work}/sensor --out {work}/sensor.json",
+    "calibrate lens {work}/lens --rig {rig} --model brown-5 --sensor {work}/sensor.json"
+    " --out {work}/lens.json",
+    "calibrate lights {work}/lights --rig {rig} --sensor {work}/sensor.json --lens {work}/lens.json"
+    " --out {work}/lights.json",
+]
+RECONSTRUCT = (
+    "reconstruct {work}/hills --sensor {work}/sensor.json --lens {work}/lens.json --lights {work}/lights.json"
+    " --out {work}/result"
+)
+NORMALS_DEG, DEPTH_MM = 1.5, 0.2
+BALL = 1  # number of the ball among the things of the pose
+
+
+def gnomon(command: str, **values: object) -> float:
+    """Run a command and return the seconds it took; its last line is the error where it fails."""
+    words = [word.format(**values) for word in command.split()]
+    started = time.monotonic()
+    done = subprocess.run([sys.executable, "-m", "rigs.cli", *words], capture_output=True, text=True)
+    if done.returncode:
+        last = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]
+        raise SystemExit(f"gnomon {' '.join(words[:2])}: {last}")
+    return time.monotonic() - started
+
+
+def near_twin(work: Path) -> Iterator[Metric]:
+    """Run the chain in ``work`` and compare; sessions and models that are there are kept."""
+    paths = {"work": work, "rig": RIG, "truth": TRUTH}
+    for name, plan in PLANS.items():
+        if not (work / name / "done.json").exists():
+            gnomon(CAPTURE, name=name, plan=plan, **paths)
+    for command, name in zip(CALIBRATE, ("sensor", "lens", "lights"), strict=True):
+        if not (work / f"{name}.json").exists():
+            gnomon(command, **paths)
+    seconds = gnomon(RECONSTRUCT, **paths)
+
+    twin = Twin(load_truth(TRUTH))
+    true = twin.maps("hills", "top")
+    channels = read_exr(work / "result/normals.exr")
+    normals = np.stack([channels[f"N.{axis}"] for axis in "XYZ"], axis=-1)
+    depth = read_exr(work / "result/depth.exr")["Z"]
+    where = (true.thing >= 0) & (true.thing <= BALL) & (twin.lit_count("hills", "top") >= 4)
+    yield from lights(load_model(work / "lights.json", LightSet), twin)
+    for name, part in (("object", where), ("its ball", where & (true.thing == BALL))):
+        bounds = (NORMALS_DEG, DEPTH_MM) if name == "object" else (None, None)
+        yield from compared(name, normals, depth, true.normals, true.depth_mm, part, bounds)
+    yield Metric(quantity="reconstruct: duration", value=seconds, unit="s", note="this machine")
+
+
+def lights(found: LightSet, twin: Twin) -> Iterator[Metric]:
+    """Places of the LEDs, as what follows rests on them."""
+    true = twin.lights("top")
+    off = [
+        np.linalg.norm(np.subtract(light.position_mm, true[name].position_mm))
+        for name, light in found.lights.items()
+        if isinstance(light, NearLight)
+    ]
+    yield Metric(quantity="LEDs: position, median error", value=float(np.median(off)), unit="mm")
+
+
+def compared(
+    name: str,
+    normals: NDArray[np.float32],
+    depth: NDArray[np.float32],
+    true_normals: NDArray[np.float32],
+    true_depth: NDArray[np.float32],
+    where: NDArray[np.bool_],
+    bounds: tuple[float | None, float | None],
+) -> Iterator[Metric]:
+    """Errors over ``where``; of depth as it is written, with no alignment of scale or offset."""
+    turned = angle_deg(normals, true_normals)[where]
+    off = np.abs(depth - true_depth)[where]
+    solved = np.isfinite(turned) & np.isfinite(off)
+    yield Metric(
+        quantity=f"{name}: normals, mean error", value=float(turned[solved].mean()), unit="°",
+        bound=bounds[0], note="pixels that 4 lights reach or more",
+    )  # fmt: skip
+    yield Metric(
+        quantity=f"{name}: depth, mean error", value=float(off[solved].mean()), unit="mm", bound=bounds[1],
+        note="as written: its scale is the lights'",
+    )  # fmt: skip
+    yield Metric(quantity=f"{name}: depth, median error", value=float(np.median(off[solved])), unit="mm")
+    yield Metric(quantity=f"{name}: share solved", value=100 * float(solved.mean()), unit="%")
+
+
+def main() -> int:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, help="keep sessions, models and results here")
+    given = parser.parse_args().work
+    with tempfile.TemporaryDirectory() as temporary:
+        missed = 0
+        for metric in near_twin(given or Path(temporary)):
+            bound = "" if metric.bound is None else f"≤ {metric.bound:g}"
+            missed += metric.passed is False
+            mark = "MISSED" if metric.passed is False else ""
+            row = f"{metric.quantity:34} {metric.value:9.4g} {metric.unit:3} {bound:7} {mark} {metric.note}"
+            print(row.rstrip(), flush=True)
+    return int(missed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
