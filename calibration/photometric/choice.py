@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from calibration.geometry import Float
 from calibration.photometric.bank import Mixture
 from calibration.photometric.gloss import Gloss
-from calibration.photometric.mixture import fit
+from calibration.photometric.mixture import fit, foretell
 from calibration.photometric.pixels import Pixels, rms
 from calibration.photometric.robust import solve_robust
 
@@ -97,14 +97,11 @@ def _scores(pixels: Pixels, candidates: Mapping[str, Candidate]) -> dict[str, Fl
 
 def _predict(rest: Pixels, candidate: Candidate, out: NDArray[np.bool_]) -> Float:
     """Samples (lights ``out``, p, c) foretold by a solution of the rest."""
-    mask, direction, eye = rest.mask, rest.aimed()[0][out], rest.eyes()
     robust = solve_robust(rest, None if isinstance(candidate, Mixture) else candidate)
     if isinstance(candidate, Mixture):
         starts = np.stack([robust.normals, rest.solve(robust=False).normals])
-        mixed = fit(rest, starts, candidate, shares=True)
-        normals, shares = mixed.normals[mask], mixed.shares[mask]
-        parts = [part.respond(normals, direction, eye) for part in candidate.bank]
-        return np.asarray(np.einsum("knp,pck->npc", np.array(parts), shares))
+        return foretell(rest, fit(rest, starts, candidate, shares=True), candidate)[out]
+    mask, direction, eye = rest.mask, rest.aimed()[0][out], rest.eyes()
     normals = robust.normals[mask]
     shading = np.maximum(np.sum(normals * direction, axis=-1), 0.0)
     foretold = shading[..., None] * robust.albedo[mask]

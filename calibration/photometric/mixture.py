@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from calibration.geometry import Float
 from calibration.photometric.bank import Mixture, Reflectance
-from calibration.photometric.pixels import Pixels, rms
+from calibration.photometric.pixels import Pixels, evenly, rms
 
 _ROUNDS = 4
 # First precision of a share; part of the second moment that is shrunk to its diagonal; sigma that no share
@@ -24,6 +24,10 @@ _RAREST = 0.005
 # Errors are taken to be alike over so many pixels; normals and samples may be such a part of a pixel apart.
 _WINDOW = 9
 _BLUR_PX = 0.4
+# Pairs of neighbours asked for what their residuals share; residual over the rms sample of an outlier.
+_PAIRS = 400
+_LEAST_PAIRS = 20
+_OUTLIER = 0.15
 
 
 class Mixed(NamedTuple):
@@ -90,13 +94,44 @@ def learn(sample: Pixels, starts: NDArray[np.float32], bank: tuple[Reflectance, 
     return mixture
 
 
-def sigma_deg(mixed: Mixed) -> NDArray[np.float32]:
+def foretell(pixels: Pixels, mixed: Mixed, mixture: Mixture) -> Float:
+    """Samples over irradiance (n, p, c) at the mask's pixels under all lights, by a fit with shares."""
+    direction, eye, normals = pixels.aimed()[0], pixels.eyes(), mixed.normals[pixels.mask]
+    parts = np.array([part.respond(normals, direction, eye) for part in mixture.bank])
+    return np.asarray(np.einsum("knp,pck->npc", parts, mixed.shares[pixels.mask]))
+
+
+def common(pixels: Pixels, mixed: Mixed, mixture: Mixture) -> float:
+    """Part of the squared residuals, 0 to 1, that pixels side by side have in common: no noise has.
+
+    So the model's error is told from noise without knowing how much noise there should be, which of pictures
+    without a calibrated sensor nobody does.
+    """
+    solved = np.isfinite(mixed.loss)
+    pairs = np.zeros(solved.shape, bool)
+    pairs[:, :-1] = solved[:, :-1] & solved[:, 1:]
+    at = evenly(np.flatnonzero(pairs.ravel()), _PAIRS)
+    if len(at) < _LEAST_PAIRS:
+        return 1.0
+    both = np.concatenate([at, at + 1])
+    sides = pixels.pick(both)
+    start = np.resize(mixed.normals.reshape(-1, 3)[both], (*sides.mask.shape, 3))[None]
+    samples = sides.packed()[0]
+    residual = samples - foretell(sides, fit(sides, start, mixture, shares=True), mixture)
+    left, right = np.split(residual / rms(samples), 2, axis=1)
+    trusted = np.maximum(np.abs(left), np.abs(right)) < _OUTLIER
+    left, right = left[trusted], right[trusted]
+    total = 0.5 * float(np.sum(left**2 + right**2))
+    return float(np.clip(np.sum(left * right) / total, 0.0, 1.0)) if total > 0 else 0.0
+
+
+def sigma_deg(mixed: Mixed, shared: float) -> NDArray[np.float32]:
     """Root mean square angle, degrees, by which noise, the model's error and fine detail turn each normal.
 
-    Noise: its sandwich. To it comes, as far as the residuals of the object's pixels are larger than noise
-    explains, what a wrong model does: an angle (rad) like the residual over the signal, as an error that all
-    lights share leaves about as much behind as the normal took up. And what detail does that a pixel does not
-    resolve, or that lies a part of a pixel off between normals and samples: 0.4 px times the turn of the
+    Noise: its sandwich. To it comes, as far as the residuals are ``shared`` by neighbours and hence no noise
+    (``common``), what a wrong model does: an angle (rad) like the residual over the signal, as an error that
+    all lights share leaves about as much behind as the normal took up. And what detail does that a pixel does
+    not resolve, or that lies a part of a pixel off between normals and samples: 0.4 px times the turn of the
     normal from pixel to pixel. Both are averaged over 9 x 9 pixels.
 
     Notes
@@ -108,11 +143,10 @@ def sigma_deg(mixed: Mixed) -> NDArray[np.float32]:
     ok = np.isfinite(mixed.noise)
     if not ok.any():
         return np.full(ok.shape, np.nan, np.float32)
-    unexplained = max(0.0, 1.0 - float(np.median(mixed.chance[ok] / np.maximum(mixed.misfit[ok], 1e-30))))
     wrong = np.where(ok, mixed.misfit + _BLUR_PX**2 * _turn(mixed.normals), 0.0)
     part = ndimage.uniform_filter(ok.astype(np.float64), _WINDOW, mode="constant")
     mean = np.maximum(ndimage.uniform_filter(wrong, _WINDOW, mode="constant"), 0.0) / np.maximum(part, 1e-9)
-    sigma = np.degrees(np.sqrt(mixed.noise + unexplained * mean))
+    sigma = np.degrees(np.sqrt(mixed.noise + shared * mean))
     return np.where(ok, sigma, np.nan).astype(np.float32)
 
 

@@ -72,8 +72,10 @@ class Pixels(NamedTuple):
 
     def sample(self, count: int) -> "Pixels":
         """About ``count`` pixels of the mask, evenly drawn, packed into a small image."""
-        at = np.flatnonzero(self.mask.ravel())
-        at = at[np.linspace(0, len(at) - 1, min(count, len(at))).round().astype(np.intp)]
+        return self.pick(evenly(np.flatnonzero(self.mask.ravel()), count))
+
+    def pick(self, at: NDArray[np.intp]) -> "Pixels":
+        """The pixels of flat indices ``at``, packed in this order into a small image."""
         rows = 16
         columns = -(-len(at) // rows)
         mask = np.zeros(rows * columns, bool)
@@ -150,6 +152,11 @@ class Pixels(NamedTuple):
             out.normals, out.albedo, out.sigma_deg, out.used, out.strength, out.misfit, out.cost,
         )  # fmt: skip
         return out
+
+
+def evenly(indices: NDArray[np.intp], count: int) -> NDArray[np.intp]:
+    """At most ``count`` of the indices, evenly drawn."""
+    return indices[np.linspace(0, len(indices) - 1, min(count, len(indices))).round().astype(np.intp)]
 
 
 def rms(samples: Float) -> Float:

@@ -172,7 +172,8 @@ def write_reconstruction(
 ) -> list[Path]:
     """Write normals, albedo, depth, mesh and the models used into ``out``; return the paths.
 
-    ``normals.exr`` (``N.X N.Y N.Z``, ``sigma`` in degrees, ``lights``), ``albedo.exr`` (``albedo.R G B`` or
+    ``normals.exr`` (``N.X N.Y N.Z``, ``sigma`` in degrees, ``lights``; the header says the method and why it
+    was taken), ``albedo.exr`` (``albedo.R G B`` or
     ``albedo.Y``), ``depth.exr`` (``Z`` in mm), ``mesh.ply``, ``normals.png`` to look at, ``models/*.json``.
     """
     normals, depth, _, _ = result.reconstruction
@@ -184,7 +185,10 @@ def write_reconstruction(
     }
     channels = {f"N.{axis}": normals.normals[..., i] for i, axis in enumerate("XYZ")}
     channels |= {"sigma": normals.sigma_deg, "lights": normals.lights_used.astype(np.float32)}
-    files.write_exr(out / "normals.exr", channels, about | {"units": "N: unit vector; sigma: degrees"})
+    solved = {"method": normals.method or "", "reason": normals.reason or ""}
+    files.write_exr(
+        out / "normals.exr", channels, about | solved | {"units": "N: unit vector; sigma: degrees"}
+    )
     planes = [normals.albedo] if normals.albedo.ndim == 2 else list(np.moveaxis(normals.albedo, -1, 0))
     letters = "Y" if len(planes) == 1 else "RGB"
     files.write_exr(
