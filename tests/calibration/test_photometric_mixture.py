@@ -16,7 +16,7 @@ from calibration.photometric.kernels import BIWEIGHT, reflectances
 from calibration.photometric.kernels import nnls as compiled_nnls
 from calibration.photometric.kernels.mixture import BANK_ERROR
 from calibration.photometric.kernels.samples import HX, LX, ROWS
-from calibration.photometric.mixture import fit, learn
+from calibration.photometric.mixture import common, fit, learn
 from calibration.photometric.pixels import Pixels, rms
 
 BANK = BANKS["whole bank"]
@@ -236,6 +236,21 @@ def test_sigma_is_the_scatter_on_a_matt_twin(count: int, noise: float) -> None:
     errors = angle_deg(found.normals, normals)
     # 784 pixels of two degrees of freedom leave 3 % of chance.
     assert np.sqrt(np.mean(errors**2) / np.mean(found.sigma_deg**2)) == pytest.approx(1, abs=0.15)
+
+
+def test_neighbours_share_errors_of_the_model_and_no_noise() -> None:
+    parts = []
+    for material, noise in ((matt, 0.01), (coated_plastic, 0.001)):
+        images, variance, lights = shoot(material, 24, noise=noise)
+        at = np.array([[[0, 0, 1]]], np.float32)
+        # The noise that is told is ten times too large, and plays no part.
+        pixels = Pixels.prepare(images, 100 * variance, lights, at, np.ones(images.shape[1:3], bool))
+        starts = pixels.solve(robust=True).normals[None]
+        mixture = Mixture(BANK, 0.01 * np.eye(len(BANK)))
+        parts.append(common(pixels, fit(pixels, starts, mixture), mixture))
+    # 306 pairs of 24 samples in three channels leave 0.7 % of chance.
+    assert parts[0] < 0.03
+    assert parts[1] > 0.15
 
 
 # Invariances, missing samples
