@@ -117,8 +117,7 @@ def _divide(every: Any, work: Any, count: Any) -> None:
     x, y, z = _row(work, _X), _row(work, _X + 1), _row(work, _X + 2)
     xx, xy, xz = _row(work, _XX), _row(work, _XX + 1), _row(work, _XX + 2)
     yy, yz, zz = _row(work, _XX + 3), _row(work, _XX + 4), _row(work, _XX + 5)
-    third, least, few = np.float32(1 / 3), np.float32(_SINGULAR), np.float32(2.5)
-    one, nan = np.float32(1), np.float32(np.nan)
+    third, least, one, nan = np.float32(1 / 3), np.float32(_SINGULAR), np.float32(1), np.float32(np.nan)
     for p in range(count):
         a, b, c = every[0] + xx[p], every[1] + xy[p], every[2] + xz[p]
         d, e, f = every[3] + yy[p], every[4] + yz[p], every[5] + zz[p]
@@ -126,10 +125,8 @@ def _divide(every: Any, work: Any, count: Any) -> None:
         caa, cab, cac = d * f - e * e, c * e - b * f, b * e - c * d
         cbb, cbc, ccc = a * f - c * c, b * c - a * e, a * d - b * b
         det = a * caa + b * cab + c * cac
-        # directions have unit length: the trace is the number of lights
-        trace = a + d + f
-        size = trace * third
-        s = one / det if (trace > few) & (det > least * size * size * size) else nan
+        size = (a + d + f) * third
+        s = one / det if det > least * size * size * size else nan
         x[p] = s * (caa * u + cab * v + cac * w)
         y[p] = s * (cab * u + cbb * v + cbc * w)
         z[p] = s * (cac * u + cbc * v + ccc * w)
