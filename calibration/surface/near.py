@@ -133,7 +133,11 @@ def reconstruct(
     points = rays * start[..., None].astype(np.float32)
     lit = _lit(radiance, np.where(mask, start, np.nan), lights, lens, 1)
     normals = solve_at(lit, variance, lights, points, mask, method=method, gloss=found, provenance=provenance)
-    depth, sigma = _depth(lit, variance, lights, rays, start, normals, prior)
+    telling = normals
+    if normals.method == "mixture":
+        # Its gloss cannot be taken from the samples, and gloss that is left in them moves the surface.
+        telling = solve_at(lit, variance, lights, points, mask, method="robust", gloss=found)
+    depth, sigma = _depth(lit, variance, lights, rays, start, normals, telling, prior)
     return Reconstruction(normals, depth.astype(np.float32), sigma, rounds)
 
 
@@ -166,7 +170,7 @@ def _coarse(
             last, gloss = gloss, find_gloss(pixels, None if gloss is matt else gloss) or matt
             settled = gloss is matt or abs(gloss.strength - last.strength) < _SETTLED * gloss.strength
         normals = solve_at(lit, variance, lights, points, mask, method=plain, gloss=gloss)
-        depth, _ = _depth(lit, variance, lights, rays, before, normals, prior)
+        depth, _ = _depth(lit, variance, lights, rays, before, normals, normals, prior)
         both = np.isfinite(depth) & np.isfinite(before)
         if not both.any():
             raise FitError("the surface fell apart while alternating: check lights and depth_mm")
@@ -190,13 +194,17 @@ def _depth(
     rays: NDArray[np.float32],
     before: Float,
     normals: NormalMap,
+    telling: NormalMap,
     prior: Float,
 ) -> tuple[Float, float]:
-    """Depth from normals, its pieces where the lights say, and one sigma of the logarithm of its factor."""
+    """Depth from ``normals``, its pieces where the lights say, and one sigma of the logarithm of its factor.
+
+    ``telling`` is the surface without a mixture, by which the samples tell the distance.
+    """
     depth = integrate_grid(
         normals.normals, normals.sigma_deg, rays, depth_mm=before, smooth=False, tolerance=_TOLERANCE
     )
-    placed = place(radiance, variance, lights, rays, depth, before, normals, prior)
+    placed = place(radiance, variance, lights, rays, depth, before, telling, prior)
     if placed.anchors_mm is None:
         return placed.depth_mm, placed.sigma
     pitch = float(np.nanmedian(np.linalg.norm(np.diff(rays, axis=1), axis=2)))
