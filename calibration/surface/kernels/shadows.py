@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numba import njit, prange
 
-TILE = 16
+TILE = 64
 
 
 @njit(cache=True, inline="always")
