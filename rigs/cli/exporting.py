@@ -104,6 +104,21 @@ def export_depth(
     say(str(out))
 
 
+@export_app.command("mesh", epilog="Example: `gnomon export mesh out/relief-result --out relief.glb`")
+def export_mesh(
+    result: Annotated[Path, typer.Argument(help="Folder written by `reconstruct`.")],
+    out: Annotated[Path, typer.Option(help="File to write: .ply, .obj (mm) or .glb (binary glTF, metres).")],
+) -> None:
+    """The surface with its albedo as a mesh."""
+    from rigs import interchange
+
+    lens = result / "models" / "lens.json"
+    interchange.write_mesh(
+        out, interchange.read_maps(result), interchange.read_lens(lens) if lens.is_file() else None
+    )
+    say(str(out))
+
+
 @export_app.command("mask", epilog="Example: `gnomon export mask out/relief-result --out mask.png`")
 def export_mask(
     result: ResultArgument,

@@ -7,7 +7,14 @@ from rigs.interchange.manifest import COLUMNS, ManifestError, ManifestRow, read_
 from rigs.interchange.models import read_cameras, read_lens, read_light_set, write_cameras, write_lens
 from rigs.interchange.photometric import import_diligent, import_lp, import_two_spheres
 from rigs.interchange.pictures import read_picture
-from rigs.interchange.results import read_maps, write_depth, write_lights, write_mask, write_normals
+from rigs.interchange.results import (
+    read_maps,
+    write_depth,
+    write_lights,
+    write_mask,
+    write_mesh,
+    write_normals,
+)
 from rigs.interchange.training import write_training
 
 __all__ = [
@@ -33,6 +40,7 @@ __all__ = [
     "write_lens",
     "write_lights",
     "write_mask",
+    "write_mesh",
     "write_normals",
     "write_training",
 ]

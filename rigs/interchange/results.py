@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 
 from calibration import files
 from calibration.files import NormalAxes
+from calibration.lens import LensModel
 from calibration.lights.model import DistantLight, LightSet
+from calibration.surface import mesh, write_gltf, write_obj, write_ply
 from rigs.config import ConfigError
 
 LightFormat = Literal["lp", "alicevision", "diligent"]
@@ -118,6 +120,28 @@ def write_depth(path: Path, maps: Maps) -> None:
         files.write_depth_png(path, maps.depth, maps.depth_unit)
     else:
         files.write_exr(path, {"Z": maps.depth}, {"units": maps.depth_unit, "frame": "z of the camera frame"})
+
+
+def write_mesh(path: Path, maps: Maps, lens: LensModel | None) -> None:
+    """Write the surface with its albedo: ``.ply`` and ``.obj`` in mm, camera frame; ``.glb`` in metres, y up.
+
+    Raises
+    ------
+    ConfigError
+        There is no depth, another ending, or no lens: without one depth is in pixels, which is no place in
+        mm; only PLY and OBJ, which have no unit, take that.
+    """
+    _make_room(path, ".ply", ".obj", ".glb")
+    if maps.depth is None or not np.isfinite(maps.depth).any():
+        raise ConfigError(f"{path}: the result has no depth")
+    suffix = path.suffix.lower()
+    if suffix == ".glb" and maps.depth_unit != "mm":
+        raise ConfigError(
+            f"{path}: glTF is in metres, depth is in units of {maps.depth_unit}: reconstruct with --lens and "
+            "--depth, or take .ply or .obj"
+        )
+    write = {".ply": write_ply, ".obj": write_obj, ".glb": write_gltf}[suffix]
+    write(path, mesh(maps.depth, lens, maps.albedo, normals=maps.normals))
 
 
 def write_mask(path: Path, maps: Maps) -> None:

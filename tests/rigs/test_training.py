@@ -344,6 +344,9 @@ def test_exports_of_a_result(taken: Capture, tmp_path: Path, gnomon: Callable[..
         ("depth", "--out", tmp_path / "d.png"),
         ("depth", "--out", tmp_path / "d.exr"),
         ("mask", "--out", tmp_path / "new" / "m.png"),
+        ("mesh", "--out", tmp_path / "m.obj"),
+        ("mesh", "--out", tmp_path / "m.glb"),
+        ("mesh", "--out", tmp_path / "m.ply"),
     ):
         answer = gnomon("export", words[0], taken.result, *words[1:])
         assert (answer.code, answer.out.strip(), answer.err) == (0, str(words[-1]), "")
@@ -357,6 +360,13 @@ def test_exports_of_a_result(taken: Capture, tmp_path: Path, gnomon: Callable[..
     np.testing.assert_array_equal(read_exr(tmp_path / "dx.exr")["G"], -exr["G"])
     np.testing.assert_array_equal(interchange.read_maps(tmp_path / "own.exr").normals, maps.normals)
     np.testing.assert_array_equal(plane(tmp_path / "d.exr", "Z"), maps.depth)
+    assert (tmp_path / "m.ply").read_bytes() == (taken.result / "mesh.ply").read_bytes()
+    depths = [
+        float(line.split()[3]) for line in (tmp_path / "m.obj").read_text().splitlines() if line[:2] == "v "
+    ]
+    np.testing.assert_allclose(np.sort(depths), np.sort(maps.depth[np.isfinite(maps.depth)]), rtol=1e-5)
+    glb = (tmp_path / "m.glb").read_bytes()
+    assert (glb[:4], int.from_bytes(glb[8:12], "little")) == (b"glTF", len(glb))
     mask = cv2.imread(str(tmp_path / "new" / "m.png"), cv2.IMREAD_UNCHANGED)
     np.testing.assert_array_equal(mask == 255, at)
 
@@ -396,6 +406,7 @@ def test_near_lights_leave_as_seen_from_a_point(
         (("normals", "{new}", "--out", "{new}/n.png"), "normals.exr: no such file"),
         (("normals", "{result}/depth.exr", "--out", "{new}/n.png"), "has no channels N.X N.Y N.Z"),
         (("depth", "{result}/normals.exr", "--out", "{new}/n.png"), "the result has no depth"),
+        (("mesh", "{result}", "--out", "{new}/m.stl"), "want a file that ends in .ply or .obj or .glb"),
         (("mask", "{result}", "--out", "{new}"), "want a file that ends in .png"),
     ],
 )
