@@ -123,7 +123,7 @@ def reconstruct(
     normals = result.reconstruction.normals
     quality = normals.quality
     if normals.reason is not None:
-        typer.echo(f"{normals.method}: {normals.reason}", err=True)
+        say(f"{normals.method}: {normals.reason}")
     if result.depth_unit == "relative":
         typer.echo("warning: depth is relative, nothing tells its scale: give --depth in mm", err=True)
     for warning in () if quality is None else quality.warnings:
