@@ -83,7 +83,7 @@ def reconstruct(
     session: Annotated[Path, typer.Argument(help="Session with `object` frames under each light.")],
     out: Annotated[Path, typer.Option(help="Folder for normals, albedo, depth and mesh.", callback=folder)],
     lights: Annotated[
-        Path | None, typer.Option(help="Light model (.json), or a light list (.lp, .csv).")
+        Path | None, typer.Option(help="Light model, or a light list (.lp, .csv, .json).")
     ] = None,
     rig: RigOption = None,
     sensor: SensorOption = None,

@@ -8,7 +8,7 @@ import numpy as np
 
 from calibration.cameras import CameraSet
 from calibration.colour import ColourModel
-from calibration.files import load_model, read_exr
+from calibration.files import load_model, read_exr, read_exr_attributes
 from calibration.focus import FocusModel
 from calibration.lens import LensModel
 from calibration.lights.model import LightSet
@@ -94,7 +94,7 @@ def _metrics(path: Path) -> tuple[Metric, ...]:
 
 
 def _surface(folder: Path, depth_unit: str) -> Surface:
-    maps = read_exr(folder / "normals.exr")
+    maps, about = read_exr(folder / "normals.exr"), read_exr_attributes(folder / "normals.exr")
     normals = np.stack([maps[f"N.{axis}"] for axis in "XYZ"], axis=-1)
     valid = np.isfinite(normals).all(axis=-1)
     blank = np.full(valid.shape, np.nan, np.float32)
@@ -106,6 +106,8 @@ def _surface(folder: Path, depth_unit: str) -> Surface:
             valid=valid,
             sigma_deg=maps.get("sigma", blank),
             lights_used=np.nan_to_num(maps.get("lights", blank)).astype(np.uint8),
+            method=about.get("method") or None,
+            reason=about.get("reason") or None,
         ),
         depth_unit=depth_unit,
         depth_mm=read_exr(folder / "depth.exr")["Z"] if (folder / "depth.exr").is_file() else None,

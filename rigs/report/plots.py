@@ -14,6 +14,7 @@ from rigs.report.drawing import BLUE, GRAY, GREEN, INK, ORANGE, drawing, png
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+_MOST_NAMES = 40
 _SPREAD_95 = 2.4477  # radius that holds 95 % of a two-dimensional normal distribution: sqrt(-2 ln 0.05)
 
 
@@ -235,7 +236,13 @@ def _light_bars(
         axes.plot(sigma, rows, "|", ms=7, mew=1.6, color=ORANGE)
     else:
         axes.barh(rows, np.nan_to_num(sigma), height=0.6, color=BLUE)
-        axes.set_title(f"sigma of the fit / {unit}")
+        known_sigma = bool(np.isfinite(sigma).any())
+        axes.set_title(f"sigma of the fit / {unit}" if known_sigma else "no sigma is known")
+        if not known_sigma:
+            axes.set_xticks([])
+    if len(names) > _MOST_NAMES:
+        shown = -(-len(names) // _MOST_NAMES)
+        names = [name if i % shown == 0 else "" for i, name in enumerate(names)]
     axes.set(yticks=rows, ylim=(len(names) - 0.4, -0.6))
     axes.set_yticklabels(names, fontsize=6 if len(names) > 14 else 8)
     axes.grid(axis="y", visible=False)

@@ -160,7 +160,7 @@ def _surface(surface: Surface) -> Section:
             "Sigma of the normals",
             f"Predicted standard deviation of the normals of {surface.name}",
             "°",
-            "Predicted from the noise of the pixels and the lights.",
+            "Predicted from the noise and from what the surface's model leaves; lights are taken as true.",
             limits=(0, top),
         )
     )
@@ -212,7 +212,9 @@ def _surface(surface: Surface) -> Section:
         )
     else:
         missing.append("Signal to noise: not given.")
-    return Section(f"Object: {surface.name}", tuple(figures), quality_rows(normals.quality), tuple(missing))
+    solved = () if normals.reason is None else (("Solver", f"{normals.method}: {normals.reason}"),)
+    rows = (*solved, *quality_rows(normals.quality))
+    return Section(f"Object: {surface.name}", tuple(figures), rows, tuple(missing))
 
 
 def _lights(report: Report) -> Section:

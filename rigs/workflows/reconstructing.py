@@ -138,6 +138,9 @@ def reconstruct(
     )
     name = stack_of(session, camera).records[0].shot.camera
     doubts = (*doubts_of(session, name, sensor, linear="normals"), *map(Doubt, images.warnings))
+    if lights.quality is not None and lights.quality.verdict != "good":
+        why = f": {lights.quality.warnings[0]}" if lights.quality.warnings else ""
+        doubts = (*doubts, Doubt(f"the light model is {lights.quality.verdict}{why}"))
     reconstruction = reconstruction._replace(normals=doubted(reconstruction.normals, doubts))
     if reconstruction.normals.valid[mask].mean() < _LEAST_SOLVED:
         raise FitError(
