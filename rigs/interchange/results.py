@@ -115,7 +115,7 @@ def write_depth(path: Path, maps: Maps) -> None:
     """
     _make_room(path, ".png", ".exr")
     if maps.depth is None or not np.isfinite(maps.depth).any():
-        raise ConfigError(f"{path}: the result has no depth")
+        raise ConfigError(f"{path}: not written, the result holds no depth.exr")
     if path.suffix.lower() == ".png":
         files.write_depth_png(path, maps.depth, maps.depth_unit)
     else:
@@ -133,7 +133,7 @@ def write_mesh(path: Path, maps: Maps, lens: LensModel | None) -> None:
     """
     _make_room(path, ".ply", ".obj", ".glb")
     if maps.depth is None or not np.isfinite(maps.depth).any():
-        raise ConfigError(f"{path}: the result has no depth")
+        raise ConfigError(f"{path}: not written, the result holds no depth.exr")
     suffix = path.suffix.lower()
     if suffix == ".glb" and maps.depth_unit != "mm":
         raise ConfigError(

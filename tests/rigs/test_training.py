@@ -405,7 +405,7 @@ def test_near_lights_leave_as_seen_from_a_point(
         (("normals", "{result}", "--out", "{new}/n.jpg"), "want a file that ends in .png or .exr"),
         (("normals", "{new}", "--out", "{new}/n.png"), "normals.exr: no such file"),
         (("normals", "{result}/depth.exr", "--out", "{new}/n.png"), "has no channels N.X N.Y N.Z"),
-        (("depth", "{result}/normals.exr", "--out", "{new}/n.png"), "the result has no depth"),
+        (("depth", "{result}/normals.exr", "--out", "{new}/n.png"), "the result holds no depth"),
         (("mesh", "{result}", "--out", "{new}/m.stl"), "want a file that ends in .ply or .obj or .glb"),
         (("mask", "{result}", "--out", "{new}"), "want a file that ends in .png"),
     ],
