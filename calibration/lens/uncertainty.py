@@ -303,7 +303,8 @@ def _implied_pose(lens: LensModel, free: NDArray[np.bool_], distance_mm: float) 
     span = float(np.median(np.linalg.norm(points, axis=1)))
     by_pose = pose_derivatives(at.by_points * span, points / span)[good].reshape(-1, 6)
     by_lens = _by_parameters(at, len(free))[good][..., free]
-    pose = -np.linalg.lstsq(by_pose, by_lens.reshape(len(by_pose), -1), rcond=1e-12)[0]
+    q, r = np.linalg.qr(by_pose)
+    pose = -np.linalg.pinv(r, rcond=1e-12) @ (q.T @ by_lens.reshape(len(by_pose), -1))
     pose[3:] *= span
     return np.asarray(pose)
 
