@@ -132,8 +132,8 @@ def _fit(image: NDArray[np.float32], pixels: Float, axes_px: Float, clear: float
         if np.all(np.abs(step[:, :2]).max(axis=1) < 1e-5):
             break
     for _ in range(_CENTRING):
-        model, jacobian, instruments = _model(p, offset, bend)
-        instruments *= weight[..., None]
+        model, jacobian, by_place = _model(p, offset, bend)
+        instruments = np.concatenate([by_place, jacobian[..., 2:]], axis=-1) * weight[..., None]
         normal = np.einsum("nka,nkb->nab", instruments, jacobian)
         normal[:, diagonal, diagonal] += 1e-12
         step = np.linalg.solve(normal, np.einsum("nka,nk->na", instruments, grey - model)[..., None])[..., 0]
@@ -228,7 +228,7 @@ def _first_guess(
 
 
 def _model(p: Float, offset: Float, bend: Float) -> tuple[Float, Float, Float]:
-    """Grey values (n, k), derivatives (n, k, 10), and instruments (n, k, 10): the same but for the place's.
+    """Grey values (n, k), derivatives (n, k, 10), and the place's instruments (n, k, 2).
 
     ``bend`` (n, 2, 2): curvature vector of each edge, 1/px.
     """
@@ -266,8 +266,6 @@ def _model(p: Float, offset: Float, bend: Float) -> tuple[Float, Float, Float]:
         ],
         axis=-1,
     )
-    instruments = jacobian.copy()
     h0, h1 = d0 * hats[0], d1 * hats[1]
-    for axis in (0, 1):
-        instruments[..., axis] = -h0 * normals[0][axis] - h1 * normals[1][axis]
-    return level * shading, jacobian, instruments
+    by_place = np.stack([-h0 * normals[0][axis] - h1 * normals[1][axis] for axis in (0, 1)], axis=-1)
+    return level * shading, jacobian, by_place
