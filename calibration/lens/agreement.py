@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse.csgraph import connected_components
 from scipy.spatial.transform import Rotation
 from scipy.special import gammaincinv
 
@@ -141,11 +142,8 @@ def unmoved_views(view: NDArray[np.int64], board: Float, pixels: Float, sigma: F
         alike[i] |= (2 * np.sum(near & common, axis=1) > np.sum(common, axis=1)) & common.any(axis=1)
     alike |= alike.T
     # Chains are one place, so that the order of the views does not matter.
-    label = np.arange(len(numbers))
-    for _ in range(len(numbers)):
-        label = np.min(np.where(alike, label, len(numbers)), axis=1)
-    places, number = np.unique(label, return_inverse=True)
-    return np.arange(len(numbers)) if len(places) < 3 else number.ravel()
+    places, number = connected_components(alike, directed=False)
+    return np.arange(len(numbers)) if places < 3 else number.astype(np.int64)
 
 
 def split_views(lens: LensModel) -> NDArray[np.bool_]:
