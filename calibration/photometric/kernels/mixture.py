@@ -22,6 +22,7 @@ from calibration.photometric.kernels.samples import (
     V,
     W,
     aim,
+    usable,
 )
 from calibration.photometric.kernels.solver import TRUSTED
 
@@ -51,13 +52,7 @@ def _gather(
     """
     channels, n = m.shape
     ok, fall = work[OK], work[FALL]
-    count = 0
-    for k in range(n):
-        good = fall[k] > 0.0
-        for c in range(channels):
-            good &= math.isfinite(radiance[order[k], y, x, c]) and math.isfinite(variance[order[k], y, x, c])
-        ok[k] = 1.0 if good else 0.0
-        count += 1 if good else 0
+    count = usable(radiance, variance, order, y, x, work)
     if count < _LEAST_SAMPLES:
         return count
     total = 0.0

@@ -118,6 +118,20 @@ def aim(lights: Any, px: Any, py: Any, pz: Any, work: Any) -> Any:
 
 
 @njit(**COMPILE)
+def usable(radiance: Any, variance: Any, order: Any, y: Any, x: Any, work: Any) -> Any:
+    """Mark the lights that reach a pixel and whose sample is there in every channel; returns how many."""
+    ok, fall = work[OK], work[FALL]
+    count = 0
+    for k in range(len(order)):
+        good = fall[k] > 0.0
+        for c in range(radiance.shape[3]):
+            good &= math.isfinite(radiance[order[k], y, x, c]) and math.isfinite(variance[order[k], y, x, c])
+        ok[k] = 1.0 if good else 0.0
+        count += 1 if good else 0
+    return count
+
+
+@njit(**COMPILE)
 def gather(
     radiance: Any, variance: Any, lights: Any, order: Any, y: Any, x: Any, work: Any, mix: Any, noise: Any
 ) -> Any:
@@ -127,14 +141,9 @@ def gather(
     for c in range(channels):
         mix[c] = 0.0
         noise[c] = 0.0
-    count = 0
+    count = usable(radiance, variance, order, y, x, work)
     for k in range(n):
-        good = fall[k] > 0.0
-        for c in range(channels):
-            good &= math.isfinite(radiance[order[k], y, x, c]) and math.isfinite(variance[order[k], y, x, c])
-        ok[k] = 1.0 if good else 0.0
-        if good:
-            count += 1
+        if ok[k] > 0.0:
             for c in range(channels):
                 scale = 1.0 / (fall[k] * lights[k, INTENSITY + c])
                 mix[c] += radiance[order[k], y, x, c] * scale
