@@ -11,13 +11,18 @@ from rigs.cli.options import counted, say
 if TYPE_CHECKING:
     from capture.session import Session
 
+NewSession = Annotated[Path, typer.Argument(help="New folder for the session.")]
 BayerOption = Annotated[str | None, typer.Option(help="Raw mosaic order: RGGB, GRBG, GBRG or BGGR.")]
+LinearOption = Annotated[
+    bool,
+    typer.Option("--assume-linear", help="The data are known to be linear, whatever the files' tags say."),
+]
 
 
 @import_app.command("folder", epilog="Example: `gnomon import folder boards/ out/boards --kind board`")
 def import_folder(
     directory: Annotated[Path, typer.Argument(help="Folder with the images and their manifest.csv.")],
-    session: Annotated[Path, typer.Argument(help="New folder for the session.")],
+    session: NewSession,
     kind: Annotated[
         str | None,
         typer.Option(
@@ -26,12 +31,7 @@ def import_folder(
         ),
     ] = None,
     bayer: BayerOption = None,
-    assume_linear: Annotated[
-        bool,
-        typer.Option(
-            "--assume-linear", help="The data are known to be linear, whatever the files' tags say."
-        ),
-    ] = False,
+    assume_linear: LinearOption = False,
 ) -> None:
     """Turn a folder of images into a session, by its manifest.csv or as pictures of one kind."""
     from rigs import interchange
@@ -43,7 +43,7 @@ def import_folder(
 @import_app.command("emva", epilog="Example: `gnomon import emva set001/ out/set001`")
 def import_emva(
     source: Annotated[Path, typer.Argument(help="EMVA 1288 descriptor text, or the folder it lies in.")],
-    session: Annotated[Path, typer.Argument(help="New folder for the session.")],
+    session: NewSession,
     bayer: BayerOption = None,
 ) -> None:
     """Turn an EMVA 1288 image set into a session for `calibrate sensor`."""
@@ -57,7 +57,7 @@ def import_diligent(
     directory: Annotated[
         Path, typer.Argument(help="Folder with filenames.txt, light_directions.txt, light_intensities.txt.")
     ],
-    session: Annotated[Path, typer.Argument(help="New folder for the session.")],
+    session: NewSession,
 ) -> None:
     """Turn a DiLiGenT object into a session, with its lights, mask and true normals in `given/`."""
     from rigs import interchange
@@ -68,16 +68,11 @@ def import_diligent(
 @import_app.command("lp", epilog="Example: `gnomon import lp coin/coin.lp out/coin`")
 def import_lp(
     lights: Annotated[Path, typer.Argument(help="Light list (.lp) that names its pictures.")],
-    session: Annotated[Path, typer.Argument(help="New folder for the session.")],
+    session: NewSession,
     images: Annotated[
         Path | None, typer.Option(help="Folder of the pictures, where they are not beside the list.")
     ] = None,
-    assume_linear: Annotated[
-        bool,
-        typer.Option(
-            "--assume-linear", help="The data are known to be linear, whatever the files' tags say."
-        ),
-    ] = False,
+    assume_linear: LinearOption = False,
 ) -> None:
     """Turn a light list of RTI and its pictures into a session, with the lights in `given/`."""
     from rigs import interchange
@@ -90,7 +85,7 @@ def import_two_spheres(
     directory: Annotated[
         Path, typer.Argument(help="Folder with Objects, LightProbe-1 and LightProbe-2, and the lights' file.")
     ],
-    session: Annotated[Path, typer.Argument(help="New folder for the session.")],
+    session: NewSession,
 ) -> None:
     """Turn a capture with two mirror balls into a session: cameras `main`, `probe-1` and `probe-2`."""
     from rigs import interchange
