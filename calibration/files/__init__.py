@@ -38,7 +38,7 @@ from calibration.files.light_lists import (
     write_diligent_lights,
     write_lp,
 )
-from calibration.files.lights import read_lights
+from calibration.files.lights import read_lights, write_light_csv
 from calibration.files.models import load_model, save_model, write_bytes
 
 __all__ = [
@@ -73,6 +73,7 @@ __all__ = [
     "write_exr",
     "write_image",
     "write_kalibr",
+    "write_light_csv",
     "write_lp",
     "write_mrcal",
     "write_normals_png",

@@ -1,12 +1,16 @@
-"""Lists of lights as other programs write them, into the camera frame."""
+"""Lists of lights as other programs write them, into the camera frame, and our own table of them."""
 
-from collections.abc import Callable
+import csv
+import io
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from calibration.files.light_lists import Y_UP, read_alicevision, read_lp, unit
+from calibration.files.models import write_bytes
 from calibration.files.tables import csv_rows, number, read_text
+from calibration.geometry import Float
 from calibration.lights.model import DistantLight, LightModel, LightSet, NearLight
 from calibration.provenance import Provenance
 
@@ -21,8 +25,9 @@ def read_lights(path: Path) -> LightSet:
     CSV: one light a row, by the columns ``light`` (name); ``dx, dy, dz`` (direction to the light) or
     ``x_mm, y_mm, z_mm`` (position); optional ``intensity`` or ``intensity_r, intensity_g, intensity_b``
     (1 if absent); optional ``frame``: ``camera`` (x right, y down, z forward; the default) or ``yup``
-    (x right, y up, z towards the camera, same origin). A near light of a list shines alike to all sides.
-    Lines that begin with # are skipped.
+    (x right, y up, z towards the camera, same origin). Positions may have a lobe: ``order`` and
+    ``axis_x, axis_y, axis_z``, along which the light shines (`NearLight`); without, or with order 0, a light
+    shines alike to all sides. Lines that begin with # are skipped.
 
     Raises
     ------
@@ -47,6 +52,7 @@ def read_lights(path: Path) -> LightSet:
 
 _DIRECTION, _POSITION = ("dx", "dy", "dz"), ("x_mm", "y_mm", "z_mm")
 _RGB = ("intensity_r", "intensity_g", "intensity_b")
+_LOBE = ("order", "axis_x", "axis_y", "axis_z")
 
 
 def _csv_lights(path: Path, text: str) -> dict[str, LightModel]:
@@ -54,7 +60,7 @@ def _csv_lights(path: Path, text: str) -> dict[str, LightModel]:
     if not table:
         return {}
     columns = table[0][1]
-    known = {"light", *_DIRECTION, *_POSITION, "intensity", *_RGB, "frame"}
+    known = {"light", *_DIRECTION, *_POSITION, "intensity", *_RGB, *_LOBE, "frame"}
     if odd := [column for column in columns if column not in known] or [
         c for c in columns if columns.count(c) > 1
     ]:
@@ -65,7 +71,11 @@ def _csv_lights(path: Path, text: str) -> dict[str, LightModel]:
         raise ValueError(
             f"{path}: row {table[0][0]}: want dx, dy, dz OR x_mm, y_mm, z_mm, and one kind of intensity"
         )
-    for column in ("light", *places[0], *(strengths[0] if strengths else ())):
+    lobe = _LOBE if set(_LOBE) & set(columns) else ()
+    if lobe and places[0] is _DIRECTION:
+        odd = [column for column in columns if column in _LOBE]
+        raise ValueError(f"{path}: row {table[0][0]}: column {odd[0]!r}: a lobe wants a position, x_mm ...")
+    for column in ("light", *places[0], *(strengths[0] if strengths else ()), *lobe):
         if column not in columns:
             raise ValueError(f"{path}: row {table[0][0]}: column {column}: missing")
     lights: dict[str, LightModel] = {}
@@ -88,8 +98,58 @@ def _csv_lights(path: Path, text: str) -> dict[str, LightModel]:
         else:
             x, y, z = (float(c) for c in place * axes)
             light = NearLight(position_mm=(x, y, z), intensity=intensity or (1.0,))
+            if lobe:
+                light = _with_lobe(light, value, axes, where)
         _add(lights, value["light"], light, where)
     return lights
+
+
+def write_light_csv(path: Path, lights: Mapping[str, LightModel]) -> None:
+    """Write a list that `read_lights` reads, in the camera frame: directions, or positions with their lobes.
+
+    Every number is written whole, so the same lights come back but for covariances and sigmas.
+
+    Raises
+    ------
+    ValueError
+        Near and distant lights in one list; a name that would not be read as one.
+    """
+    for name in lights:
+        if name != name.strip() or name.startswith("#") or not name.isprintable():
+            raise ValueError(f"light {name!r}: a list cannot hold this name")
+    if len({light.kind for light in lights.values()}) > 1:
+        raise ValueError("near and distant lights do not go into one list")
+    near = any(isinstance(light, NearLight) for light in lights.values())
+    colours = max((len(light.intensity) for light in lights.values()), default=1)
+    strengths = _RGB if colours == 3 else ("intensity",)
+    rows = [["light", *(_POSITION if near else _DIRECTION), *strengths, *(_LOBE if near else ())]]
+    for name, light in lights.items():
+        strength = light.intensity * (colours // len(light.intensity))
+        numbers: tuple[float, ...]
+        if isinstance(light, NearLight):
+            numbers = (*light.position_mm, *strength, light.order, *light.axis)
+        else:
+            numbers = (*light.direction, *strength)
+        rows.append([name, *(repr(float(value)) for value in numbers)])
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    write_bytes(path, text.getvalue().encode())
+
+
+def _with_lobe(light: NearLight, value: Mapping[str, str], axes: Float, where: str) -> NearLight:
+    """The light with the order and axis of its row; both blank: alike to all sides."""
+    words = [value[column] for column in _LOBE]
+    if not any(words):
+        return light
+    order, *axis = (
+        number(word, f"{where}: column {column}") for column, word in zip(_LOBE, words, strict=True)
+    )
+    if order < 0:
+        raise ValueError(f"{where}: column order: {order:g}: want 0 or more")
+    try:
+        return light.replace(order=order, axis=unit(axis, axes, where))
+    except ValueError:
+        raise ValueError(f"{where}: column axis_x: the axis is zero") from None
 
 
 def _intensity(word: str, where: str) -> float:

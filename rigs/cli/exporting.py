@@ -137,19 +137,27 @@ def export_mask(
 def export_lights(
     lights: Annotated[Path, typer.Argument(help="Light model, or a light list (.lp, .csv, .json).")],
     form: Annotated[
-        Literal["lp", "alicevision", "diligent"],
-        typer.Option("--format", help="lp: RTI; alicevision: JSON; diligent: three .txt in a folder."),
+        Literal["csv", "lp", "alicevision", "diligent"],
+        typer.Option(
+            "--format",
+            help="csv: near lights too; lp: RTI; alicevision: JSON; diligent: three .txt in a folder.",
+        ),
     ],
     out: Annotated[Path, typer.Option(help="File to write; for diligent a folder.")],
     at: Annotated[
         str | None,
-        typer.Option(metavar="X,Y,Z", help="Near lights: as seen from this point, mm, camera frame."),
+        typer.Option(
+            metavar="X,Y,Z", help="Near lights as distant ones, seen from this point, mm, camera frame."
+        ),
     ] = None,
     suffix: Annotated[
         str, typer.Option(help="Ending of the pictures that are named as the lights.")
     ] = ".png",
 ) -> None:
-    """Lights in another program's format: directions, and but for .lp their intensities."""
+    """Lights in another program's format: directions, and but for .lp their intensities.
+
+    A .csv has near lights with position and lobe, as --lights reads them.
+    """
     from rigs import interchange
 
     found = interchange.read_light_set(lights)

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from calibration import files
 from calibration.files import NormalAxes
 from calibration.lens import LensModel
-from calibration.lights.model import DistantLight, LightSet
+from calibration.lights.model import DistantLight, LightModel, LightSet
 from calibration.surface import mesh, write_gltf, write_obj, write_ply
 from rigs.config import ConfigError
 
-LightFormat = Literal["lp", "alicevision", "diligent"]
+LightFormat = Literal["csv", "lp", "alicevision", "diligent"]
 Axes = NormalAxes | Literal["camera"]
 
 _CAMERA = "camera: x right, y down, z forward; normals point to the camera"
@@ -160,20 +160,27 @@ def write_lights(
 ) -> None:
     """Write lights for another program: a direction and, but for ``lp``, an intensity each.
 
+    A ``csv`` holds near lights as they are too, with their lobes.
+
     Parameters
     ----------
     path : Path
-        A file that ends in ``.lp`` or ``.json``; a folder for ``diligent``.
+        A file that ends in ``.csv``, ``.lp`` or ``.json``; a folder for ``diligent``.
     at_mm : 3 floats, optional
         Point of the camera frame from which near lights are seen; their irradiance there is the intensity.
+        Without, a ``csv`` has their positions.
     suffix : str
         Ending of the pictures that the list names after the lights.
 
     Raises
     ------
     ConfigError
-        A near light and no point, or another ending.
+        A near light and no point, near and distant lights for a ``csv``, or another ending.
     """
+    if form == "csv" and at_mm is None:
+        _make_room(path, ".csv")
+        _write_csv(path, lights.lights)
+        return
     distant = {name: _distant(name, light, form, at_mm) for name, light in lights.lights.items()}
     if form == "diligent":
         if path.exists() and not path.is_dir():
@@ -181,11 +188,20 @@ def write_lights(
         path.mkdir(parents=True, exist_ok=True)
         files.write_diligent_lights(path, distant, suffix)
         return
-    _make_room(path, ".lp" if form == "lp" else ".json")
-    if form == "lp":
+    _make_room(path, {"csv": ".csv", "lp": ".lp", "alicevision": ".json"}[form])
+    if form == "csv":
+        _write_csv(path, distant)
+    elif form == "lp":
         files.write_lp(path, distant, suffix)
     else:
         files.write_alicevision(path, distant)
+
+
+def _write_csv(path: Path, lights: Mapping[str, LightModel]) -> None:
+    try:
+        files.write_light_csv(path, lights)
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from None
 
 
 def _distant(

@@ -21,8 +21,10 @@ from calibration.files import (
     save_model,
     write_exr,
     write_image,
+    write_light_csv,
     write_normals_png,
 )
+from calibration.geometry import normalize
 from calibration.lens import BrownConrady, LensModel
 from calibration.lights.model import DistantLight, LightSet, NearLight
 from calibration.provenance import Array, Model, Provenance, Quality
@@ -330,9 +332,64 @@ def test_csv_of_directions_and_positions(tmp_path):
     assert light == NearLight(position_mm=(1, -2, 3), intensity=(4, 5, 6))
 
 
+def test_csv_of_positions_with_lobes(tmp_path):
+    header = "light,x_mm,y_mm,z_mm,order,axis_x,axis_y,axis_z,frame\n"
+    (tmp_path / "a.csv").write_text(header + "n,1,2,-3,1.5,0,0.6,-0.8,yup\ns,1,2,3,,,,,\nt,1,2,3,1,0,0,5,\n")
+    lights = read_lights(tmp_path / "a.csv").lights
+    # Shining up and away from the camera: -y and +z in its frame, as the position's signs go.
+    assert lights["n"] == NearLight(position_mm=(1, -2, 3), order=1.5, axis=(0, -0.6, 0.8))
+    assert lights["s"] == NearLight(position_mm=(1, 2, 3))
+    assert lights["t"].axis == (0, 0, 1)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("near", [True, False])
+def test_lights_come_back_from_a_csv(tmp_path, near, channels):
+    rng = np.random.default_rng(3)
+    lights = {}
+    for number in range(4):
+        x, y, z = rng.normal(size=3).tolist()
+        strength = tuple(rng.uniform(1, 2, channels).tolist())
+        if near:
+            a, b, c = (float(value) for value in normalize(rng.normal(size=3)))
+            lights[f"led {number}, a"] = NearLight(
+                position_mm=(x, y, z), intensity=strength, order=0.7 * number, axis=(a, b, c)
+            )
+        else:
+            a, b, c = (float(value) for value in normalize([x, y, z]))
+            lights[f"led {number}, a"] = DistantLight(direction=(a, b, c), intensity=strength)
+    write_light_csv(tmp_path / "a.csv", lights)
+    found = read_lights(tmp_path / "a.csv").lights
+    assert list(found) == list(lights)
+    places = np.array([[3.0, -4.0, 20.0], [0.0, 1.0, -9.0]])
+    for name, light in lights.items():
+        for have, want in zip(found[name].at(places), light.at(places), strict=True):
+            np.testing.assert_allclose(have, want, rtol=1e-14)
+
+
+def test_a_csv_of_lights_that_cannot_be_written(tmp_path):
+    near, far = NearLight(position_mm=(1, 2, 3)), DistantLight(direction=(0, 0, -1))
+    with pytest.raises(ValueError, match="near and distant"):
+        write_light_csv(tmp_path / "a.csv", {"a": near, "b": far})
+    with pytest.raises(ValueError, match="'#a'"):
+        write_light_csv(tmp_path / "a.csv", {"#a": near})
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
+        ("a.csv", "light,dx,dy,dz,order\n", "row 1: column 'order': a lobe wants a position"),
+        ("a.csv", "light,x_mm,y_mm,z_mm,order\n", "row 1: column axis_x: missing"),
+        (
+            "a.csv",
+            "light,x_mm,y_mm,z_mm,order,axis_x,axis_y,axis_z\nn,1,2,3,-1,0,0,1\n",
+            "row 2: column order: -1: want 0 or more",
+        ),
+        (
+            "a.csv",
+            "light,x_mm,y_mm,z_mm,order,axis_x,axis_y,axis_z\nn,1,2,3,1,0,0,0\n",
+            "row 2: column axis_x: the axis is zero",
+        ),
         ("a.lp", "", "row 1: want the number of lights"),
         ("a.lp", "a.png 0 0 1\n", "row 1: want the number of lights"),
         ("a.lp", "2\na.png 0 0 1\n", "row 1 promises 2 lights, the file has 1"),
