@@ -6,7 +6,8 @@ Prints one table and exits with 1 when a bound is missed.
 
 The sets and their makers: PSM (S. Seitz, University of Washington), two spheres (Xiong et al., TPAMI 2015),
 Bouguet's first calibration example, EMVA 1288 set 001 (Basler), the memorial church (Debevec and Malik,
-SIGGRAPH 1997), a raw exposure stack (B. Llanos), DiLiGenT (Shi et al., TPAMI 2019).
+SIGGRAPH 1997), a raw exposure stack (B. Llanos), DiLiGenT (Shi et al., TPAMI 2019), depth of four of its
+objects (Cao et al., ECCV 2022).
 """
 
 import argparse
@@ -20,6 +21,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from depth_maps import depth_maps
 from emva import emva
 from exposure_stack import exposure_stack
 from numpy.typing import NDArray
@@ -401,6 +403,7 @@ SETS: dict[str, Callable[[Path, Path], Rows]] = {
     "raw_stack": lambda data, work: exposure_stack(data, work, bring_in, gnomon),
     "diligent/ballPNG": lambda data, work: diligent(data, work, published=4.10, best=1.7),
     "diligent/catPNG": lambda data, work: diligent(data, work, published=8.41, best=5.0),
+    "depth_gt": depth_maps,
 }
 
 

@@ -33,7 +33,7 @@ def test_absent_data_are_said_and_are_no_failure(tmp_path: Path) -> None:
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count(f"not in {tmp_path}") == 10
+    assert done.stdout.count(f"not in {tmp_path}") == 11
 
 
 def test_a_command_that_fails_is_a_row_that_misses(
