@@ -74,7 +74,7 @@ def theirs(shape: Shape, work: Path, python: str) -> NDArray[np.float64]:
 
 
 def off(depth: NDArray[Any], shape: Shape) -> float:
-    """Mean absolute error, mm, after the scale of the authors; NaN if more than 1 % of the mask has no depth."""
+    """Mean absolute error, mm, after the authors' scale; NaN if more than 1 % of the mask has no depth."""
     known = np.isfinite(depth) & np.isfinite(shape.depth) & (shape.depth > 0) & shape.mask
     if known.sum() < 0.99 * shape.mask.sum():
         return float("nan")
