@@ -2,8 +2,10 @@
 
 import math
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+
+from commands import gnomon
 
 from calibration.files import load_model
 from calibration.radiometric import RadiometricModel
@@ -95,7 +97,7 @@ def compare(
     )
 
 
-def emva(data: Path, work: Path, gnomon: Callable[..., str]) -> Iterator[Metric]:
+def emva(data: Path, work: Path) -> Iterator[Metric]:
     """Import, calibrate and compare."""
     work.mkdir(parents=True)
     for command in COMMANDS:

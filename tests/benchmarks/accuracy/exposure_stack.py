@@ -7,10 +7,11 @@ saturated one read up to 3 DN too much.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from commands import bring_in, gnomon
 
 from calibration.files import load_model, read_exr_attributes
 from rigs.report import Metric
@@ -29,9 +30,7 @@ def stack_rows(data: Path) -> Iterator[dict[str, object]]:
         yield {"file": path, "kind": kind, "exposure_s": repr(int(found[1]) / 1000)}
 
 
-def exposure_stack(
-    data: Path, work: Path, bring_in: Callable[..., None], gnomon: Callable[..., str]
-) -> Iterator[Metric]:
+def exposure_stack(data: Path, work: Path) -> Iterator[Metric]:
     """Rows of the table, from the records that ``gnomon merge`` leaves."""
     bring_in(work, "stack", stack_rows(data), options="--bayer GBRG")
     records = {}

@@ -1,28 +1,20 @@
 """The benchmark on real data prepares its folders rightly, and says so where the data are absent."""
 
-import importlib.util
 import os
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
+import commands
+import emva
 import numpy as np
+import objects
 import pytest
+import real
 
 from rigs.interchange import read_manifest
 
 SCRIPT = Path(__file__).with_name("real.py")
-
-
-@pytest.fixture(scope="module")
-def real() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("real", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_absent_data_are_said_and_are_no_failure(tmp_path: Path) -> None:
@@ -36,11 +28,9 @@ def test_absent_data_are_said_and_are_no_failure(tmp_path: Path) -> None:
     assert done.stdout.count(f"not in {tmp_path}") == 11
 
 
-def test_a_command_that_fails_is_a_row_that_misses(
-    real: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_command_that_fails_is_a_row_that_misses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(data: Path, work: Path) -> None:
-        raise real.CommandError("gnomon import folder: row 2")
+        raise commands.CommandError("gnomon import folder: row 2")
 
     monkeypatch.setitem(real.SETS, "memorial", fails)
     (row,) = real.run("memorial", tmp_path, tmp_path)
@@ -49,9 +39,9 @@ def test_a_command_that_fails_is_a_row_that_misses(
     assert "row 2" in real.table([row])
 
 
-def test_a_mask_of_a_ball_gives_its_normals(real: ModuleType) -> None:
+def test_a_mask_of_a_ball_gives_its_normals() -> None:
     y, x = np.mgrid[:101, :121] - np.array([50, 60]).reshape(2, 1, 1)
-    normals = real.ball_normals(x**2 + y**2 < 40**2)
+    normals = objects.ball_normals(x**2 + y**2 < 40**2)
     assert np.allclose(normals[50, 60], [0, 0, -1])
     # The radius comes from the area: exact to half a pixel's rim, here 0.2 % of the area.
     assert np.allclose(normals[50, 80], [0.5, 0, -np.sqrt(0.75)], atol=2e-3)
@@ -62,24 +52,21 @@ def test_a_mask_of_a_ball_gives_its_normals(real: ModuleType) -> None:
     ("name", "frames"),
     [("lens/bouguet", 20), ("memorial", 16), ("diligent/ballPNG", 96), ("psm", 12)],
 )
-def test_each_set_becomes_a_manifest_that_is_read(
-    real: ModuleType, name: str, frames: int, tmp_path: Path
-) -> None:
+def test_each_set_becomes_a_manifest_that_is_read(name: str, frames: int, tmp_path: Path) -> None:
     data = real.find_data() / name
     if not data.is_dir():
         pytest.skip(f"{data} is absent: set GNOMON_DATA")
     rows = {
         "lens/bouguet": real.bouguet_rows,
         "memorial": real.memorial_rows,
-        "diligent/ballPNG": real.diligent_rows,
-        "psm": lambda folder: real.psm_rows(folder, "gray", "object"),
+        "diligent/ballPNG": objects.diligent_rows,
+        "psm": lambda folder: objects.psm_rows(folder, "gray", "object"),
     }[name](data)
-    read = read_manifest(real.write_manifest(tmp_path / "photos", rows))
+    read = read_manifest(commands.write_manifest(tmp_path / "photos", rows))
     assert len(read) == frames
 
 
-def test_published_numbers_are_judged_by_their_own_bounds(real: ModuleType, tmp_path: Path) -> None:
-    emva = sys.modules["emva"]
+def test_published_numbers_are_judged_by_their_own_bounds(tmp_path: Path) -> None:
     path = tmp_path / "results.xml"
     path.write_text(
         "<results><sensitivity><K><Value>0.28</Value></K><R><Value></Value></R></sensitivity>"
@@ -97,7 +84,7 @@ def test_published_numbers_are_judged_by_their_own_bounds(real: ModuleType, tmp_
         assert emva.compare(name, name, value, None, "", truth).passed is passed, (name, value)
 
 
-def test_the_published_numbers_of_set_001_are_met(real: ModuleType, tmp_path: Path) -> None:
+def test_the_published_numbers_of_set_001_are_met(tmp_path: Path) -> None:
     data = real.find_data()
     if not (data / "emva1288/set001").is_dir():
         pytest.skip(f"{data}/emva1288/set001 is absent: set GNOMON_DATA")
