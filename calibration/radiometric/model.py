@@ -182,6 +182,7 @@ class RadiometricModel(Model):
         *,
         black_dn: float = 0.0,
         saturation_dn: float | None = None,
+        full_scale_dn: float | None = None,
         full_well_e: float = 10_000.0,
         read_noise_dn: float = 1.0,
         gain_db: float = 0.0,
@@ -199,8 +200,11 @@ class RadiometricModel(Model):
             DN of no light.
         saturation_dn : float, optional
             First saturated DN. Default: full scale, 2**bits - 1; none for float formats.
+        full_scale_dn : float, optional
+            DN at which the full well is reached. Default: where it saturates; 12-bit samples in 16-bit files
+            that nowhere saturate say so here.
         full_well_e : float
-            Electrons from black to full scale: the conservative guess that sets the shot noise. Not used for
+            Electrons from black to there: the conservative guess that sets the shot noise. Not used for
             floats.
         read_noise_dn : float
             For float formats counted in thousandths of 1.0, with 1 % of the value beside it.
@@ -232,7 +236,8 @@ class RadiometricModel(Model):
             top = _UNLIMITED
         else:
             top = 2.0**bits - 1
-            gain = (top - black_dn) / full_well_e
+            scale = full_scale_dn or (top if saturation_dn is None else saturation_dn)
+            gain = (scale - black_dn) / full_well_e
             noise = {"gain_dn_per_e": gain, "read_noise_e": read_noise_dn / gain}
         warning = "no sensor calibration: linear response and black level are assumed, sigmas are nominal"
         return cls(

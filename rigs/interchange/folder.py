@@ -52,7 +52,8 @@ def import_folder(
         Done; one block of the plan and one frame for each row, in the table's order. The numbers are those
         in the files, neither scaled nor shifted. ``facts`` names the source, the file of each frame, under
         ``warnings`` and ``notes`` what speaks against the data, under ``saturation_dn`` for each camera whose
-        samples pile up below full scale, where, under ``photons`` those of the table, if any, and under
+        samples pile up below full scale, where, under ``sample_bits`` for each camera of 16-bit files that
+        use fewer bits, how many, under ``photons`` those of the table, if any, and under
         ``encoding`` for each camera what the files' tags say of a tone curve: ``kind`` (gamma, suspected,
         unknown, linear) and ``why``.
 
@@ -270,9 +271,11 @@ class _Seen:
 
     def facts(self, linear: str) -> dict[str, Any]:
         notes = [_counted(note, count) for note, count in self._notes.items()]
+        sample_bits = {}
         for camera, bits in self._bits.items():
             low = (bits & -bits).bit_length() - 1
             if 0 < bits < 1 << 14:
+                sample_bits[camera] = bits.bit_length()
                 notes.append(
                     f"camera {camera}: 16-bit samples that use {bits.bit_length()} bits; kept as 16-bit"
                 )
@@ -296,7 +299,13 @@ class _Seen:
                 warnings.append(f"camera {camera}: gamma-encoded, as its files say ({told['why']})")
             elif told["kind"] == "suspected":
                 notes.append(f"camera {camera}: perhaps gamma-encoded ({told['why']}): check with a bracket")
-        return {"saturation_dn": saturation, "encoding": encoding, "notes": notes, "warnings": warnings}
+        return {
+            "saturation_dn": saturation,
+            "sample_bits": sample_bits,
+            "encoding": encoding,
+            "notes": notes,
+            "warnings": warnings,
+        }
 
 
 class _Top(NamedTuple):

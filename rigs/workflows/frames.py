@@ -76,8 +76,9 @@ def provenance_of(session: Session, **options: str | float | int | bool) -> Prov
 def sensor_for(session: Session, stack: Stack, sensor: RadiometricModel | None) -> RadiometricModel:
     """``sensor``, or the nominal model of these frames; FitError where size or format are not theirs.
 
-    The nominal model saturates at the ceiling that the import found in the camera's frames, and takes its
-    black level from the session's ``dark`` frames where there are any.
+    The nominal model saturates at the ceiling that the import found in the camera's frames, has its full
+    well there or at the bits that they use, and takes its black level from the session's ``dark`` frames
+    where there are any.
     """
     if sensor is None:
         camera = stack.records[0].shot.camera
@@ -89,7 +90,14 @@ def sensor_for(session: Session, stack: Stack, sensor: RadiometricModel | None) 
         bits = format_bits(stack.pixel_format)
         if bits is not None and black >= (2**bits - 1 if ceiling is None else ceiling):
             raise FitError(f"{session.path}: the dark frames are saturated ({black:g} DN): was the cap on?")
-        return RadiometricModel.nominal(stack.pixel_format, shape, black_dn=black, saturation_dn=ceiling)
+        used = session.facts.get("sample_bits", {}).get(camera)
+        return RadiometricModel.nominal(
+            stack.pixel_format,
+            shape,
+            black_dn=black,
+            saturation_dn=ceiling,
+            full_scale_dn=2.0**used - 1 if used and ceiling is None and 2**used - 1 > black else None,
+        )
     if sensor.shape != stack.shape[1:]:
         raise FitError(
             f"sensor model is for frames of {sensor.shape}, these are {stack.shape[1:]} (rows, columns)"

@@ -153,6 +153,14 @@ def test_nominal_model_of_an_8_bit_image():
     np.testing.assert_allclose(result.variance[1:], noise / 0.01, rtol=1e-5)
 
 
+def test_nominal_full_well_is_where_samples_end():
+    cut = RadiometricModel.nominal("Mono16", (2, 2), black_dn=95.0, saturation_dn=4095)
+    assert cut.gain_dn_per_e == pytest.approx(0.4)
+    known = RadiometricModel.nominal("Mono16", (2, 2), full_scale_dn=4095)
+    assert known.gain_dn_per_e == pytest.approx(0.4095)
+    assert known.saturation_dn == 65535
+
+
 def test_linear_response_table_is_the_linear_model():
     linear = RadiometricModel.nominal("Mono8", (16, 16), black_dn=0.0)
     table = (np.arange(256) / 255 * 10_000)[:, None]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from capture.session import Session
 from rigs.interchange import COLUMNS, ImageError, ManifestError, import_folder, read_image, read_manifest
+from rigs.workflows.frames import sensor_for
 
 RGB = np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)
 GRAY = (np.arange(5 * 7, dtype=np.uint16) * 1801).reshape(5, 7)
@@ -194,9 +195,15 @@ def test_a_ceiling_below_full_scale_is_found(
         image = np.minimum(rng.gamma(4.0, light / 4, (60, 80)), ceiling).astype(np.uint16)
         write_png(tmp_path / f"a{index}.png", image)
     manifest(tmp_path, "file,kind\na0.png,object\na1.png,object\n")
-    facts = import_folder(tmp_path, tmp_path / "session").facts
+    session = import_folder(tmp_path, tmp_path / "session")
+    facts = session.facts
     assert facts["saturation_dn"] == ({} if found is None else {"main": found})
     assert any("pile up" in note for note in facts["notes"]) == (found is not None)
+    # Shot noise is guessed for a camera of so many bits as are in use, not for the file's 16.
+    bits = np.bitwise_or.reduce([np.asarray(image) for image in session.stack("main")], axis=None)
+    sensor = sensor_for(session, session.stack("main"), None)
+    assert sensor.gain_dn_per_e == pytest.approx((2 ** int(bits).bit_length() - 1) / 1e4)
+    assert sensor.saturation_dn == (found or 65535)
 
 
 def test_a_folder_of_pictures_of_one_kind_needs_no_table(tmp_path: Path) -> None:
