@@ -23,6 +23,12 @@ class NormalMap(Model):
         the trusted samples scatter more than their noise and the model error allowed for can explain, it is
         raised to what they show. Under a mixture it holds an allowance for the errors of the model and for
         detail smaller than a pixel too. NaN where invalid.
+    sigma_lights_deg : ndarray (h, w), float32, optional
+        Root mean square angle, in degrees, by which the errors of the lights (covariance of their directions
+        or positions, sigma of their intensities) turn the normal; those of different lights independent, and
+        a light of which nothing is known taken for exact. None where nothing is known of any. Alike over the
+        surface, so neither noise nor told by the residuals: the whole is the root of the sum of both squares
+        at one pixel, while of the angle between neighbours ``sigma_deg`` is nearly all.
     lights_used : ndarray (h, w), uint8
         Samples that the solution trusts: all usable ones for least squares, those of weight above 0.1 (of 1)
         for the robust solver and mixtures. 0 where invalid.
@@ -42,6 +48,7 @@ class NormalMap(Model):
     gloss: Array | None = None
     method: str | None = None
     reason: str | None = None
+    sigma_lights_deg: Array | None = None
     quality: Quality | None = None
     provenance: Provenance = Provenance()
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.geometry import Float, normalize
+from calibration.geometry import Float, normalize, tangent_basis
 from calibration.lights.model import DistantLight, NearLight
 from calibration.provenance import FitError
 
@@ -22,6 +22,7 @@ class Solution(NamedTuple):
     normals: NDArray[np.float32]
     albedo: NDArray[np.float32]
     sigma_deg: NDArray[np.float32]
+    sigma_lights_deg: NDArray[np.float32]
     used: NDArray[np.uint8]
     strength: NDArray[np.float32]
     misfit: NDArray[np.float32]
@@ -31,7 +32,8 @@ class Solution(NamedTuple):
 class Pixels(NamedTuple):
     """Samples (n, h, w, c) and the tables of their lights, in an order of the lights' own.
 
-    So the caller's order of the lights changes no bit of the result.
+    So the caller's order of the lights changes no bit of the result. ``errors`` are those of the lights, as
+    ``kernels`` wants them, and ``middle`` the place where their irradiance is known.
     """
 
     radiance: NDArray[np.float32]
@@ -42,6 +44,8 @@ class Pixels(NamedTuple):
     order: NDArray[np.int64]
     directions: Float
     triplets: NDArray[np.int64]
+    errors: Float
+    middle: Float
 
     @classmethod
     def prepare(
@@ -61,14 +65,18 @@ class Pixels(NamedTuple):
             raise FitError(
                 "the mask holds no pixel: give a mask, or images in which the object is brighter than noise"
             )
-        directions = _directions(lights, points, mask)
+        middle = _middle(points, mask)
+        directions = _directions(lights, middle)
         value, noise = (
             np.ascontiguousarray(a, np.float32).reshape(n, h, w, -1) for a in (radiance, variance)
         )
         table = _table(lights, value.shape[3])
         order = np.lexsort(table.T[::-1])
         directions = directions[order]
-        return cls(value, noise, points, mask, table[order], order, directions, _triplets(directions))
+        return cls(
+            value, noise, points, mask, table[order], order, directions, _triplets(directions),
+            _errors([lights[row] for row in order]), middle,
+        )  # fmt: skip
 
     def sample(self, count: int) -> "Pixels":
         """About ``count`` pixels of the mask, evenly drawn, packed into a small image."""
@@ -141,6 +149,7 @@ class Pixels(NamedTuple):
             normals=np.full((h, w, 3), np.nan, np.float32),
             albedo=np.full((h, w, self.radiance.shape[3]), np.nan, np.float32),
             sigma_deg=np.full((h, w), np.nan, np.float32),
+            sigma_lights_deg=np.full((h, w), np.nan, np.float32),
             used=np.zeros((h, w), np.uint8),
             strength=np.full((h, w), np.nan, np.float32),
             misfit=np.full((h, w), np.nan, np.float32),
@@ -148,8 +157,8 @@ class Pixels(NamedTuple):
         )
         kernels.solve_pixels(
             self.radiance, self.variance, self.points, self.table, self.order, self.mask, self.triplets,
-            float(roughness), np.array(strengths, np.float64), robust,
-            out.normals, out.albedo, out.sigma_deg, out.used, out.strength, out.misfit, out.cost,
+            self.errors, self.middle, float(roughness), np.array(strengths, np.float64), robust,
+            *out,
         )  # fmt: skip
         return out
 
@@ -183,10 +192,34 @@ def _table(lights: Sequence[Light], channels: int) -> Float:
     return table
 
 
-def _directions(lights: Sequence[Light], points: NDArray[np.float32], mask: NDArray[np.bool_]) -> Float:
-    """Directions to the lights from the middle of the object; refuses lights that do not span space."""
+def _errors(lights: Sequence[Light]) -> Float:
+    """Table (n, ERRORS) of what is known of the lights' errors; no rows where that is nothing."""
+    from calibration.photometric import kernels
+
+    if all(light.covariance is None and light.intensity_sigma is None for light in lights):
+        return np.zeros((0, kernels.ERRORS))
+    table = np.zeros((len(lights), kernels.ERRORS))
+    for row, light in zip(table, lights, strict=True):
+        if light.covariance is not None:
+            spread = np.asarray(light.covariance, np.float64)
+            if light.kind == "distant":
+                basis = tangent_basis(light.direction)
+                spread = basis.T @ spread @ basis
+            row[kernels.PLACE_SPREAD : kernels.PLACE_SPREAD + 6] = spread[np.triu_indices(3)]
+        if light.intensity_sigma is not None:
+            # Alike in all channels, as what makes it (paint, highlight, fall-off) mostly is.
+            relative = np.divide(light.intensity_sigma, light.intensity).mean()
+            row[kernels.IRRADIANCE_SPREAD] = relative**2
+    return table
+
+
+def _middle(points: NDArray[np.float32], mask: NDArray[np.bool_]) -> Float:
     single = points.shape[:2] == (1, 1)
-    middle = points[0, 0] if single else points[mask].mean(axis=0, dtype=np.float64)
+    return np.asarray(points[0, 0] if single else points[mask].mean(axis=0, dtype=np.float64), np.float64)
+
+
+def _directions(lights: Sequence[Light], middle: Float) -> Float:
+    """Directions to the lights from the middle of the object; refuses lights that do not span space."""
     directions = np.array([light.at(middle)[0] for light in lights])
     spread = np.linalg.svd(directions, compute_uv=False)
     if spread[2] < _FLATTEST * spread[0]:

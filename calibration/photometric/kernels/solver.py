@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numba import njit, prange
 
+from calibration.photometric.kernels.lights import turned
 from calibration.photometric.kernels.samples import (
     COMPILE,
     FALL,
@@ -229,8 +230,9 @@ def _best_gloss(
 @njit(parallel=True, **COMPILE)
 def solve_pixels(
     radiance: Any, variance: Any, points: Any, lights: Any, order: Any, mask: Any, triplets: Any,
-    roughness: Any, strengths: Any, robust: Any,
-    normals: Any, albedo: Any, sigma_deg: Any, used: Any, strength: Any, misfit: Any, cost: Any,
+    errors: Any, middle: Any, roughness: Any, strengths: Any, robust: Any,
+    normals: Any, albedo: Any, sigma_deg: Any, by_lights_deg: Any, used: Any, strength: Any, misfit: Any,
+    cost: Any,
 ) -> None:  # fmt: skip
     """Solve every pixel of ``mask``, rows in parallel; nothing of the size of the stack is made.
 
@@ -244,12 +246,16 @@ def solve_pixels(
     mask : ndarray (h, w), bool
     triplets : ndarray (t, 3), int64
         Rows of ``lights``.
+    errors : ndarray (n, ERRORS) or (0, ERRORS), float64
+        Of ``lights``; none where nothing is known of them.
+    middle : ndarray (3,), float64, mm
+        Of the object: there the irradiance of near lights is known.
     roughness : float
         Of the GGX lobe.
     strengths : ndarray (s,), float64
         Each pixel takes the one that explains it best; 0 is no lobe.
     robust : bool
-    normals, albedo, sigma_deg, used, strength, misfit, cost : ndarray
+    normals, albedo, sigma_deg, by_lights_deg, used, strength, misfit, cost : ndarray
         Written where a pixel could be solved. ``misfit`` is the reduced chi square of the trusted samples,
         ``cost`` the truncated one of all.
     """
@@ -262,6 +268,7 @@ def solve_pixels(
         lx, ly, lz = work[LX], work[LY], work[LZ]
         a, inverse = np.empty(6), np.empty(6)
         b, trial, sight, mix, noise = np.empty(3), np.empty(3), np.empty(3), np.empty(3), np.empty(3)
+        scratch = np.empty(6)
         if not per_pixel:
             aim(lights, points[0, 0, 0], points[0, 0, 1], points[0, 0, 2], work)
         for x in range(width):
@@ -334,6 +341,9 @@ def solve_pixels(
                 trial[c] = b[c] / rho
                 normals[y, x, c] = trial[c]
             sigma_deg[y, x] = math.degrees(math.sqrt(spread(work, a, inverse, trial)) / rho)
+            if len(errors) > 0:
+                square = turned(lights, errors, at, middle, work, inverse, b, trial, scratch)
+                by_lights_deg[y, x] = math.degrees(math.sqrt(square) / rho)
             used[y, x] = trusted
             misfit[y, x] = reduced if trusted > 3 else math.nan
             cost[y, x] = _judge(rms, b, work) / count
