@@ -1,15 +1,39 @@
 """Light models: ``at(points)`` gives direction and irradiance, the same call for distant and near lights."""
 
+import math
 from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from calibration.geometry import Float, cross_matrix, normalize, tangent_basis
 from calibration.provenance import Array, Model, Provenance, Quality
 
 Vector = tuple[float, float, float]
+
+
+def _finite(vector: Vector) -> Vector:
+    if not all(map(math.isfinite, vector)):
+        raise ValueError(f"{vector}: want three finite numbers")
+    return vector
+
+
+def _not_zero(vector: Vector) -> Vector:
+    if not any(vector):
+        raise ValueError("the direction is zero")
+    return vector
+
+
+def _strength(values: tuple[float, ...]) -> tuple[float, ...]:
+    if len(values) not in (1, 3) or not all(0 < value < math.inf for value in values):
+        raise ValueError(f"{values}: want one number above 0, or three for R, G, B")
+    return values
+
+
+_Place = Annotated[Vector, AfterValidator(_finite)]
+_Direction = Annotated[_Place, AfterValidator(_not_zero)]
+_Intensity = Annotated[tuple[float, ...], AfterValidator(_strength)]
 
 
 class DistantLight(Model):
@@ -27,8 +51,8 @@ class DistantLight(Model):
     """
 
     kind: Literal["distant"] = "distant"
-    direction: Vector
-    intensity: tuple[float, ...] = (1.0,)
+    direction: _Direction
+    intensity: _Intensity = (1.0,)
     intensity_sigma: tuple[float, ...] | None = None
     covariance: Array | None = None
 
@@ -60,10 +84,10 @@ class NearLight(Model):
     """
 
     kind: Literal["near"] = "near"
-    position_mm: Vector
-    intensity: tuple[float, ...] = (1.0,)
+    position_mm: _Place
+    intensity: _Intensity = (1.0,)
     intensity_sigma: tuple[float, ...] | None = None
-    axis: Vector = (0.0, 0.0, 1.0)
+    axis: _Direction = (0.0, 0.0, 1.0)
     order: float = Field(default=0.0, ge=0)
     covariance: Array | None = None
 

@@ -414,7 +414,6 @@ _NEAR = [NearLight(position_mm=(0, 0, 0))] * 8
         (ValueError, "light 0 is near", {"lights": _NEAR}),
         (ValueError, "lens is for 104 rows", {"lens": lens(), "depth_mm": 450.0}),
         (ValueError, "light 0 has 3 intensities", {"lights": _COLOURED}),
-        (ValueError, "must be positive", {"lights": [x.replace(intensity=(0.0,)) for x in _distant()]}),
         (ValueError, "method", {"method": "magic"}),
     ],
 )  # fmt: skip
