@@ -17,6 +17,7 @@ from calibration.files.models import one_line, write_bytes
 from calibration.files.tables import number, read_text
 from calibration.geometry import Float, normalize
 from calibration.lights.model import DistantLight, LightModel
+from calibration.provenance import Provenance
 
 Y_UP = np.array([1.0, -1.0, -1.0])  # from x right, y up, z to the camera into the camera frame, and back
 _UNIT = 0.01
@@ -45,10 +46,14 @@ class ListedLight(NamedTuple):
 
 
 class LightList(NamedTuple):
-    """Lights in the order of a list, and what was remarked on them."""
+    """Lights in the order of a list, what was remarked on them, and whether it tells their intensities.
+
+    Where it does not, all are 1.
+    """
 
     lights: tuple[ListedLight, ...]
     remarks: tuple[str, ...] = ()
+    strengths: bool = True
 
     def models(self) -> dict[str, LightModel]:
         """The lights by name; ValueError at the place of one that is there twice."""
@@ -59,6 +64,16 @@ class LightList(NamedTuple):
                 raise ValueError(f"{entry.place}: column light: {what}")
             found[entry.name] = entry.light
         return found
+
+    def provenance(self, name: str) -> Provenance:
+        """Where the lights are from: the file ``name``."""
+        return listed(name, strengths=self.strengths)
+
+
+def listed(name: str, *, strengths: bool) -> Provenance:
+    """Provenance of lights that the file ``name`` lists with intensities or without."""
+    options: dict[str, str | float | int | bool] = {} if strengths else {"intensity": "equal"}
+    return Provenance(note=f"read from {name}", options=options)
 
 
 def read_lp(path: Path) -> LightList:
@@ -86,7 +101,7 @@ def read_lp(path: Path) -> LightList:
         entries.append(ListedLight(where, stem(image), image, light))
     if len(entries) != int(lines[0][1][0]):
         raise ValueError(f"{path}: row 1 promises {lines[0][1][0]} lights, the file has {len(entries)}")
-    return LightList(tuple(entries), _lengths_told(path.name, lengths))
+    return LightList(tuple(entries), _lengths_told(path.name, lengths), strengths=False)
 
 
 def read_diligent_lights(folder: Path) -> LightList:
@@ -128,7 +143,7 @@ def read_diligent_lights(folder: Path) -> LightList:
 def read_light_matrix(path: Path, images: Sequence[str]) -> LightList:
     """Lights of a text file of three rows, x, y (up), z (to the camera), one column a picture.
 
-    The length of a column is the light's intensity.
+    The length of a column is the light's intensity; where all are 1, nothing is told of it.
 
     Raises
     ------
@@ -149,7 +164,8 @@ def read_light_matrix(path: Path, images: Sequence[str]) -> LightList:
         direction = unit(vector, Y_UP, where)
         light = DistantLight(direction=direction, intensity=(float(np.linalg.norm(vector)),))
         entries.append(ListedLight(where, stem(image), image, light))
-    return LightList(tuple(entries))
+    told = np.abs(np.linalg.norm(table, axis=0) - 1).max() > _UNIT
+    return LightList(tuple(entries), strengths=bool(told))
 
 
 def read_alicevision(path: Path) -> LightList:
@@ -190,7 +206,8 @@ def read_alicevision(path: Path) -> LightList:
         lengths[f"light {name}"] = math.hypot(*vector)
         model = DistantLight(direction=unit(vector, np.ones(3), where), intensity=_shortest(strength))
         entries.append(ListedLight(where, name, "", model))
-    return LightList(tuple(entries), _lengths_told(path.name, lengths))
+    told = any("intensity" in light for _, light in pairs)
+    return LightList(tuple(entries), _lengths_told(path.name, lengths), told)
 
 
 def write_lp(path: Path, lights: Mapping[str, DistantLight], suffix: str = ".png") -> None:

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from calibration.files.light_lists import Y_UP, read_alicevision, read_lp, unit
+from calibration.files.light_lists import Y_UP, LightList, listed, read_alicevision, read_lp, unit
 from calibration.files.models import write_bytes
 from calibration.files.tables import csv_rows, number, read_text
 from calibration.geometry import Float
 from calibration.lights.model import DistantLight, LightModel, LightSet, NearLight
-from calibration.provenance import Provenance
 
 
 def read_lights(path: Path) -> LightSet:
@@ -37,17 +36,21 @@ def read_lights(path: Path) -> LightSet:
         One line that names file, row and column.
     """
     path = Path(path)
-    readers: dict[str, Callable[[Path], dict[str, LightModel]]] = {
-        ".lp": lambda path: read_lp(path).models(),
+    readers: dict[str, Callable[[Path], tuple[dict[str, LightModel], bool]]] = {
+        ".lp": lambda path: _of(read_lp(path)),
         ".csv": lambda path: _csv_lights(path, read_text(path, "no such light list")),
-        ".json": lambda path: read_alicevision(path).models(),
+        ".json": lambda path: _of(read_alicevision(path)),
     }
     if path.suffix.lower() not in readers:
         raise ValueError(f"{path}: a light list ends in .lp or .csv, or AliceVision's in .json")
-    lights = readers[path.suffix.lower()](path)
+    lights, strengths = readers[path.suffix.lower()](path)
     if not lights:
         raise ValueError(f"{path}: holds no light")
-    return LightSet(lights=lights, provenance=Provenance(note=f"read from {path.name}"))
+    return LightSet(lights=lights, provenance=listed(path.name, strengths=strengths))
+
+
+def _of(found: LightList) -> tuple[dict[str, LightModel], bool]:
+    return found.models(), found.strengths
 
 
 _DIRECTION, _POSITION = ("dx", "dy", "dz"), ("x_mm", "y_mm", "z_mm")
@@ -55,10 +58,11 @@ _RGB = ("intensity_r", "intensity_g", "intensity_b")
 _LOBE = ("order", "axis_x", "axis_y", "axis_z")
 
 
-def _csv_lights(path: Path, text: str) -> dict[str, LightModel]:
+def _csv_lights(path: Path, text: str) -> tuple[dict[str, LightModel], bool]:
+    """The lights, and whether intensities are told."""
     table = csv_rows(text)
     if not table:
-        return {}
+        return {}, False
     columns = table[0][1]
     known = {"light", *_DIRECTION, *_POSITION, "intensity", *_RGB, *_LOBE, "frame"}
     if odd := [column for column in columns if column not in known] or [
@@ -101,7 +105,7 @@ def _csv_lights(path: Path, text: str) -> dict[str, LightModel]:
             if lobe:
                 light = _with_lobe(light, value, axes, where)
         _add(lights, value["light"], light, where)
-    return lights
+    return lights, bool(strengths)
 
 
 def write_light_csv(path: Path, lights: Mapping[str, LightModel]) -> None:

@@ -5,6 +5,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from calibration.geometry import Float, normalize, tangent_basis
+from calibration.lights.intensity import answered, are_known
 from calibration.lights.model import DistantLight, LightModel, LightSet, NearLight
 from calibration.provenance import FitError, Quality
 
@@ -68,7 +69,7 @@ def join_lights(mirror: LightSet, matte: LightSet) -> LightSet:
             lights[name] = ours.replace(direction=place, covariance=spread, **strength)
     return mirror.replace(
         lights=lights,
-        quality=_joined(mirror.quality, matte.quality, warnings),
+        quality=_joined(answered(mirror.quality), matte.quality, warnings),
         provenance=mirror.provenance.replace(
             note=f"{mirror.provenance.note}; joined with the shading of matte spheres",
             options={**mirror.provenance.options, "intensity": "matte spheres"},
@@ -147,7 +148,7 @@ def find_changes(known: LightSet, today: LightSet) -> tuple[LightChange, ...]:
     level = {name: _level(known.lights[name], today.lights[name], scene) for name in both}
     ratios = [ratio for ratio, _ in level.values() if np.isfinite(ratio)]
     common = float(np.median(ratios)) if ratios else 1.0
-    told = not any(str(s.provenance.options.get("intensity")) == "equal" for s in (known, today))
+    told = are_known(known) and are_known(today)
     absolute = all(s.provenance.options.get("intensity") in _ABSOLUTE for s in (known, today))
     changes = []
     for name in both:

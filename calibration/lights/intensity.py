@@ -8,7 +8,7 @@ from calibration.geometry import Float, normalize, reflection, reflection_jacobi
 from calibration.lens import LensModel
 from calibration.lights.model import DistantLight, LightModel, LightSet, NearLight
 from calibration.lights.samples import TEXTURE, MatteSamples
-from calibration.provenance import FitError
+from calibration.provenance import FitError, Quality
 
 EQUAL_INTENSITIES = (
     "highlights are saturated, all lights are taken as equal: expose shorter or add a white plane"
@@ -88,12 +88,21 @@ def fit_intensities(lights: LightSet, samples: MatteSamples) -> LightSet:
         note="; ".join(t for t in (lights.provenance.note, note) if t),
         options={**lights.provenance.options, "intensity": "white plane"},
     )
-    quality = lights.quality
-    answered = EQUAL_INTENSITIES, UNEVEN_INTENSITIES
-    if quality is not None and any(warning.startswith(answered) for warning in quality.warnings):
-        others = tuple(warning for warning in quality.warnings if not warning.startswith(answered))
-        quality = quality.replace(warnings=others, verdict="doubtful" if others else "good")
-    return lights.replace(lights=fitted, quality=quality, provenance=provenance)
+    return lights.replace(lights=fitted, quality=answered(lights.quality), provenance=provenance)
+
+
+def are_known(lights: LightSet) -> bool:
+    """Whether anything tells how strong the lights are; else all were given the same intensity."""
+    return lights.provenance.options.get("intensity") != "equal"
+
+
+def answered(quality: Quality | None) -> Quality | None:
+    """The quality without the doubts about intensities, which have come from elsewhere since."""
+    doubts = EQUAL_INTENSITIES, UNEVEN_INTENSITIES
+    if quality is None or not any(warning.startswith(doubts) for warning in quality.warnings):
+        return quality
+    others = tuple(warning for warning in quality.warnings if not warning.startswith(doubts))
+    return quality.replace(warnings=others, verdict="doubtful" if others else "good")
 
 
 class _Lobe(NamedTuple):

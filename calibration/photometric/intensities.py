@@ -240,7 +240,9 @@ def _fit_channel(values: Float, noise: Float, towards: Float, patch: NDArray[np.
     trusted = state.trust > 0.1
     left = max(float(trusted.sum() - 3 * len(values) - lights), 1.0)
     chi2 = float(np.sum(state.weight * residual**2) / left)
-    sigma = _sigma(factor, information - chi2 * _from_noise(state.basis), pull, patch)
+    # The model's error is taken to be there even where these images do not show it.
+    told = information - max(chi2, 1.0) * _from_noise(state.basis)
+    sigma = _sigma(factor, told, pull, patch)
     slope = state.weight * (factor * state.shading) ** 2
     sigma = np.hypot(sigma, factor * _shared(pull, slope, patch))
     misfit = float(np.median(state.wide**2) * chi2)

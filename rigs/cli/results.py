@@ -94,6 +94,13 @@ def reconstruct(
         Literal["auto", "mixture", "robust", "least-squares"],
         typer.Option(help="Solver of the photometric stereo; auto: as the pictures ask."),
     ] = "auto",
+    intensities: Annotated[
+        Literal["auto", "given", "estimated"],
+        typer.Option(
+            help="Of the lights: as the light file says, or found from the object; auto: found where the "
+            "file says nothing and the object contradicts equal ones."
+        ),
+    ] = "auto",
     depth: Annotated[
         float | None,
         typer.Option(min=1e-3, help="Rough distance of the object, mm; without it that of the spheres."),
@@ -116,10 +123,15 @@ def reconstruct(
         method=method,
         camera=camera,
         depth_mm=depth,
+        intensities=intensities,
         track=track,
     )
-    for path in workflows.write_reconstruction(out, result, sensor=radiometric, lens=view, lights=light_set):
+    for path in workflows.write_reconstruction(
+        out, result, sensor=radiometric, lens=view, lights=result.lights
+    ):
         say(str(path))
+    for remark in result.remarks:
+        say(remark)
     normals = result.reconstruction.normals
     quality = normals.quality
     if normals.reason is not None:

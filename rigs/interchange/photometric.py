@@ -12,7 +12,6 @@ from calibration import files
 from calibration.files import LightList, ListedLight
 from calibration.geometry import normalize
 from calibration.lights.model import LightSet
-from calibration.provenance import Provenance
 from capture.plan import Block, CapturePlan, ExposureBracket, Kind, LightSequence
 from capture.session import Session
 from rigs.interchange.folder import Source, make_session, refuse_used, shown
@@ -206,8 +205,7 @@ def _lit_session(
 ) -> Session:
     folder = origin if origin.is_dir() else origin.parent
     with _faults():
-        note = f"read from {origin.name}"
-        light_set = LightSet(lights=lights.models(), provenance=Provenance(note=note))
+        light_set = LightSet(lights=lights.models(), provenance=lights.provenance(origin.name))
     if not lit:
         raise ManifestError(f"{origin}: holds no light")
     for one in lit:

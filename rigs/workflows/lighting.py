@@ -12,7 +12,7 @@ from calibration.lens import BrownConrady, LensModel, fit_pose
 from calibration.lights.agreement import LightChange, find_changes, join_lights
 from calibration.lights.fit import fit_lights, seen_from_afar
 from calibration.lights.highlights import Highlights, locate_highlights
-from calibration.lights.intensity import fit_intensities
+from calibration.lights.intensity import are_known, fit_intensities
 from calibration.lights.model import LightSet, NearLight
 from calibration.lights.samples import MatteSamples, sample_plane, sample_spheres, white_spots
 from calibration.lights.shading import fit_shading
@@ -160,8 +160,8 @@ def calibrate_lights(
         try:
             white_plane = _white_samples(images, picture, board, lens, board_reflectance, board_margin_mm)
         except FitError as error:
-            source = "matte balls" if by_matte is not None else "highlights"
-            lights = _warned(lights, f"intensities come from the {source}: {error}")
+            source = "come from the matte balls" if by_matte is not None else "come from the highlights"
+            lights = _warned(lights, f"intensities {source if are_known(lights) else 'stay equal'}: {error}")
         else:
             lights = fit_intensities(lights, white_plane)
     for j, view in enumerate(views):

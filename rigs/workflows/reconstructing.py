@@ -26,13 +26,17 @@ from rigs.workflows.frames import (
     provenance_of,
     stack_of,
 )
+from rigs.workflows.intensities import Intensities, settle_intensities
 from rigs.workflows.progress import Track, silent
 
 _LEAST_SOLVED = 0.02
 
 
 class Result(NamedTuple):
-    """One reconstructed object: what it rests on and what came out."""
+    """One reconstructed object: what it rests on and what came out.
+
+    ``lights`` are those it was solved with; ``remarks`` say how their intensities came about.
+    """
 
     reconstruction: Reconstruction
     images: LightImages
@@ -40,6 +44,8 @@ class Result(NamedTuple):
     name: str
     provenance: Provenance
     depth_unit: Literal["mm", "px", "relative"]
+    lights: LightSet
+    remarks: tuple[str, ...] = ()
 
 
 def read_mask(path: Path, shape: tuple[int, ...]) -> NDArray[np.bool_]:
@@ -73,6 +79,7 @@ def reconstruct(
     method: Method = "auto",
     camera: str | None = None,
     depth_mm: float | None = None,
+    intensities: Intensities = "auto",
     track: Track = silent,
 ) -> Result:
     """Normals, albedo, depth and mesh of the session's ``object`` frames.
@@ -87,6 +94,8 @@ def reconstruct(
         As for ``photometric.solve``; auto lets the images choose.
     depth_mm : float, optional
         Rough depth of the object; that of the calibration spheres without.
+    intensities : 'auto', 'given' or 'estimated'
+        Of the lights: of the light file, or from the object itself; see ``settle_intensities``.
 
     Raises
     ------
@@ -125,11 +134,14 @@ def reconstruct(
             )
     elif isinstance(mask, Path):
         mask = read_mask(mask, shape)
-    provenance = provenance_of(session, method=method, lights=len(used))
+    lights, remarks, contradictions = settle_intensities(
+        lights, images, intensities, lens=lens, depth_mm=depth_mm, mask=mask, method=method
+    )
+    provenance = provenance_of(session, method=method, lights=len(used), intensities=intensities)
     reconstruction = surface_of(
         images.value,
         images.variance,
-        [light for light in used if light is not None],
+        [lights.lights[name] for name in images.names],
         lens=lens,
         mask=mask,
         depth_mm=depth_mm,
@@ -137,7 +149,10 @@ def reconstruct(
         provenance=provenance,
     )
     name = stack_of(session, camera).records[0].shot.camera
-    doubts = (*doubts_of(session, name, sensor, linear="normals"), *map(Doubt, images.warnings))
+    doubts = (
+        *doubts_of(session, name, sensor, linear="normals"),
+        *map(Doubt, (*images.warnings, *contradictions)),
+    )
     if lights.quality is not None and lights.quality.verdict != "good":
         why = f": {lights.quality.warnings[0]}" if lights.quality.warnings else ""
         doubts = (*doubts, Doubt(f"the light model is {lights.quality.verdict}{why}"))
@@ -149,7 +164,7 @@ def reconstruct(
         )
     name = pose or of_kind(session, camera, "object", pose).poses[0]
     unit: Literal["mm", "px", "relative"] = "px" if lens is None else "relative" if depth_mm is None else "mm"
-    return Result(reconstruction, images, mask, name, provenance, unit)
+    return Result(reconstruction, images, mask, name, provenance, unit, lights, remarks)
 
 
 def solve_again(result: Result, lights: LightSet, lens: LensModel | None, method: Method) -> NormalMap:

@@ -1,0 +1,121 @@
+"""How strong the lights are, where the light file does not tell it or is not to be trusted."""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.lens import LensModel
+from calibration.lights.intensity import answered, are_known
+from calibration.lights.model import LightModel, LightSet
+from calibration.photometric import IntensityFit, Method, estimate_intensities
+from calibration.provenance import FitError
+from calibration.surface import reconstruct as surface_of
+from rigs.workflows.frames import LightImages
+
+Intensities = Literal["auto", "given", "estimated"]
+
+_ROUNDS = 5
+_SETTLED = 1e-3
+
+
+class Settled(NamedTuple):
+    """Lights with the intensities that are taken, how these came about, and which given ones are wrong."""
+
+    lights: LightSet
+    remarks: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def settle_intensities(
+    lights: LightSet,
+    images: LightImages,
+    how: Intensities,
+    *,
+    lens: LensModel | None,
+    depth_mm: float | None,
+    mask: NDArray[np.bool_],
+    method: Method,
+) -> Settled:
+    """The intensities to reconstruct with.
+
+    ``auto`` takes those of the light file where it tells any. Where it tells none, all lights are equal
+    unless the object contradicts: then they are estimated. Under near lights intensities and surface are
+    found in turn until the intensities stand still within 0.1 %.
+
+    Raises
+    ------
+    FitError
+        ``estimated``, and the object does not tell them.
+    """
+    known = are_known(lights)
+    if how == "given" or (how == "auto" and known):
+        return Settled(lights)
+    used = [lights.lights[name] for name in images.names]
+    try:
+        fit = _estimate(images, used, lens, depth_mm, mask, method)
+    except FitError as error:
+        if how == "estimated":
+            raise
+        return Settled(lights, warnings=(f"all lights are taken as equal: {error}",))
+    contradicted = fit.contradicted(images.names)
+    if how == "auto" and not contradicted:
+        return Settled(lights, (f"intensities: all lights equal, which the object confirms ({_sure(fit)})",))
+    spread = f"{100 * float(np.std(np.log(fit.factor))):.1f} % rms"
+    differ = f"differ from the light file's by {spread}" if known else f"vary by {spread}"
+    remark = f"intensities: estimated from the object; they {differ} ({_sure(fit)})"
+    relit = dict(zip(images.names, fit.applied(used), strict=True))
+    quality = answered(lights.quality) or fit.quality
+    warnings = (*(contradicted if known else ()), *fit.quality.warnings)
+    found = lights.replace(
+        lights={name: relit.get(name, light) for name, light in lights.lights.items()},
+        quality=quality.replace(warnings=tuple(dict.fromkeys((*quality.warnings, *warnings)))),
+        provenance=lights.provenance.replace(
+            note="; ".join(t for t in (lights.provenance.note, remark) if t),
+            options={**lights.provenance.options, "intensity": "object"},
+        ),
+    )
+    return Settled(found, (remark,), warnings)
+
+
+def _estimate(
+    images: LightImages,
+    lights: Sequence[LightModel],
+    lens: LensModel | None,
+    depth_mm: float | None,
+    mask: NDArray[np.bool_],
+    method: Method,
+) -> IntensityFit:
+    fit = estimate_intensities(images.value, images.variance, lights, lens=lens, depth_mm=depth_mm, mask=mask)
+    if all(light.kind == "distant" for light in lights) or lens is None or depth_mm is None:
+        return fit
+    plain: Method = "least-squares" if method == "least-squares" else "robust"
+    for _ in range(_ROUNDS):
+        surface = surface_of(
+            images.value,
+            images.variance,
+            fit.applied(lights),
+            lens=lens,
+            mask=mask,
+            depth_mm=depth_mm,
+            method=plain,
+        )
+        before, fit = (
+            fit,
+            estimate_intensities(
+                images.value,
+                images.variance,
+                lights,
+                lens=lens,
+                depth_mm=surface.depth_mm,
+                mask=mask & np.isfinite(surface.depth_mm),
+            ),
+        )
+        if np.abs(np.log(fit.factor / before.factor)).max() < _SETTLED:
+            break
+    return fit
+
+
+def _sure(fit: IntensityFit) -> str:
+    return f"sigma {100 * float(np.median(fit.sigma / fit.factor)):.1f} %"
