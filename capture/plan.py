@@ -94,14 +94,21 @@ class Strobe(Record):
 class LightSequence(Record):
     """Lights that burn one after the other, each alone, at one level (1 is full).
 
-    With ``strobes`` each light is pulsed instead of burning, once for each of them in turn.
+    With ``together`` they burn all at once, in one shot. With ``strobes`` each light is pulsed instead of
+    burning, once for each of them in turn.
     """
 
-    LATER = frozenset({"strobes"})
+    LATER = frozenset({"strobes", "together"})
 
     names: Names = Field(min_length=1)
     level: float = Field(default=1.0, gt=0, le=1)
     strobes: tuple[Strobe, ...] = ()
+    together: bool = False
+
+    @property
+    def states(self) -> tuple[tuple[str, ...], ...]:
+        """The lights that burn at a time, in turn."""
+        return (self.names,) if self.together else tuple((name,) for name in self.names)
 
 
 class ExposureBracket(Record):
@@ -174,9 +181,9 @@ class Block(Record):
 
     def shots(self, first_index: int) -> Iterator[Shot]:
         """Expand into shots numbered from ``first_index``."""
-        lights: tuple[tuple[str, Strobe | None] | None, ...] = (None,)
+        lights: tuple[tuple[tuple[str, ...], Strobe | None], ...] = (((), None),)
         if self.lights is not None:
-            lights = tuple(product(self.lights.names, self.lights.strobes or (None,)))
+            lights = tuple(product(self.lights.states, self.lights.strobes or (None,)))
         values: dict[str, tuple[Any, ...]] = {
             "repeat": tuple(range(self.first_repeat, self.first_repeat + self.repeats)),
             "exposure": self.bracket.exposures_s,
@@ -186,14 +193,14 @@ class Block(Record):
         axes = product(self.pose, *(values[axis] for axis in self.order))
         for offset, (pose, *combination) in enumerate(axes):
             at = dict(zip(self.order, combination, strict=True))
-            name, strobe = at["light"] or (None, None)
+            burning, strobe = at["light"]
             level = self.lights.level if self.lights is not None else 0.0
             yield Shot(
                 index=first_index + offset,
                 kinds=self.kinds,
                 pose=pose,
                 camera=at["camera"],
-                lights={} if name is None else {name: level},
+                lights=dict.fromkeys(burning, level),
                 exposure_s=at["exposure"],
                 gain_db=self.bracket.gain_db,
                 repeat=at["repeat"],
