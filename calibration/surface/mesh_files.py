@@ -164,5 +164,10 @@ def _write(path: str | os.PathLike[str], *parts: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
+    except OSError as error:
+        if error.errno is not None and error.filename in (None, str(temporary)):
+            # Of a full disk say: name the file that was meant.
+            raise OSError(error.errno, error.strerror, str(target)) from None
+        raise
     finally:
         temporary.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -74,7 +75,9 @@ def _explain(error: Exception) -> int:
     from rigs.config import ConfigError
 
     if isinstance(error, FileExistsError | NotADirectoryError) and error.filename is not None:
-        return fail(f"{error.filename}: is a file, want a folder", 2)
+        path = Path(error.filename)
+        there = next((place for place in path.parents if place.is_file()), path)
+        return fail(f"{there}: is a file, want a folder", 2)
     if isinstance(error, OSError) and error.filename is not None:
         return fail(f"{error.filename}: {error.strerror}", 2)
     if isinstance(error, ConfigError | SessionError | OSError):

@@ -1,5 +1,6 @@
 """What several commands share: their options, the models these name, progress and messages."""
 
+import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -28,6 +29,7 @@ def model_name(path: Path) -> Path:
         raise ConfigError(f"{path}: want a file that ends in .json")
     if path.is_dir():
         raise ConfigError(f"{path}: is a folder, want a file")
+    _writable(path.parent)
     return path
 
 
@@ -42,11 +44,19 @@ def plan_name(path: Path) -> Path:
 
 def folder(path: Path) -> Path:
     """Refuse at once what could not be written after a long run."""
+    _writable(path)
+    return path
+
+
+def _writable(path: Path) -> None:
+    """ConfigError where a folder is none, could not be made or not be written to."""
     from rigs.config import ConfigError
 
-    if path.exists() and not path.is_dir():
-        raise ConfigError(f"{path}: is a file, want a folder")
-    return path
+    there = next((place for place in (path, *path.parents) if place.exists()), path)
+    if not there.is_dir():
+        raise ConfigError(f"{there}: is a file, want a folder")
+    if not os.access(there, os.W_OK):
+        raise ConfigError(f"{there}: no permission to write into this folder")
 
 
 Simulate = Annotated[

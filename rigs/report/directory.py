@@ -13,7 +13,7 @@ from calibration.focus import FocusModel
 from calibration.lens import LensModel
 from calibration.lights.model import LightSet
 from calibration.photometric import NormalMap
-from calibration.provenance import Model
+from calibration.provenance import Model, Provenance, Quality
 from calibration.radiometric import RadiometricModel
 from calibration.radiometric.checks import SessionChecks
 from calibration.timing import TimingModel
@@ -47,7 +47,7 @@ def report_directory(directory: Path, out: Path) -> Path:
         merged radiance as ``gnomon merge`` writes it; model files (``*.json``), there or in ``models``; and
         ``metrics.json``. Any may be missing. Of two models of one kind the first by name is shown.
     out : Path
-        HTML file to write.
+        HTML file to write; its folder is made.
 
     Returns
     -------
@@ -63,6 +63,7 @@ def report_directory(directory: Path, out: Path) -> Path:
         raise ConfigError(f"{directory}: no such folder")
     with file_faults():
         report = _read(directory)
+    out.parent.mkdir(parents=True, exist_ok=True)
     return write_report(out, report)
 
 
@@ -96,6 +97,7 @@ def _metrics(path: Path) -> tuple[Metric, ...]:
 def _surface(folder: Path, depth_unit: str) -> Surface:
     maps, about = read_exr(folder / "normals.exr"), read_exr_attributes(folder / "normals.exr")
     normals = np.stack([maps[f"N.{axis}"] for axis in "XYZ"], axis=-1)
+    quality, provenance = about.get("quality"), about.get("provenance")
     valid = np.isfinite(normals).all(axis=-1)
     blank = np.full(valid.shape, np.nan, np.float32)
     return Surface(
@@ -108,6 +110,8 @@ def _surface(folder: Path, depth_unit: str) -> Surface:
             lights_used=np.nan_to_num(maps.get("lights", blank)).astype(np.uint8),
             method=about.get("method") or None,
             reason=about.get("reason") or None,
+            quality=Quality.model_validate_json(quality) if quality else None,
+            provenance=Provenance.model_validate_json(provenance) if provenance else Provenance(),
         ),
         depth_unit=depth_unit,
         depth_mm=read_exr(folder / "depth.exr")["Z"] if (folder / "depth.exr").is_file() else None,

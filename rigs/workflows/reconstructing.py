@@ -1,5 +1,9 @@
 """Normals, albedo, depth and mesh from a session under known lights."""
 
+import os
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -10,7 +14,7 @@ from numpy.typing import NDArray
 from calibration import files
 from calibration.lens import LensModel
 from calibration.lights.model import LightSet, NearLight
-from calibration.photometric import Method, NormalMap, object_mask, solve
+from calibration.photometric import Method, Multiplex, NormalMap, object_mask, solve
 from calibration.provenance import FitError, Provenance
 from calibration.radiometric import RadiometricModel
 from calibration.surface import Reconstruction, mesh, write_ply
@@ -27,15 +31,26 @@ from rigs.workflows.frames import (
     stack_of,
 )
 from rigs.workflows.intensities import Intensities, settle_intensities
+from rigs.workflows.multiplexing import Unmixed, lit_at_once, unmix, with_whole_noise
 from rigs.workflows.progress import Track, silent
 
 _LEAST_SOLVED = 0.02
+_OTHER_FRAME = "a .csv list with y up and z to the camera says so by a column frame, yup; .lp lists are so"
+
+_SIDE_PX = 4
+"""Side of the squares around which the slopes are summed: over it a surface bends more than noise."""
+_STEEPEST = 2.0
+_LEAST_BENT = 500
+_CONTRARY = -0.25
+"""Agreement of the slopes below which y is turned over. Under right lights 15 objects (psm, DiLiGenT, two
+spheres, BiNI) have 0.37 to 0.90, two that bend along one axis only 0; with y turned over as much below 0."""
 
 
 class Result(NamedTuple):
     """One reconstructed object: what it rests on and what came out.
 
-    ``lights`` are those it was solved with; ``remarks`` say how their intensities came about.
+    ``lights`` are those it was solved with; ``remarks`` say how their intensities came about. ``multiplex``
+    is what one frame under three lamps was unmixed by, and then ``images`` are what came of it.
     """
 
     reconstruction: Reconstruction
@@ -46,10 +61,16 @@ class Result(NamedTuple):
     depth_unit: Literal["mm", "px", "relative"]
     lights: LightSet
     remarks: tuple[str, ...] = ()
+    multiplex: Multiplex | None = None
 
 
 def read_mask(path: Path, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Mask image, any format OpenCV reads: True where any colour is not 0, or a cut-out is opaque."""
+    """Mask image, any format OpenCV reads: True from half of its brightest on, in any colour, or of opacity.
+
+    Soft edges are cut in their middle, and what a lossy file rings around them is left out.
+    """
+    if path.is_dir():
+        raise ConfigError(f"{path}: is a folder, want a mask image")
     if not path.is_file():
         raise ConfigError(f"{path}: no such file")
     image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
@@ -58,7 +79,8 @@ def read_mask(path: Path, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     cut_out = image.ndim == 3 and image.shape[2] == 4 and np.ptp(image[..., 3]) > 0
     if cut_out:
         image = image[..., 3]
-    mask = np.asarray(image > 0 if image.ndim == 2 else (image[..., :3] > 0).any(axis=-1))
+    level = np.nan_to_num(image if image.ndim == 2 else image[..., :3].max(axis=-1))
+    mask = np.asarray((level > 0) & (level >= 0.5 * float(level.max())))
     if mask.shape != shape:
         raise ConfigError(
             f"{path}: mask is {mask.shape[1]} x {mask.shape[0]} px, the frames {shape[1]} x {shape[0]}"
@@ -84,6 +106,8 @@ def reconstruct(
 ) -> Result:
     """Normals, albedo, depth and mesh of the session's ``object`` frames.
 
+    One RGB frame under three lamps at once is unmixed first (``unmix``), and solved by least squares.
+
     Parameters
     ----------
     lens : LensModel, optional
@@ -103,12 +127,20 @@ def reconstruct(
         Frames, lights and models do not fit together; the message names what.
     """
     images = light_images(session, "object", sensor=sensor, camera=camera, pose=pose, track=track)
+    if isinstance(mask, Path):
+        mask = read_mask(mask, images.value.shape[1:3])
+    unmixed: Unmixed | None = None
+    state = lit_at_once(images.names, lights)
+    if state is not None:
+        unmixed = unmix(images, state, lights, mask, provenance_of(session))
+        images, lights = unmixed.images, unmixed.lights
+        method = "least-squares" if method == "auto" else method
     used = [lights.lights.get(name) for name in images.names]
     unknown = [name for name, light in zip(images.names, used, strict=True) if light is None]
     if unknown:
         raise FitError(
-            f"the light model has no {', '.join(unknown[:5])}{' ...' if len(unknown) > 5 else ''}; "
-            f"it has {', '.join(list(lights.lights)[:5])} ..."
+            f"the light model has no {_listed(unknown)}; it has {_listed(list(lights.lights))}: "
+            "its lights are named as those of the pictures"
         )
     if len(used) < 3:
         raise FitError(f"{session.path}: images under {len(used)} lights: photometric stereo needs 3 or more")
@@ -124,6 +156,7 @@ def reconstruct(
     if lens is None and any(isinstance(light, NearLight) for light in used):
         raise FitError("the lights are near: where each pixel is seen needs a lens model: give --lens")
     depth_mm = depth_mm or lights.scene_depth_mm
+    _refuse_lights_behind(images.names, lights, depth_mm)
     if depth_mm is None and any(isinstance(light, NearLight) for light in used):
         raise FitError("near lights, and nothing tells how far the object is: give --depth in mm, roughly")
     if mask is None:
@@ -132,8 +165,6 @@ def reconstruct(
             raise FitError(
                 f"{session.path}: nothing is bright enough to be the object: give --mask or longer exposures"
             )
-    elif isinstance(mask, Path):
-        mask = read_mask(mask, shape)
     lights, remarks, contradictions = settle_intensities(
         lights, images, intensities, lens=lens, depth_mm=depth_mm, mask=mask, method=method
     )
@@ -151,20 +182,75 @@ def reconstruct(
     name = stack_of(session, camera).records[0].shot.camera
     doubts = (
         *doubts_of(session, name, sensor, linear="normals"),
-        *map(Doubt, (*images.warnings, *contradictions)),
+        *map(Doubt, (*images.warnings, *contradictions, *_turned_over(reconstruction.normals))),
     )
     if lights.quality is not None and lights.quality.verdict != "good":
         why = f": {lights.quality.warnings[0]}" if lights.quality.warnings else ""
         doubts = (*doubts, Doubt(f"the light model is {lights.quality.verdict}{why}"))
-    reconstruction = reconstruction._replace(normals=doubted(reconstruction.normals, doubts))
+    normals = reconstruction.normals
+    if unmixed is not None:
+        normals = with_whole_noise(normals, unmixed, lens, reconstruction.depth_mm)
+        remarks = (unmixed.remark, *remarks)
+    reconstruction = reconstruction._replace(normals=doubted(normals, doubts))
     if reconstruction.normals.valid[mask].mean() < _LEAST_SOLVED:
         raise FitError(
             "hardly a pixel has a normal facing the camera: do the light directions point from the object "
-            "to the lights, in the camera's frame? A list with y up, z to the camera says so with frame yup"
+            f"to the lights, in the camera's frame? {_OTHER_FRAME}"
         )
     name = pose or of_kind(session, camera, "object", pose).poses[0]
     unit: Literal["mm", "px", "relative"] = "px" if lens is None else "relative" if depth_mm is None else "mm"
-    return Result(reconstruction, images, mask, name, provenance, unit, lights, remarks)
+    multiplex = None if unmixed is None else unmixed.multiplex
+    return Result(reconstruction, images, mask, name, provenance, unit, lights, remarks, multiplex)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:5])}{' ...' if len(names) > 5 else ''}" if names else "none"
+
+
+def _refuse_lights_behind(names: Sequence[str], lights: LightSet, depth_mm: float | None) -> None:
+    """FitError where most lights stand on the far side of the object: they are of another frame."""
+    behind = [
+        name
+        for name in names
+        if (
+            light.direction[2] >= 0
+            if (light := lights.lights[name]).kind == "distant"
+            else depth_mm is not None and light.position_mm[2] > depth_mm
+        )
+    ]
+    if 2 * len(behind) > len(names):
+        raise FitError(
+            f"{_listed(behind)}: {len(behind)} of {len(names)} lights shine from behind the object: want "
+            f"directions from the object to the light, y down, z away from the camera; {_OTHER_FRAME}"
+        )
+
+
+def _turned_over(normals: NormalMap) -> tuple[str, ...]:
+    """A warning where the normals are those of a surface only with y turned over, as the lights then are too.
+
+    Slopes p, q of a surface have dp/dy = dq/dx. Under lights with y turned over they come out as p, -q. What
+    is symmetric about x or y, or bends only along them, does not tell.
+    """
+    n = np.asarray(normals.normals, np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        p, q = -n[..., 0] / n[..., 2], -n[..., 1] / n[..., 2]
+        flat = np.hypot(p, q) < _STEEPEST
+    p, q = np.where(flat, p, np.nan), np.where(flat, q, np.nan)
+    s = _SIDE_PX
+    by_y = p[s:, :-s] - p[:-s, :-s] + p[s:, s:] - p[:-s, s:]
+    by_x = q[:-s, s:] - q[:-s, :-s] + q[s:, s:] - q[s:, :-s]
+    known = np.isfinite(by_y + by_x)
+    by_y, by_x = by_y[known], by_x[known]
+    smaller = np.minimum(np.abs(by_y), np.abs(by_x))
+    if smaller.size < _LEAST_BENT or not smaller.any():
+        return ()
+    agreement = float(np.sum(np.sign(by_y * by_x) * smaller) / np.sum(smaller))
+    if agreement > _CONTRARY:
+        return ()
+    return (
+        "the normals are those of a surface only with y turned over (agreement of their slopes "
+        f"{agreement:.2f}, of 1): have the lights y up where y down was taken? {_OTHER_FRAME}",
+    )
 
 
 def solve_again(result: Result, lights: LightSet, lens: LensModel | None, method: Method) -> NormalMap:
@@ -191,11 +277,49 @@ def write_reconstruction(
     """Write normals, albedo, depth, mesh and the models used into ``out``; return the paths.
 
     ``normals.exr`` (``N.X N.Y N.Z``, ``sigma`` in degrees, ``lights``; the header says the method and why it
-    was taken), ``albedo.exr`` (``albedo.R G B`` or
+    was taken, the session, and what the fit says of itself), ``albedo.exr`` (``albedo.R G B`` or
     ``albedo.Y``), ``depth.exr`` (``Z`` in mm), ``mesh.ply``, ``normals.png`` to look at, ``models/*.json``.
+    All of them appear, or none, and an earlier result then stays.
+
+    Raises
+    ------
+    OSError
+        The folder cannot be written to; it is named.
+    FitError
+        The surface is too narrow for a mesh.
     """
-    normals, depth, _, _ = result.reconstruction
+    new = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".", suffix=".part", dir=out) as name:
+            part = Path(name)
+            written = _write_maps(part, result, lens)
+            (part / "models").mkdir()
+            models = {"sensor": sensor, "lens": lens, "lights": lights, "multiplex": result.multiplex}
+            for kind, model in models.items():
+                if model is not None:
+                    files.save_model(part / "models" / f"{kind}.json", model)
+                    written.append(part / "models" / f"{kind}.json")
+            (out / "models").mkdir(exist_ok=True)
+            for kind in models:
+                # One left from an earlier run had no part in this result.
+                for suffix in (".json", ".npz"):
+                    (out / "models" / f"{kind}{suffix}").unlink(missing_ok=True)
+            (out / "report.html").unlink(missing_ok=True)
+            for path in sorted(path for path in part.rglob("*") if path.is_file()):
+                os.replace(path, out / path.relative_to(part))
+            return [out / path.relative_to(part) for path in written]
+    except OSError as error:
+        raise OSError(f"{out}: cannot be written: {error.strerror or error}") from None
+    finally:
+        if new:
+            with suppress(OSError):  # not empty: all is well
+                out.rmdir()
+
+
+def _write_maps(out: Path, result: Result, lens: LensModel | None) -> list[Path]:
+    normals, depth, _, _ = result.reconstruction
+    surface = mesh(depth, lens, normals.albedo, normals=normals.normals)
     about = {
         "session": result.provenance.session,
         "code_version": result.provenance.code_version,
@@ -203,7 +327,12 @@ def write_reconstruction(
     }
     channels = {f"N.{axis}": normals.normals[..., i] for i, axis in enumerate("XYZ")}
     channels |= {"sigma": normals.sigma_deg, "lights": normals.lights_used.astype(np.float32)}
-    solved = {"method": normals.method or "", "reason": normals.reason or ""}
+    solved = {
+        "method": normals.method or "",
+        "reason": normals.reason or "",
+        "provenance": result.provenance.model_dump_json(),
+        "quality": "" if normals.quality is None else normals.quality.model_dump_json(),
+    }
     files.write_exr(
         out / "normals.exr", channels, about | solved | {"units": "N: unit vector; sigma: degrees"}
     )
@@ -219,18 +348,6 @@ def write_reconstruction(
         },
     )
     files.write_exr(out / "depth.exr", {"Z": depth}, about | {"units": result.depth_unit})
-    write_ply(out / "mesh.ply", mesh(depth, lens, normals.albedo, normals=normals.normals))
+    write_ply(out / "mesh.ply", surface)
     files.write_normals_png(out / "normals.png", normals.normals)
-    written = [out / name for name in ("normals.exr", "albedo.exr", "depth.exr", "mesh.ply", "normals.png")]
-    models = {"sensor": sensor, "lens": lens, "lights": lights}
-    (out / "models").mkdir(exist_ok=True)
-    (out / "report.html").unlink(missing_ok=True)
-    for name, model in models.items():
-        if model is None:
-            # One left from an earlier run had no part in this result.
-            for suffix in (".json", ".npz"):
-                (out / "models" / f"{name}{suffix}").unlink(missing_ok=True)
-        else:
-            files.save_model(out / "models" / f"{name}.json", model)
-            written.append(out / "models" / f"{name}.json")
-    return written
+    return [out / name for name in ("normals.exr", "albedo.exr", "depth.exr", "mesh.ply", "normals.png")]

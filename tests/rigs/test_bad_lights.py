@@ -1,0 +1,161 @@
+"""Bad lights, masks and disks given to photometric commands: one line that says what to do, nothing written.
+
+The object is a matt landscape without symmetry, so that what is turned over shows.
+"""
+
+import errno
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from calibration.files import read_exr, read_exr_attributes, write_bytes
+from calibration.geometry import angle_deg, normalize
+from rigs.report import report_directory
+from rigs.workflows import reconstructing
+
+HEIGHT, WIDTH = 60, 72
+TOWARDS = normalize(
+    [[0.5, 0.1, 1], [-0.5, 0.2, 1], [0.1, 0.6, 1], [0.2, -0.5, 1], [-0.3, -0.4, 1], [0, 0.1, 1]]
+)  # y up, z to the camera
+NAMES = [f"lamp{number}" for number in range(len(TOWARDS))]
+Y_UP = np.array([1.0, -1.0, -1.0])
+
+
+def landscape() -> np.ndarray:
+    """Normals, camera frame: hills that lean all ways."""
+    x, y = np.meshgrid(np.arange(WIDTH), np.arange(HEIGHT))
+    z = 4 * np.sin(0.11 * x + 0.07 * y) * np.cos(0.13 * y - 0.05 * x) + 0.0015 * (x - 30) * (y - 20)
+    by_y, by_x = np.gradient(z)
+    return normalize(np.stack([by_x, by_y, -np.ones_like(z)], axis=-1))
+
+
+def listed(path: Path, towards: np.ndarray, names: list[str] = NAMES) -> Path:
+    rows = [f"{name}.png {' '.join(map(str, light))}" for name, light in zip(names, towards, strict=True)]
+    path.write_text("\n".join([str(len(rows)), *rows, ""]))
+    return path
+
+
+@pytest.fixture(scope="module")
+def coin(tmp_path_factory) -> Path:
+    """Folder with the list ``coin.lp``, its pictures, and the session ``s`` made of them."""
+    from rigs.interchange import import_lp
+
+    folder = tmp_path_factory.mktemp("coin")
+    for name, light in zip(NAMES, TOWARDS, strict=True):
+        shade = np.clip(landscape() @ (light * Y_UP), 0, None)
+        assert cv2.imwrite(str(folder / f"{name}.png"), np.rint(50_000 * shade).astype(np.uint16))
+    import_lp(listed(folder / "coin.lp", TOWARDS), folder / "s", assume_linear=True)
+    return folder
+
+
+@pytest.fixture
+def solve(gnomon, coin, tmp_path):
+    def run(*options, lights=coin / "coin.lp", out=tmp_path / "out"):
+        return gnomon(
+            "reconstruct", coin / "s", "--lights", lights, "--method", "robust", "--out", out, *options
+        )
+
+    return run
+
+
+def refused(answer, *words, code):
+    assert answer.code == code, (answer.out, answer.err)
+    assert answer.err.count("\n") == 1, answer.err
+    assert answer.err.startswith("gnomon: ")
+    for word in words:
+        assert word in answer.err
+    assert not answer.out
+
+
+def test_right_lights_give_the_landscape_in_silence(solve, tmp_path):
+    answer = solve()
+    assert (answer.code, answer.err) == (0, "")
+    maps = read_exr(tmp_path / "out" / "normals.exr")
+    found = np.stack([maps[f"N.{axis}"] for axis in "XYZ"], axis=-1)
+    assert np.nanmax(angle_deg(found, landscape())) < 0.1  # 16 bits: 0.001 deg
+    assert [path for path in (tmp_path / "out").iterdir() if path.name.startswith(".")] == []
+
+
+def test_y_turned_over_is_told(solve, coin, tmp_path):
+    answer = solve(lights=listed(tmp_path / "over.lp", TOWARDS * [1, -1, 1]))
+    assert answer.code == 0
+    assert "only with y turned over" in answer.err
+    assert answer.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("signs", [(1, 1, -1), (-1, -1, -1), (1, -1, -1)])
+def test_lights_behind_the_object_are_refused(solve, tmp_path, signs):
+    answer = solve(lights=listed(tmp_path / "behind.lp", TOWARDS * signs))
+    refused(answer, "lamp0", "6 of 6 lights shine from behind", "yup", code=4)
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_that_differ_are_told_with_those_there_are(solve, tmp_path):
+    answer = solve(lights=listed(tmp_path / "l.lp", TOWARDS, [name.upper() for name in NAMES]))
+    refused(answer, "no lamp0, lamp1", "it has LAMP0, LAMP1", code=4)
+
+
+def test_a_soft_mask_is_cut_in_its_middle(tmp_path):
+    mask = np.zeros((40, 40), np.uint8)
+    mask[10:30, 10:30] = 255
+    assert cv2.imwrite(str(tmp_path / "m.jpg"), mask, [cv2.IMWRITE_JPEG_QUALITY, 60])
+    assert np.count_nonzero(cv2.imread(str(tmp_path / "m.jpg"), 0)) > 400  # it rings
+    assert reconstructing.read_mask(tmp_path / "m.jpg", mask.shape).sum() == 400
+    for value in (1, 7, 255):  # whatever white is
+        assert cv2.imwrite(str(tmp_path / "m.png"), (mask > 0) * np.uint8(value))
+        assert reconstructing.read_mask(tmp_path / "m.png", mask.shape).sum() == 400
+
+
+def test_a_folder_is_no_mask(solve, tmp_path):
+    refused(solve("--mask", tmp_path), "is a folder, want a mask image", code=2)
+
+
+def test_a_mask_too_narrow_for_a_mesh_leaves_nothing(solve, tmp_path):
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    mask[30, 5:60] = 255
+    cv2.imwrite(str(tmp_path / "line.png"), mask)
+    refused(solve("--mask", tmp_path / "line.png"), "no triangle", code=4)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_a_full_disk_leaves_no_half_result(solve, tmp_path, monkeypatch, earlier):
+    if earlier:
+        assert solve().code == 0
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    def full(path, *_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(reconstructing, "write_ply", full)
+    refused(solve(), str(tmp_path / "out"), "No space left on device", code=2)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert (tmp_path / "out").exists() == earlier
+
+
+def test_a_full_disk_names_the_file_and_not_the_temporary_one(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space") as said:
+        write_bytes(tmp_path / "a.json", b"{}")
+    assert said.value.filename == str(tmp_path / "a.json")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_where_nothing_can_be_written_is_told_before_the_work(solve, tmp_path):
+    (tmp_path / "file").write_text("")
+    refused(solve(out=tmp_path / "file" / "out"), f"{tmp_path / 'file'}: is a file, want a folder", code=2)
+
+
+def test_the_result_keeps_its_session_and_its_doubts(solve, tmp_path, coin):
+    assert solve(lights=listed(tmp_path / "over.lp", TOWARDS * [1, -1, 1])).code == 0
+    about = read_exr_attributes(tmp_path / "out" / "normals.exr")
+    assert about["session"] in about["provenance"]
+    page = report_directory(tmp_path / "out", tmp_path / "new" / "r.html").read_text()
+    assert f"session {about['session']}" in page
+    assert "only with y turned over" in page
