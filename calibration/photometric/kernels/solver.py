@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numba import njit, prange
 
-from calibration.photometric.kernels.lights import turned
+from calibration.photometric.kernels.lights import slope, turned
 from calibration.photometric.kernels.samples import (
     COMPILE,
     FALL,
@@ -262,13 +262,16 @@ def solve_pixels(
     height, width = mask.shape
     n, channels = lights.shape[0], radiance.shape[3]
     per_pixel = points.shape[0] > 1
+    slopes = np.zeros((n, 3))
+    for k in range(len(errors)):
+        slope(lights[k], middle[0], middle[1], middle[2], slopes[k])
     for y in prange(height):
         work = np.empty((ROWS, n))
         m, v, ok, w, fall, shine = work[M], work[V], work[OK], work[W], work[FALL], work[GLOSS]
         lx, ly, lz = work[LX], work[LY], work[LZ]
         a, inverse = np.empty(6), np.empty(6)
         b, trial, sight, mix, noise = np.empty(3), np.empty(3), np.empty(3), np.empty(3), np.empty(3)
-        scratch = np.empty(6)
+        scratch = np.empty(3)
         if not per_pixel:
             aim(lights, points[0, 0, 0], points[0, 0, 1], points[0, 0, 2], work)
         for x in range(width):
@@ -342,7 +345,7 @@ def solve_pixels(
                 normals[y, x, c] = trial[c]
             sigma_deg[y, x] = math.degrees(math.sqrt(spread(work, a, inverse, trial)) / rho)
             if len(errors) > 0:
-                square = turned(lights, errors, at, middle, work, inverse, b, trial, scratch)
+                square = turned(lights, errors, at, slopes, work, inverse, b, trial, scratch)
                 by_lights_deg[y, x] = math.degrees(math.sqrt(square) / rho)
             used[y, x] = trusted
             misfit[y, x] = reduced if trusted > 3 else math.nan
