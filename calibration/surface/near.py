@@ -1,7 +1,6 @@
 """Normals and depth together: a near light's direction depends on where the surface is."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -11,12 +10,12 @@ from scipy import ndimage
 from calibration.geometry import Float
 from calibration.lens import LensModel
 from calibration.lights.model import DistantLight, NearLight
-from calibration.photometric import Gloss, Method, NormalMap, object_mask, sight, solve
+from calibration.photometric import Gloss, Method, NormalMap, sight
 from calibration.photometric.gloss import find_gloss
 from calibration.photometric.pixels import Pixels
-from calibration.photometric.solver import check, solve_at
+from calibration.photometric.solver import solve_at
 from calibration.provenance import FitError, Provenance
-from calibration.surface.integration import integrate, integrate_grid
+from calibration.surface.integration import integrate_grid
 from calibration.surface.scale import place
 from calibration.surface.shadows import cast_shadows
 
@@ -32,88 +31,19 @@ _ANCHOR_PX = 1.0
 _LEAST_LIT = 4
 
 
-class Reconstruction(NamedTuple):
-    """Normals and depth of one view.
-
-    Attributes
-    ----------
-    normals : NormalMap
-        Solved at the final depth.
-    depth_mm : ndarray (h, w), float32
-        Depth z, camera frame, NaN where unknown; px for an orthographic view.
-    scale_sigma : float
-        One sigma of the common factor of all depths, relative; NaN where it was given and not measured
-        (distant lights).
-    rounds : int
-        Alternations until the depth stood still.
-    """
-
-    normals: NormalMap
-    depth_mm: NDArray[np.float32]
-    scale_sigma: float
-    rounds: int
-
-
-def reconstruct(
+def alternate(
     radiance: NDArray[np.float32],
     variance: NDArray[np.float32],
     lights: Sequence[DistantLight | NearLight],
+    lens: LensModel,
+    depth_mm: NDArray[np.floating] | float,
+    mask: NDArray[np.bool_],
     *,
-    lens: LensModel | None = None,
-    mask: NDArray[np.bool_] | None = None,
-    depth_mm: NDArray[np.floating] | float | None = None,
-    method: Method = "auto",
-    gloss: Gloss | None = None,
-    provenance: Provenance | None = None,
-) -> Reconstruction:
-    """Normals, albedo and depth from images under known lights.
-
-    Parameters
-    ----------
-    radiance, variance, lights, lens, mask, method, gloss, provenance
-        As for ``photometric.solve``.
-    depth_mm : float or ndarray (h, w), optional
-        Where the surface is, roughly (10 %). Near lights then find the scale by themselves; with distant
-        lights it is the scale (median depth; without it 1 mm, or 0 px in an orthographic view).
-
-    Returns
-    -------
-    Reconstruction
-
-    Raises
-    ------
-    ValueError, FitError
-        As ``photometric.solve``.
-
-    Notes
-    -----
-    Near lights: normals at the current depth, depth from the normals, and so on, on a coarser grid of the
-    same lines of sight until the depth stands still, then once at full resolution. From the second round on,
-    samples in the shadows that the surface so far casts (``cast_shadows``) are left out; a pixel keeps all of
-    them where fewer than four would remain.
-
-    Integration leaves the factor of each piece of the surface between jumps of depth: it is the one at which
-    a Lambertian surface explains the trusted samples best (Gauss-Newton on the residual with the normals
-    solved for), under a prior of 10 % around ``depth_mm``. Its sigma takes the lights, not the pixels, as the
-    independent observations, as errors of a light's position and intensity are common to all pixels.
-    """
-    near = any(light.kind == "near" for light in lights)
-    if mask is None:
-        mask = object_mask(radiance, variance)
-    if not near or lens is None or depth_mm is None:
-        normals = solve(
-            radiance,
-            variance,
-            lights,
-            lens=lens,
-            depth_mm=depth_mm,
-            mask=mask,
-            method=method,
-            provenance=provenance,
-        )
-        return Reconstruction(normals, integrate(normals, lens, depth_mm=depth_mm), float("nan"), 1)
-
-    check(radiance, variance, lights, lens, depth_mm, mask)
+    method: Method,
+    gloss: Gloss | None,
+    provenance: Provenance | None,
+) -> tuple[NormalMap, Float, float, int]:
+    """Normals, depth (h, w), one sigma of its factor and the rounds until it stood still: ``reconstruct``."""
     h, w = mask.shape
     step = max(1, round(float(np.sqrt(mask.sum() / _COARSE_PIXELS))))
     prior = np.broadcast_to(np.asarray(depth_mm, np.float64), (h, w))
@@ -129,7 +59,7 @@ def reconstruct(
         gloss,
     )
     rays = sight(lens, np.arange(h), np.arange(w))
-    start = _enlarge(depth, step, (h, w))
+    start = enlarge(depth, step, (h, w))
     points = rays * start[..., None].astype(np.float32)
     lit = _lit(radiance, np.where(mask, start, np.nan), lights, lens, 1)
     normals = solve_at(lit, variance, lights, points, mask, method=method, gloss=found, provenance=provenance)
@@ -138,7 +68,7 @@ def reconstruct(
         # Its gloss cannot be taken from the samples, and gloss that is left in them moves the surface.
         telling = solve_at(lit, variance, lights, points, mask, method="robust", gloss=found)
     depth, sigma = _depth(lit, variance, lights, rays, start, normals, telling, prior)
-    return Reconstruction(normals, depth.astype(np.float32), sigma, rounds)
+    return normals, depth, sigma, rounds
 
 
 def _coarse(
@@ -177,7 +107,7 @@ def _coarse(
         change = np.abs(np.log(depth[both] / before[both]))
         lit = _lit(radiance, depth, lights, lens, step)
         # Pixels that drop out of one round may come back in the next.
-        depth = _fill(depth)
+        depth = fill(depth)
         if (
             rounds > 2
             and (settled or plain != "robust" or known is not None)
@@ -236,16 +166,16 @@ def _lit(
     return lit
 
 
-def _fill(depth: Float) -> Float:
+def fill(depth: Float) -> Float:
     """Unknown depths from the nearest known one."""
     index = ndimage.distance_transform_edt(~np.isfinite(depth), return_distances=False, return_indices=True)
     return np.asarray(depth[tuple(index)])
 
 
-def _enlarge(depth: Float, step: int, shape: tuple[int, int]) -> Float:
+def enlarge(depth: Float, step: int, shape: tuple[int, int]) -> Float:
     """Depth of the coarse grid (every ``step``-th pixel from 0) on the full one, bilinear, filled outside."""
     if step == 1:
-        return _fill(depth)
+        return fill(depth)
     y, x = np.mgrid[: shape[0], : shape[1]].astype(np.float32) / step
-    full = cv2.remap(_fill(depth).astype(np.float32), x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    full = cv2.remap(fill(depth).astype(np.float32), x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(full, np.float64)
