@@ -30,12 +30,13 @@ class Multiplex(Model):
     lights : 3 names
         In the order of the mixing's columns.
     mixing : ndarray (3, 3), float64
-        Row: channel R, G, B. Column: lamp. Radiance of a surface of the object's colour, of mean albedo 1,
-        under unit irradiance of the lamp's own direction, place and fall-off.
+        Row: channel R, G, B. Column: lamp. Radiance of a surface of the object's chromaticity, of mean albedo
+        1, that faces the lamp at intensity 1 as calibrated (for a near one, at 1 mm).
     covariance : ndarray (9, 9) or None
         Of ``mixing`` row by row; common to all pixels.
     chromaticity : 3 floats
-        Colour of the object, mean 1; 1, 1, 1 is gray, and where nothing tells it apart from the lamps'.
+        Albedo of the object in the light of each lamp, mean 1, against that of what the lamps were calibrated
+        on; 1, 1, 1 where nothing tells it.
     """
 
     kind: Literal["multiplex"] = "multiplex"
@@ -155,75 +156,86 @@ def colour_of(
 
 def fit_multiplex(
     lights: Mapping[str, Light],
+    names: Sequence[str],
     checks: Mapping[str, Colour] | None = None,
     *,
     provenance: Provenance | None = None,
 ) -> Multiplex:
-    """The mixing of three lamps, from their calibrated colours and from frames under single ones.
+    """The mixing of three lamps, from their calibrated colours and from frames under one light at a time.
 
     Parameters
     ----------
-    lights : mapping of 3 names -> light
-        With intensities in R, G, B, as white balls or a white board give them. With one value each, that is
-        the mean of the channels, and ``checks`` must have all three.
-    checks : mapping of name -> Colour
-        Of the object, or a thing of its colour, under some of the lamps alone (``colour_of``). They tell the
-        object's chromaticity, and stand in place of the lamps' calibrated colours.
+    lights : mapping of name -> light
+        With intensities in R, G, B, as white balls or a white board give them. One value is the mean of the
+        channels; of the lamps, their frame in ``checks`` then tells the colour; another light is then white.
+    names : sequence of 3 str
+        The lamps.
+    checks : mapping of name of a light -> Colour
+        Of the object under it alone (``colour_of``). Under one of the lamps: what that lamp shows on the
+        object, in place of its calibrated colour. Under another, white light: the object's chromaticity.
 
     Raises
     ------
     FitError
         Not three lamps; colours that nothing tells; colours so much alike that they cannot be told apart.
+
+    Notes
+    -----
+    A white light is taken as a sum of the lamps' lights: what it shows of the object is unmixed as the frame
+    is, and what it shows of white too; their ratio is the object's albedo for each lamp. An object's albedo
+    for a lamp cannot be told from that lamp's strength by the lamps' own frames.
     """
-    if len(lights) != 3:
-        raise FitError(f"{len(lights)} lamps at once: an RGB frame holds pictures under three")
-    names = list(lights)
+    if len(names) != 3:
+        raise FitError(f"{len(names)} lamps at once: an RGB frame holds pictures under three")
     seen = dict(checks or {})
-    white = next((name for name in names if len(lights[name].intensity) == 1 and name not in seen), None)
-    if white is not None:
+    unknown = [name for name in names if len(lights[name].intensity) == 1 and name not in seen]
+    if unknown:
         raise FitError(
-            f"the colour of lamp {white} is not known: calibrate the lights by a white board or matte balls, "
-            "or add a frame of the object under each lamp alone"
+            f"the colour of lamp {unknown[0]} is not known: calibrate the lights by a white board or matte "
+            "balls, or add a frame of the object under that lamp alone"
         )
-    told = np.stack([np.broadcast_to(lights[name].intensity, 3) for name in names], axis=1).astype(float)
-    unsure = np.stack([_intensity_sigma(lights[name]) for name in names], axis=1)
-    coloured = [k for k, name in enumerate(names) if len(lights[name].intensity) == 3]
-    body = np.ones(3)
-    if coloured == [0, 1, 2] and seen:
-        body = _chromaticity(told, {k: seen[name].share for k, name in enumerate(names) if name in seen})
-    mixing, spread = np.empty((3, 3)), np.zeros((9, 9))
-    warnings = []
+    mixing, spread, warnings = np.empty((3, 3)), np.zeros((9, 9)), []
     for k, name in enumerate(names):
-        column = body * told[:, k]
-        own = np.diag((body * unsure[:, k]) ** 2)
+        column, own = _told(lights[name])
         if name in seen:
             share, level = seen[name].share, float(column.sum())
-            if k in coloured and np.abs(column / level - share).max() > _TINTED * share.max():
+            if len(lights[name].intensity) == 3 and np.abs(column / level - share).max() > _TINTED:
                 warnings.append(f"lamp {name} shows another colour on the object than the light model says")
-            own = level**2 * seen[name].covariance + np.outer(share, share) * float(np.sum(own))
+            own = level**2 * seen[name].covariance + float(np.sum(own)) * np.outer(share, share)
             column = level * share
-            if seen[name].spread > _TINTED:
-                warnings.append(
-                    f"the object's colour varies by {100 * seen[name].spread:.0f} % under lamp {name}: one "
-                    "frame under three lamps takes that for shape"
-                )
         mixing[:, k] = column
         at = np.arange(3) * 3 + k
         spread[np.ix_(at, at)] = own
-    least = float(np.linalg.svd(normalize(mixing.T), compute_uv=False)[2])
-    if not least > _ALIKE:
+    if not np.linalg.svd(normalize(mixing.T), compute_uv=False)[2] > _ALIKE:
         raise FitError(f"the lamps {', '.join(names)} have colours too much alike to be told apart")
+    apart = np.linalg.inv(mixing)
+    albedos = []
+    for name, colour in seen.items():
+        if name not in names:
+            shown, white = apart @ colour.share, apart @ _told(lights[name])[0]
+            if not (min(shown) > 0 and min(white) > 0):
+                raise FitError(
+                    f"the light of {name} is no sum of the lamps': it tells no colour of the object"
+                )
+            albedos.append(shown / white / np.mean(shown / white))
+        if colour.spread > _TINTED:
+            warnings.append(
+                f"the object's colour varies by {100 * colour.spread:.0f} % under {name}: one frame under "
+                "three lamps takes that for shape"
+            )
+    body = np.mean(albedos, axis=0) if albedos else np.ones(3)
+    scale = np.tile(body, 3)
     found = Multiplex(
         lights=(names[0], names[1], names[2]),
-        mixing=mixing,
-        covariance=spread,
+        mixing=mixing * body,
+        covariance=spread * np.outer(scale, scale),
         chromaticity=(float(body[0]), float(body[1]), float(body[2])),
         provenance=provenance or Provenance(),
     )
     if found.noise_gain > _NOISY:
         warnings.append(f"the lamps' colours overlap: unmixing raises the noise {found.noise_gain:.1f} times")
     quality = Quality(
-        residual_rms=max((seen[name].spread for name in names if name in seen), default=0.0),
+        residual_rms=max((colour.spread for colour in seen.values()), default=0.0),
         unit="spread of the colour over the object, relative",
         observations=3 * len(seen),
         verdict="doubtful" if warnings else "good",
@@ -232,18 +244,8 @@ def fit_multiplex(
     return found.replace(quality=quality)
 
 
-def _intensity_sigma(light: Light) -> Float:
+def _told(light: Light) -> tuple[Float, Float]:
+    """Intensity of a light in R, G, B and its covariance (3, 3)."""
     sigma = np.zeros(1) if light.intensity_sigma is None else np.asarray(light.intensity_sigma)
-    return np.asarray(np.broadcast_to(np.nan_to_num(sigma), 3), np.float64)
-
-
-def _chromaticity(told: Float, shares: Mapping[int, Float]) -> Float:
-    """Colour of the object, mean 1, that turns the lamps' columns of ``told`` into what they show."""
-    body = np.ones(3)
-    for _ in range(50):
-        levels = {k: body @ told[:, k] for k in shares}
-        above = sum(told[:, k] * share / levels[k] for k, share in shares.items())
-        below = sum((told[:, k] / levels[k]) ** 2 for k in shares)
-        body = np.asarray(above / below)
-        body /= body.mean()
-    return body
+    intensity = np.broadcast_to(np.asarray(light.intensity, np.float64), 3)
+    return intensity, np.diag(np.broadcast_to(np.nan_to_num(sigma), 3) ** 2)

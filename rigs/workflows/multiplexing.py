@@ -52,7 +52,8 @@ def unmix(
 ) -> Unmixed:
     """Pictures under each of the lamps of ``state``, by their colours.
 
-    Frames under one of the lamps alone tell the colour of the object and whether it has but one.
+    Frames under one light at a time tell colours: one of the lamps its own on the object, another, white
+    light that of the object, and whether it has but one.
 
     Raises
     ------
@@ -63,9 +64,9 @@ def unmix(
     lamps = tuple(state.split("+"))
     if images.value.ndim == 3:
         raise FitError(f"the frame under {state} is gray: lamps at once are told apart by a colour camera")
-    others = [name for name in images.names if name != state and name not in lamps]
-    if others:
-        raise FitError(f"frames under {state} and under {others[0]}: nothing solves them together")
+    unknown = [name for name in images.names if name != state and name not in lights.lights]
+    if unknown:
+        raise FitError(f"the light model has no {unknown[0]}, under which there is a frame")
     if not are_known(lights):
         raise FitError(
             "three samples a pixel do not tell how strong the lamps are: calibrate the lights by a white "
@@ -80,8 +81,13 @@ def unmix(
         for i, name in enumerate(images.names)
         if name != state
     }
-    multiplex = fit_multiplex({name: lights.lights[name] for name in lamps}, checks, provenance=provenance)
-    by = f"the object under {', '.join(checks)} alone" if checks else "the lamps' colours, the object gray"
+    multiplex = fit_multiplex(lights.lights, lamps, checks, provenance=provenance)
+    white = ", ".join(name for name in checks if name not in lamps)
+    told = (
+        f"albedo of the object for each {', '.join(f'{a:.2f}' for a in multiplex.chromaticity)} by {white}"
+        if white
+        else "the object taken as gray"
+    )
     warnings = () if multiplex.quality is None else multiplex.quality.warnings
     samples, noise = multiplex.unmix(value, variance)
     return Unmixed(
@@ -93,8 +99,8 @@ def unmix(
         ),
         multiplex,
         variance,
-        f"{state}: unmixed by {by}; noise {multiplex.noise_gain:.1f} times that of lamps apart; no sample "
-        "to spare: shadows and gloss are not seen",
+        f"{state}: unmixed by the lamps' colours, {told}; noise {multiplex.noise_gain:.1f} times that of "
+        "lamps apart; no sample to spare: shadows and gloss are not seen",
     )
 
 
