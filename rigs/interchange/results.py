@@ -26,7 +26,8 @@ class Maps(NamedTuple):
     Attributes
     ----------
     normals : ndarray (h, w, 3), float32
-    sigma_deg : ndarray (h, w), float32, or None
+    sigma_deg, sigma_lights_deg : ndarray (h, w), float32, or None
+        As in ``NormalMap``.
     albedo : ndarray (h, w) or (h, w, 3), float32, or None
     depth : ndarray (h, w), float32, or None
     depth_unit : str
@@ -41,6 +42,7 @@ class Maps(NamedTuple):
     depth: NDArray[np.float32] | None
     depth_unit: str
     session: str
+    sigma_lights_deg: NDArray[np.float32] | None = None
 
     @property
     def mask(self) -> NDArray[np.bool_]:
@@ -74,14 +76,15 @@ def read_maps(path: Path) -> Maps:
         if plane is not None and plane.shape[:2] != normals.shape[:2]:
             raise ConfigError(f"{path / name}: is of another size than normals.exr")
     session = str(about.get("session", ""))
-    return Maps(normals, channels.get("sigma"), albedo, depth, unit, session)
+    sigma, by_lights = channels.get("sigma"), channels.get("sigma.lights")
+    return Maps(normals, sigma, albedo, depth, unit, session, by_lights)
 
 
 def write_normals(path: Path, maps: Maps, axes: Axes) -> None:
     """Write normals as a 16-bit PNG (``opengl``, ``directx``) or an EXR; the file says its axes.
 
-    An EXR in the camera frame has the channels ``N.X N.Y N.Z`` and ``sigma``; in other axes ``R G B``, as
-    other programs read pictures, from -1 to 1.
+    An EXR in the camera frame has the channels ``N.X N.Y N.Z``, ``sigma`` and ``sigma.lights``; in other axes
+    ``R G B``, as other programs read pictures, from -1 to 1.
 
     Raises
     ------
@@ -97,6 +100,7 @@ def write_normals(path: Path, maps: Maps, axes: Axes) -> None:
     if axes == "camera":
         channels = {f"N.{axis}": maps.normals[..., i] for i, axis in enumerate("XYZ")}
         channels |= {} if maps.sigma_deg is None else {"sigma": maps.sigma_deg}
+        channels |= {} if maps.sigma_lights_deg is None else {"sigma.lights": maps.sigma_lights_deg}
         files.write_exr(path, channels, {"frame": _CAMERA, "units": "N: unit vector; sigma: degrees"})
         return
     turned = maps.normals * files.NORMAL_AXES[axes]

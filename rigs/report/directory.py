@@ -107,6 +107,7 @@ def _surface(folder: Path, depth_unit: str) -> Surface:
             albedo=_albedo(folder / "albedo.exr", blank),
             valid=valid,
             sigma_deg=maps.get("sigma", blank),
+            sigma_lights_deg=maps.get("sigma.lights"),
             lights_used=np.nan_to_num(maps.get("lights", blank)).astype(np.uint8),
             method=about.get("method") or None,
             reason=about.get("reason") or None,

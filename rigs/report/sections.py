@@ -164,6 +164,18 @@ def _surface(surface: Surface) -> Section:
             limits=(0, top),
         )
     )
+    if normals.sigma_lights_deg is not None:
+        by_lights = np.where(normals.valid, normals.sigma_lights_deg, np.nan)
+        figures.append(
+            scalar(
+                small(by_lights),
+                "Sigma by the lights",
+                f"Predicted turn of the normals of {surface.name} by errors of the lights",
+                "°",
+                "Predicted from the covariance of the lights: alike over the surface, beside sigma.",
+                limits=(0, maps.limits(by_lights, 0, 98)[1]),
+            )
+        )
     if error is not None:
         figures.append(
             scalar(

@@ -276,7 +276,8 @@ def write_reconstruction(
 ) -> list[Path]:
     """Write normals, albedo, depth, mesh and the models used into ``out``; return the paths.
 
-    ``normals.exr`` (``N.X N.Y N.Z``, ``sigma`` in degrees, ``lights``; the header says the method and why it
+    ``normals.exr`` (``N.X N.Y N.Z``, ``sigma`` and, where the lights have a covariance, ``sigma.lights`` in
+    degrees, ``lights``; the header says the method and why it
     was taken, the session, and what the fit says of itself), ``albedo.exr`` (``albedo.R G B`` or
     ``albedo.Y``), ``depth.exr`` (``Z`` in mm), ``mesh.ply``, ``normals.png`` to look at, ``models/*.json``.
     All of them appear, or none, and an earlier result then stays.
@@ -327,6 +328,8 @@ def _write_maps(out: Path, result: Result, lens: LensModel | None) -> list[Path]
     }
     channels = {f"N.{axis}": normals.normals[..., i] for i, axis in enumerate("XYZ")}
     channels |= {"sigma": normals.sigma_deg, "lights": normals.lights_used.astype(np.float32)}
+    if normals.sigma_lights_deg is not None:
+        channels["sigma.lights"] = normals.sigma_lights_deg
     solved = {
         "method": normals.method or "",
         "reason": normals.reason or "",

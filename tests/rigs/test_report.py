@@ -357,12 +357,22 @@ def test_a_folder_of_results_becomes_a_report(tmp_path: Path) -> None:
     (folder / "models").mkdir(parents=True)
     channels = {f"N.{axis}": normals.normals[..., i] for i, axis in enumerate("XYZ")}
     write_exr(folder / "normals.exr", {**channels, "sigma": normals.sigma_deg})
+    assert "Sigma by the lights" not in Page(report_directory(folder, folder / "report.html")).text
+    channels |= {"sigma": normals.sigma_deg, "sigma.lights": 0.5 * normals.sigma_deg}
+    write_exr(folder / "normals.exr", channels)
     write_exr(folder / "albedo.exr", {"albedo.Y": normals.albedo})
     write_exr(folder / "depth.exr", {"Z": normals.albedo})
     save_model(folder / "models" / "lights.json", near_lights())
     save_model(folder / "models" / "sensor.json", sensor())
     text = Page(report_directory(folder, folder / "report.html")).text
-    for word in ["Object: ball", "Depth", "Positions", "Photon transfer", "No lens model"]:
+    for word in [
+        "Object: ball",
+        "Depth",
+        "Sigma by the lights",
+        "Positions",
+        "Photon transfer",
+        "No lens model",
+    ]:
         assert word in text, word
     # One level up, as a demo's folder holds its objects.
     above = Page(report_directory(tmp_path, tmp_path / "report.html")).text

@@ -358,7 +358,10 @@ def test_exports_of_a_result(taken: Capture, tmp_path: Path, gnomon: Callable[..
     exr = read_exr(tmp_path / "gl.exr")
     np.testing.assert_allclose(exr["G"][at], -maps.normals[at, 1], rtol=1e-6)
     np.testing.assert_array_equal(read_exr(tmp_path / "dx.exr")["G"], -exr["G"])
-    np.testing.assert_array_equal(interchange.read_maps(tmp_path / "own.exr").normals, maps.normals)
+    own = interchange.read_maps(tmp_path / "own.exr")
+    np.testing.assert_array_equal(own.normals, maps.normals)
+    np.testing.assert_array_equal(own.sigma_lights_deg, maps.sigma_lights_deg)
+    assert maps.sigma_lights_deg is not None
     np.testing.assert_array_equal(plane(tmp_path / "d.exr", "Z"), maps.depth)
     assert (tmp_path / "m.ply").read_bytes() == (taken.result / "mesh.ply").read_bytes()
     depths = [

@@ -262,6 +262,9 @@ def test_results_on_disk_say_what_they_are(mini, relief, models, tmp_path):
     channels = files.read_exr(tmp_path / "normals.exr")
     normals = np.stack([channels[f"N.{axis}"] for axis in "XYZ"], axis=-1)
     assert np.array_equal(normals, relief.reconstruction.normals.normals, equal_nan=True)
+    by_lights = relief.reconstruction.normals.sigma_lights_deg
+    assert np.array_equal(channels["sigma.lights"], by_lights, equal_nan=True)
+    assert 0 < np.nanmedian(by_lights) < 1
     assert np.array_equal(
         files.read_exr(tmp_path / "depth.exr")["Z"], relief.reconstruction.depth_mm, equal_nan=True
     )
