@@ -252,7 +252,7 @@ def sensor_digest(
 def lights_of(
     rig: Path | None, camera: str | None, path: Path | None, session: Path | None = None
 ) -> "LightSet":
-    """Lights that the option names, else those that the rig file pins."""
+    """Lights that the option names, else those that the rig file pins, else those that an import gave."""
     from calibration.lights.model import LightSet
     from rigs.config import ConfigError
     from rigs.interchange import read_light_set
@@ -265,7 +265,21 @@ def lights_of(
         found = pinned(config, rig.parent, camera_of(config, camera, session), "lights", LightSet)
         if found is not None:
             return found
+    given = given_with(session, "lights.json")
+    if given is not None:
+        return read_light_set(given)
     raise ConfigError("no lights: give --lights, or --rig with pinned lights")
+
+
+def given_with(session: Path | None, name: str) -> Path | None:
+    """A file that an import laid beside the frames, said in one line; None where there is none."""
+    from rigs.interchange import GIVEN
+
+    path = None if session is None else session / GIVEN / name
+    if path is None or not path.is_file():
+        return None
+    say(f"{path}: taken as given")
+    return path
 
 
 def geometry_of(rig: Path | None, path: Path | None) -> "CameraSet":

@@ -14,8 +14,10 @@ from rigs.cli.options import (
     SensorOption,
     colour_of,
     folder,
+    given_with,
     lights_of,
     models_of,
+    rig_config,
     say,
     sensor_digest,
     track,
@@ -83,7 +85,8 @@ def reconstruct(
     session: Annotated[Path, typer.Argument(help="Session with `object` frames under each light.")],
     out: Annotated[Path, typer.Option(help="Folder for normals, albedo, depth and mesh.", callback=folder)],
     lights: Annotated[
-        Path | None, typer.Option(help="Light model, or a light list (.lp, .csv, .json).")
+        Path | None,
+        typer.Option(help="Light model, or a light list (.lp, .csv, .json); else pinned or imported ones."),
     ] = None,
     rig: RigOption = None,
     sensor: SensorOption = None,
@@ -112,13 +115,25 @@ def reconstruct(
     from rigs import workflows
 
     radiometric, view = models_of(rig, camera, sensor, lens, session)
+    opened = Session.open(session)
     light_set = lights_of(rig, camera, lights, session)
+    changed = workflows.lights_changed(
+        opened,
+        light_set,
+        workflows.sphere_target(rig_config(rig), None, None),
+        sensor=radiometric,
+        lens=view,
+        camera=camera,
+        track=track,
+    )
+    for line in changed:
+        typer.echo(f"warning: {line}", err=True)
     result = workflows.reconstruct(
-        Session.open(session),
+        opened,
         light_set,
         sensor=radiometric,
         lens=view,
-        mask=mask,
+        mask=mask or given_with(session, "mask.png"),
         pose=pose,
         method=method,
         camera=camera,

@@ -5,7 +5,7 @@ from rigs.interchange.folder import import_folder
 from rigs.interchange.images import ImageError, Picture, read_image
 from rigs.interchange.manifest import COLUMNS, ManifestError, ManifestRow, read_manifest
 from rigs.interchange.models import read_cameras, read_lens, read_light_set, write_cameras, write_lens
-from rigs.interchange.photometric import import_diligent, import_lp, import_two_spheres
+from rigs.interchange.photometric import GIVEN, import_diligent, import_lp, import_two_spheres
 from rigs.interchange.pictures import read_picture
 from rigs.interchange.results import (
     read_maps,
@@ -19,6 +19,7 @@ from rigs.interchange.training import write_training
 
 __all__ = [
     "COLUMNS",
+    "GIVEN",
     "ImageError",
     "ManifestError",
     "ManifestRow",

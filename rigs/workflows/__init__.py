@@ -37,6 +37,7 @@ from rigs.workflows.lighting import (
     calibrate_lights,
     check_lights,
     describe_lights,
+    lights_changed,
 )
 from rigs.workflows.merge_record import MergeRecord, Patch, describe_merge, parse_luminance
 from rigs.workflows.merging import Merged, merge_session
@@ -124,6 +125,7 @@ __all__ = [
     "guide",
     "hurried_lights",
     "light_images",
+    "lights_changed",
     "lights_seen_from",
     "list_devices",
     "measure_focus",

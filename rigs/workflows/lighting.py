@@ -249,6 +249,32 @@ def describe_lights(lights: LightSet) -> Iterator[str]:
             yield f"{name}: towards ({x:.4f}, {y:.4f}, {z:.4f}), sigma {np.degrees(spread):.2f} deg"
 
 
+def lights_changed(
+    session: Session,
+    lights: LightSet,
+    target: SphereTarget | None = None,
+    *,
+    sensor: RadiometricModel | None = None,
+    lens: LensModel | None = None,
+    camera: str | None = None,
+    track: Track = silent,
+) -> tuple[str, ...]:
+    """A line for each light that balls beside the object show otherwise than it was calibrated.
+
+    Empty where no ball is in view, where the lights were calibrated from this very session, and where nothing
+    says from which. Balls by which nothing can be told are one line too.
+    """
+    if lights.provenance.session in ("", session.digest):
+        return ()
+    if not len(stack_of(session, camera).select(kind="sphere")):
+        return ()
+    try:
+        changes = check_lights(session, lights, target, sensor=sensor, lens=lens, camera=camera, track=track)
+    except FitError as error:
+        return (f"the spheres in view do not tell whether the lights are as calibrated: {error}",)
+    return tuple(change.text for change in changes if change.kind not in ("still", "missing", "unknown"))
+
+
 def check_lights(
     session: Session,
     lights: LightSet,
