@@ -7,6 +7,7 @@ has the camera frame's own axes.
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PureWindowsPath
 from typing import Any, NamedTuple
@@ -79,6 +80,8 @@ def listed(name: str, *, strengths: bool) -> Provenance:
 def read_lp(path: Path) -> LightList:
     """Lights of an ``.lp`` list: their number, then ``image x y z`` a line, y up, z to the camera.
 
+    Blank lines and those that begin with # are left out; an image's name may hold blanks or stand in quotes.
+
     Raises
     ------
     FileNotFoundError
@@ -87,21 +90,43 @@ def read_lp(path: Path) -> LightList:
         One line that names file and row: no number, another number of lights, no or no finite vector, zero.
     """
     text = read_text(path, "no such light list")
-    lines = [(row, line.split()) for row, line in enumerate(text.splitlines(), 1) if line.strip()]
-    if not lines or len(lines[0][1]) != 1 or not lines[0][1][0].isdecimal():
-        raise ValueError(f"{path}: row 1: want the number of lights")
+    lines = [
+        (row, line)
+        for row, line in enumerate(text.splitlines(), 1)
+        if line.strip() and not line.lstrip().startswith("#")
+    ]
+    first = lines[0][0] if lines else 1
+    if not lines or not lines[0][1].strip().isdecimal():
+        raise ValueError(f"{path}: row {first}: want the number of lights alone, then a line for each")
     entries, lengths = [], {}
-    for row, words in lines[1:]:
+    for row, line in lines[1:]:
         where = f"{path}: row {row}"
-        if len(words) < 4:
-            raise ValueError(f"{where}: want an image's name and x y z")
-        vector = [number(word, f"{where}: {axis}") for axis, word in zip("xyz", words[-3:], strict=True)]
+        image, words = _image_and_numbers(line)
+        if not image or len(words) < 3:
+            raise ValueError(f"{where}: want an image's name and x y z, with blanks between them")
+        if len(words) > 3:
+            raise ValueError(f"{where}: {len(words)} numbers after {image}, want x y z alone")
+        vector = [number(word, f"{where}: {axis}") for axis, word in zip("xyz", words, strict=True)]
         lengths[f"row {row}"] = math.hypot(*vector)
-        image, light = " ".join(words[:-3]), DistantLight(direction=unit(vector, Y_UP, where))
+        light = DistantLight(direction=unit(vector, Y_UP, where))
         entries.append(ListedLight(where, stem(image), image, light))
-    if len(entries) != int(lines[0][1][0]):
-        raise ValueError(f"{path}: row 1 promises {lines[0][1][0]} lights, the file has {len(entries)}")
+    if len(entries) != int(lines[0][1]):
+        promised = f"row {first} promises {lines[0][1].strip()} lights"
+        raise ValueError(f"{path}: {promised}, the file has {len(entries)}")
     return LightList(tuple(entries), _lengths_told(path.name, lengths), strengths=False)
+
+
+def _image_and_numbers(line: str) -> tuple[str, list[str]]:
+    """Name of the picture, which may hold blanks or stand in quotes, and the words after it."""
+    text = line.strip()
+    quoted = re.fullmatch(r"""(["'])(.+)\1\s+(.*)""", text)
+    if quoted:
+        return quoted[2], quoted[3].split()
+    named = re.fullmatch(r"(.*\.[A-Za-z][A-Za-z0-9]{1,4})\s+(.*)", text)
+    if named:
+        return named[1], named[2].split()
+    words = text.split()
+    return " ".join(words[:-3]), words[-3:]
 
 
 def read_diligent_lights(folder: Path) -> LightList:

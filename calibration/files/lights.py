@@ -63,12 +63,15 @@ def _csv_lights(path: Path, text: str) -> tuple[dict[str, LightModel], bool]:
     table = csv_rows(text)
     if not table:
         return {}, False
-    columns = table[0][1]
+    columns = [column.lower() for column in table[0][1]]
     known = {"light", *_DIRECTION, *_POSITION, "intensity", *_RGB, *_LOBE, "frame"}
-    if odd := [column for column in columns if column not in known] or [
-        c for c in columns if columns.count(c) > 1
-    ]:
-        raise ValueError(f"{path}: row {table[0][0]}: column {odd[0]!r}: unknown, or there twice")
+    if odd := [column for column in columns if column not in known]:
+        raise ValueError(
+            f"{path}: row {table[0][0]}: column {odd[0]!r} is unknown: want light, dx, dy, dz or light, "
+            "x_mm, y_mm, z_mm"
+        )
+    if odd := [column for column in columns if columns.count(column) > 1]:
+        raise ValueError(f"{path}: row {table[0][0]}: column {odd[0]!r} is there twice")
     places = [group for group in (_DIRECTION, _POSITION) if set(group) & set(columns)]
     strengths = [group for group in (("intensity",), _RGB) if set(group) & set(columns)]
     if len(places) != 1 or len(strengths) > 1:

@@ -320,7 +320,7 @@ class _Top(NamedTuple):
     def is_ceiling(self) -> bool:
         """Whether samples were cut off there: many more than the levels next to it hold."""
         levels = max(0.02 * self.dn, 1.0)
-        return self.dn < self.full_scale and self.at >= 16 and self.at > 10 * (self.below / levels + 1)
+        return 0 < self.dn < self.full_scale and self.at >= 16 and self.at > 10 * (self.below / levels + 1)
 
 
 def _top_of(dn: NDArray[Any], full_scale: int) -> _Top:

@@ -376,6 +376,23 @@ def test_a_csv_of_lights_that_cannot_be_written(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.lp", "# a dome\n2\n\nn 1.png 0 0.6 0.8\n# the other\nm.tif\t1 0 0\n"),
+        ("a.lp", "\ufeff2\r\n'n 1.png' 0 0.6 0.8\r\n\"C:\\my pictures\\m.tif\" 1 0 0\r\n"),
+        ("a.csv", "Light;DX;dy;dz\nn 1;0;-0,6;-8e-1\nm;1,0;0;0\n"),
+        ("a.csv", "light\tdx\tdy\tdz\r\nn 1\t0\t-,6\t-0.8\r\nm\t1\t0\t0\r\n"),
+    ],
+)
+def test_lists_of_spreadsheets_and_of_other_systems_are_read(tmp_path, name, text):
+    (tmp_path / name).write_bytes(text.encode())
+    lights = read_lights(tmp_path / name).lights
+    assert list(lights) == ["n 1", "m"]
+    assert lights["n 1"].direction == pytest.approx((0.0, -0.6, -0.8))
+    assert lights["m"].direction == pytest.approx((1.0, 0.0, 0.0))
+
+
+@pytest.mark.parametrize(
     ("name", "text", "message"),
     [
         ("a.csv", "light,dx,dy,dz,order\n", "row 1: column 'order': a lobe wants a position"),
@@ -395,12 +412,15 @@ def test_a_csv_of_lights_that_cannot_be_written(tmp_path):
         ("a.lp", "2\na.png 0 0 1\n", "row 1 promises 2 lights, the file has 1"),
         ("a.lp", "1\na.png 0 x 1\n", "row 2: y: 'x' is no number"),
         ("a.lp", "1\na.png 0 1\n", "row 2: want an image's name"),
+        ("a.lp", "1\na.png 0 0 1 0.5\n", "row 2: 4 numbers after a.png, want x y z alone"),
+        ("a.lp", "1\na.png 0,1 0 1\n", "row 2: x: '0,1' is no number: write a decimal point"),
+        ("a.lp", "# made by hand\n1 light\na.png 0 0 1\n", "row 2: want the number of lights alone"),
         ("a.lp", "1\na.png 0 0 0\n", "row 2: the direction is zero"),
         ("a.lp", "2\na.png 0 0 1\nb/a.tif 0 0 1\n", "row 3: column light: 'a' is there twice"),
         ("a.csv", "", "holds no light"),
         ("a.csv", "light,dx,dy,dz\n", "holds no light"),
-        ("a.csv", "light,dx,dy,dz,colour\n", "row 1: column 'colour': unknown"),
-        ("a.csv", "light,dx,dx,dz\n", "row 1: column 'dx': unknown, or there twice"),
+        ("a.csv", "light,dx,dy,dz,colour\n", "row 1: column 'colour' is unknown: want light"),
+        ("a.csv", "light,dx,dx,dz\n", "row 1: column 'dx' is there twice"),
         ("a.csv", "light,dx,dy\nn,0,0\n", "row 1: column dz: missing"),
         ("a.csv", "dx,dy,dz\n0,0,1\n", "row 1: column light: missing"),
         ("a.csv", "light,dx,dy,dz,x_mm\n", "row 1: want dx, dy, dz OR"),
