@@ -162,8 +162,13 @@ def export_lights(
 
     found = interchange.read_light_set(lights)
     interchange.write_lights(out, found, form, at_mm=_point(at), suffix=suffix)
-    if form == "lp" and any(set(light.intensity) != {1.0} for light in found.lights.values()):
+    every = found.lights.values()
+    if at is not None and all(light.kind == "distant" for light in every):
+        typer.echo("--at was not used: all lights are distant, alike from everywhere", err=True)
+    if form == "lp" and any(set(light.intensity) != {1.0} for light in every):
         typer.echo("left out: the intensities, which lp has no place for", err=True)
+    if any(light.covariance is not None for light in every):
+        typer.echo(f"left out: the covariances, which {form} has no place for", err=True)
     say(str(out))
 
 

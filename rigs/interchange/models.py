@@ -186,7 +186,10 @@ def _own_lights(path: Path) -> LightSet:
         foreign = "lights" in json.loads(path.read_bytes())
     except (ValueError, TypeError):
         foreign = False  # the reader says what is wrong
-    return files.read_lights(path) if foreign else files.load_model(path, LightSet)
+    lights = files.read_lights(path) if foreign else files.load_model(path, LightSet)
+    if not lights.lights:
+        raise ValueError(f"{path}: holds no light")
+    return lights
 
 
 def _read(path: Path, readers: Mapping[str, Callable[[Path], M]]) -> M:

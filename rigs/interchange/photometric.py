@@ -111,6 +111,8 @@ def import_lp(
     """
     path, session_path = Path(path), Path(session_path)
     refuse_used(session_path)
+    if images is not None and not images.is_dir():
+        raise ManifestError(f"{images}: no such folder of pictures")
     with _faults():
         lights = files.read_lp(path)
     folders = [path.parent] if images is None else [images, path.parent]

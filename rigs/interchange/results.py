@@ -181,6 +181,8 @@ def write_lights(
     ConfigError
         A near light and no point, near and distant lights for a ``csv``, or another ending.
     """
+    if not suffix.startswith("."):
+        raise ConfigError(f"--suffix {suffix!r}: want the ending of the pictures with its point, as .png")
     if form == "csv" and at_mm is None:
         _make_room(path, ".csv")
         _write_csv(path, lights.lights)
@@ -217,6 +219,8 @@ def _distant(
         raise ConfigError(
             f"light {name!r} is near, not for {form}: say by --at X,Y,Z (mm) where it is seen from"
         )
+    if np.allclose(light.position_mm, at_mm):
+        raise ConfigError(f"light {name!r} stands at the point of --at: take one on the object")
     direction, irradiance = light.at(np.asarray(at_mm))
     if not np.all(irradiance > 0):
         raise ConfigError(f"light {name!r} does not reach the point of --at")

@@ -11,8 +11,9 @@ import cv2
 import numpy as np
 import pytest
 
-from calibration.files import read_exr, read_exr_attributes, write_bytes
+from calibration.files import read_exr, read_exr_attributes, save_model, write_bytes
 from calibration.geometry import angle_deg, normalize
+from calibration.lights.model import DistantLight, LightSet, NearLight
 from rigs.report import report_directory
 from rigs.workflows import reconstructing
 
@@ -159,3 +160,39 @@ def test_the_result_keeps_its_session_and_its_doubts(solve, tmp_path, coin):
     page = report_directory(tmp_path / "out", tmp_path / "new" / "r.html").read_text()
     assert f"session {about['session']}" in page
     assert "only with y turned over" in page
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("export lights {lp} --format lp --suffix png --out {new}/a.lp", "--suffix 'png'"),
+        ("export lights {none} --format lp --out {new}/a.lp", "none.json: holds no light"),
+        ("export lights {near} --format lp --at 1,2,3 --out {new}/a.lp", "'led' stands at"),
+        ("import lp {lp} {new}/s --images {new}/no", "no such folder of pictures"),
+        ("reconstruct {s} --lights {none} --out {new}/o", "none.json: holds no light"),
+    ],
+)
+def test_what_cannot_come_in_or_go_out(gnomon, coin, tmp_path, words, said):
+    save_model(tmp_path / "none.json", LightSet(lights={}))
+    near = {"led": NearLight(position_mm=(1.0, 2.0, 3.0))}
+    save_model(tmp_path / "near.json", LightSet(lights=near))
+    there = {path.stem: path for path in tmp_path.glob("*.json")}
+    before = sorted(tmp_path.rglob("*"))
+    answer = gnomon(
+        *(word.format(lp=coin / "coin.lp", s=coin / "s", new=tmp_path, **there) for word in words)
+    )
+    refused(answer, said, code=2)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_an_export_leaves_out_or_does_not_use_is_told(gnomon, tmp_path):
+    light = DistantLight(direction=(0.0, 0.0, -1.0), covariance=np.eye(2))
+    save_model(tmp_path / "a.json", LightSet(lights={"led": light}))
+    answer = gnomon(
+        "export", "lights", tmp_path / "a.json", "--format", "lp", "--at", "0,0,9", "--out", tmp_path / "a.lp"
+    )
+    assert answer.code == 0
+    assert answer.err.splitlines() == [
+        "--at was not used: all lights are distant, alike from everywhere",
+        "left out: the covariances, which lp has no place for",
+    ]
