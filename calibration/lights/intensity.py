@@ -23,7 +23,7 @@ _AXIS_PRIOR_RAD = 0.5
 _ORDER_PRIOR = 1.0
 
 
-def fit_intensities(lights: LightSet, samples: MatteSamples) -> LightSet:
+def fit_intensities(lights: LightSet, samples: MatteSamples, *, alike: float = 1.0) -> LightSet:
     """Intensity of every light, and the emission lobe of near ones, from a white plane.
 
     Near lights share one Lambertian order; each has its own axis with a weak prior towards the samples'
@@ -37,11 +37,13 @@ def fit_intensities(lights: LightSet, samples: MatteSamples) -> LightSet:
         Directions or positions are kept.
     samples : MatteSamples
         In the order of ``lights.lights``.
+    alike : float
+        How many neighbouring samples share one error; it widens all sigmas.
 
     Returns
     -------
     LightSet
-        With intensities (1 or 3 values), their sigma, axes and order.
+        With intensities (1 or 3 values), axes and order, with sigma.
 
     Raises
     ------
@@ -77,8 +79,10 @@ def fit_intensities(lights: LightSet, samples: MatteSamples) -> LightSet:
         order = new
         if settled:
             break
+    near = [f for f in fits if f.order_weight > 0]
+    order_variance = 1 / (sum(f.order_weight for f in near) / alike + 1 / _ORDER_PRIOR**2)
     fitted = {
-        name: _with_lobe(light, fit, order)
+        name: _with_lobe(light, fit, order, order_variance, alike)
         for (name, light), fit in zip(lights.lights.items(), fits, strict=True)
     }
     note = f"intensities from {len(samples.points_mm)} places on matte white"
@@ -111,6 +115,8 @@ class _Lobe(NamedTuple):
     log_sigma: Float
     order_weight: float
     order_pull: float
+    axis_covariance: Float
+    axis_by_order: Float
 
 
 def _fit_lobe(
@@ -175,23 +181,36 @@ def _fit_lobe(
     chi2 = max(float(np.sum(weight * residual**2)) / freedom, 1.0)
     inverse = np.linalg.inv(hessian)
     order_weight = order_pull = 0.0
+    axis_by_order = np.zeros(2)
     if near:
         column = np.broadcast_to(np.log(np.clip(away @ axis, 0.05, None))[:, None], log.shape)
         cross = np.einsum("mc,mci,mc->i", weight, jacobian, column)
         order_weight = float(np.sum(weight * column**2) - cross @ inverse @ cross) / chi2
         order_pull = float(np.sum(weight * column * residual) - cross @ inverse @ gradient) / chi2
+        axis_by_order = -(inverse @ cross)[channels:]
     sigma = np.sqrt(np.diag(inverse)[:channels] * chi2)
-    return _Lobe(axis, level, sigma, max(order_weight, 1e-12) if near else 0.0, order_pull)
+    weight_of_order = max(order_weight, 1e-12) if near else 0.0
+    spread = np.asarray(inverse[channels:, channels:] * chi2, np.float64)
+    return _Lobe(axis, level, sigma, weight_of_order, order_pull, spread, axis_by_order)
 
 
-def _with_lobe(light: LightModel, fit: _Lobe, order: float) -> LightModel:
+def _with_lobe(
+    light: LightModel, fit: _Lobe, order: float, order_variance: float, alike: float
+) -> LightModel:
     intensity = np.exp(fit.log_intensity)
     values = tuple(float(v) for v in intensity)
-    sigma = tuple(float(v) for v in intensity * fit.log_sigma)
+    sigma = tuple(float(v) for v in intensity * fit.log_sigma * np.sqrt(alike))
     if isinstance(light, DistantLight):
         return light.replace(intensity=values, intensity_sigma=sigma)
     x, y, z = (float(v) for v in fit.axis)
-    return light.replace(intensity=values, intensity_sigma=sigma, axis=(x, y, z), order=order)
+    by_order = np.append(fit.axis_by_order, 1.0)
+    spread = np.outer(by_order, by_order) * order_variance
+    # The prior is no measurement: many samples alike make the data weaker, not it.
+    data = np.linalg.inv(fit.axis_covariance) - np.eye(2) / _AXIS_PRIOR_RAD**2
+    spread[:2, :2] += np.linalg.inv(data / alike + np.eye(2) / _AXIS_PRIOR_RAD**2)
+    return light.replace(
+        intensity=values, intensity_sigma=sigma, axis=(x, y, z), order=order, lobe_covariance=spread
+    )
 
 
 def mirror_gain(centres: Float, radius: float, light: Float, lens: LensModel) -> Float:

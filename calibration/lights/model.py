@@ -81,6 +81,9 @@ class NearLight(Model):
         Lambertian order mu.
     covariance : ndarray (3, 3) or None
         Of the position, mm^2.
+    lobe_covariance : ndarray (3, 3) or None
+        Of the axis along the two axes of ``geometry.tangent_basis(axis)``, rad, and of the order; the error
+        of the order is common to lights that were fitted together.
     """
 
     kind: Literal["near"] = "near"
@@ -90,6 +93,7 @@ class NearLight(Model):
     axis: _Direction = (0.0, 0.0, 1.0)
     order: float = Field(default=0.0, ge=0)
     covariance: Array | None = None
+    lobe_covariance: Array | None = None
 
     def at(self, points: ArrayLike) -> tuple[Float, Float]:
         """Direction (..., 3) to the light and irradiance (..., c) at points (..., 3), mm, camera frame."""
@@ -149,6 +153,11 @@ class LightSet(Model):
 
 def _moved(light: DistantLight | NearLight, turn: Float, shift: Float, covariance: Float) -> LightModel:
     if isinstance(light, NearLight):
+        axis, lobe = turn @ np.asarray(light.axis), light.lobe_covariance
+        if lobe is not None:
+            mix = np.eye(3)
+            mix[:2, :2] = tangent_basis(axis) @ turn @ tangent_basis(light.axis).T
+            lobe = mix @ lobe @ mix.T
         arm = turn @ np.asarray(light.position_mm)
         spread = None
         if light.covariance is not None:
@@ -156,8 +165,9 @@ def _moved(light: DistantLight | NearLight, turn: Float, shift: Float, covarianc
             spread = turn @ light.covariance @ turn.T + by_motion @ covariance @ by_motion.T
         return light.replace(
             position_mm=tuple((arm + shift).tolist()),
-            axis=tuple((turn @ np.asarray(light.axis)).tolist()),
+            axis=tuple(axis.tolist()),
             covariance=spread,
+            lobe_covariance=lobe,
         )
     direction = turn @ np.asarray(light.direction)
     spread = None

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.geometry import Float, normalize, tangent_basis
+from calibration.lights.exchange import Exchange, exchange
 from calibration.lights.intensity import fit_intensities
 from calibration.lights.model import DistantLight, LightModel, LightSet, NearLight
 from calibration.lights.samples import MatteSamples, SphereSamples
@@ -22,6 +23,8 @@ _GRAZING = 0.12
 """Share of the full light below which a lamp's own size and a paint's roughness show."""
 _MISFIT = 0.06
 """Relative scatter of the shading beyond which a sphere is hardly matte."""
+_ALBEDO = 0.02
+"""One sigma of the albedo by which spheres light each other, from light to light."""
 _ROUNDS = 4
 
 
@@ -73,12 +76,14 @@ def fit_shading(
     if model == "near" and not can_be_near:
         raise FitError("near lights need a lens, the spheres' radius in mm and at least two spheres")
     shown = [_shown(name, samples.matte, i) for i, name in enumerate(names)]
-    far = [_fit(light, samples, _brightest(light, samples), None) for light in shown]
+    alike = len(samples.patch) / len(np.unique(samples.patch))
+    scene = _Scene(samples, exchange(samples), 0.5, 0.5)
+    far = [_fit(light, scene, _brightest(light, samples), None) for light in shown]
     fits, note = far, f"distant lights: {_why_distant(samples, model)}"
     if can_be_near and model != "distant":
-        close = [_closest(light, samples, start) for light, start in zip(shown, far, strict=True)]
+        close = [_closest(light, scene, start) for light, start in zip(shown, far, strict=True)]
         gain = sum(
-            (_cost(light, samples, a, b.scale) - b.cost) * b.patches / max(b.seen, 1)
+            (_cost(light, scene, a, b.scale) - b.cost) * b.patches / max(b.seen, 1)
             for light, a, b in zip(shown, far, close, strict=True)
         )
         price = len(names) * float(np.log(sum(fit.patches for fit in close)))
@@ -99,18 +104,21 @@ def fit_shading(
     )
     for _ in range(_ROUNDS if fits[0].lobe is not None else 0):
         # A lobe that falls off across a sphere turns its shading, and the place moves the lobe.
-        strong = fit_intensities(lights, _lamps_alone(shown, samples, fits))
+        strong = fit_intensities(lights, _lamps_alone(shown, samples, fits), alike=alike)
+        scene = scene._replace(albedo=_albedo(fits), albedo_sigma=_ALBEDO)
         lobes = [
-            _Lobe(normalize(v.axis), v.order) for v in strong.lights.values() if isinstance(v, NearLight)
+            _Lobe(normalize(v.axis), v.order, np.asarray(v.lobe_covariance))
+            for v in strong.lights.values()
+            if isinstance(v, NearLight)
         ]
         fits = [
-            _fit(light, samples, fit.place, lobe) for light, fit, lobe in zip(shown, fits, lobes, strict=True)
+            _fit(light, scene, fit.place, lobe) for light, fit, lobe in zip(shown, fits, lobes, strict=True)
         ]
         lights = lights.replace(
             lights={name: _light(fit) for name, fit in zip(names, fits, strict=True)},
             quality=_quality(names, samples, fits),
         )
-    strong = fit_intensities(lights, _lamps_alone(shown, samples, fits))
+    strong = fit_intensities(lights, _lamps_alone(shown, samples, fits), alike=alike)
     told = {**strong.provenance.options, "intensity": "matte spheres"}
     return strong.replace(provenance=strong.provenance.replace(options=told))
 
@@ -123,17 +131,30 @@ def _why_distant(samples: SphereSamples, model: str) -> str:
     return "one sphere cannot tell a distance"
 
 
+def _albedo(fits: Sequence["_Place"]) -> float:
+    """Of the spheres, by the light that they send each other."""
+    return float(np.clip(np.median([fit.albedo for fit in fits]), 0.0, 1.0))
+
+
 def _lamps_alone(shown: Sequence["_Shown"], samples: SphereSamples, fits: Sequence["_Place"]) -> MatteSamples:
-    """The samples that the lamps light fully and nothing shades, without what the ground sends back."""
+    """The samples that the lamps light fully and nothing shades, without what other things send there."""
     value = np.stack([light.value for light in shown])
     noise = np.stack([light.sigma for light in shown])
     for i, fit in enumerate(fits):
-        ground = 0.5 * (1 + samples.matte.normals[:, 2:]) * fit.ground
         usable = shown[i].there & (fit.shade > 2 * _GRAZING * fit.shade.max()) & (fit.trust > 0.3)
-        value[i] = np.where(usable[:, None], value[i] - ground, np.nan)
+        value[i] = np.where(usable[:, None], value[i] - fit.others, np.nan)
     return samples.matte._replace(
         radiance=value * samples.matte.reflectance, sigma=noise * samples.matte.reflectance
     )
+
+
+class _Scene(NamedTuple):
+    """The spheres, and what they send each other: the albedo that this speaks of, with its sigma."""
+
+    samples: SphereSamples
+    exchange: Exchange | None
+    albedo: float
+    albedo_sigma: float
 
 
 class _Shown(NamedTuple):
@@ -150,6 +171,8 @@ class _Lobe(NamedTuple):
 
     axis: Float
     order: float
+    covariance: Float
+    """(3, 3), of two turns of the axis and of the order."""
 
 
 class _Place(NamedTuple):
@@ -159,7 +182,8 @@ class _Place(NamedTuple):
     lobe: _Lobe | None
     shade: Float
     trust: Float
-    ground: Float
+    others: Float
+    albedo: float
     level: Float
     level_sigma: Float
     covariance: Float
@@ -203,11 +227,11 @@ def _brightest(light: _Shown, samples: SphereSamples) -> Float:
     return normalize(np.linalg.lstsq(samples.matte.normals[lit], bright[lit], rcond=None)[0])
 
 
-def _closest(light: _Shown, samples: SphereSamples, far: _Place) -> _Place:
+def _closest(light: _Shown, scene: _Scene, far: _Place) -> _Place:
     """The near light that starts along the distant one's direction."""
-    middle, size = _extent(samples)
+    middle, size = _extent(scene.samples)
     # Without knowledge a lamp is a Lambertian one that points here.
-    return _fit(light, samples, middle + 4 * size * far.place, _Lobe(-far.place, 1.0))
+    return _fit(light, scene, middle + 4 * size * far.place, _Lobe(-far.place, 1.0, np.zeros((3, 3))))
 
 
 def _extent(samples: SphereSamples) -> tuple[Float, float]:
@@ -228,13 +252,14 @@ def _stepped(place: Float, step: Float, middle: Float, size: float) -> Float:
     return np.asarray(middle + normalize(towards + sideways) / inverse)
 
 
-def _fit(light: _Shown, samples: SphereSamples, start: Float, lobe: _Lobe | None) -> _Place:
+def _fit(light: _Shown, scene: _Scene, start: Float, lobe: _Lobe | None) -> _Place:
     """Gauss-Newton on the place; intensity and surroundings are linear and eliminated at each step."""
+    samples = scene.samples
     place, loss = start, 0.3 / _UNEVEN
     width = 2 if lobe is None else 3
     middle, size = _extent(samples)
     for number in range(40):
-        system = _linear(light, samples, place, lobe, loss)
+        system = _linear(light, scene, place, lobe, loss)
         step = np.asarray(np.linalg.solve(system.hessian, system.gradient), np.float64)
         before = place
         if lobe is None:
@@ -246,11 +271,12 @@ def _fit(light: _Shown, samples: SphereSamples, start: Float, lobe: _Lobe | None
         reach = 1.0 if lobe is None else float(np.linalg.norm(place - middle))
         if number > 6 and float(np.linalg.norm(place - before)) < 1e-6 * reach:
             break
-    system = _linear(light, samples, place, lobe, loss)
+    system = _linear(light, scene, place, lobe, loss)
     bread = np.linalg.inv(system.hessian)
     groups = np.stack([np.bincount(samples.patch, column) for column in system.score.T])
     patches = int((np.bincount(samples.patch, light.there) > 0).sum())
-    covariance = bread @ groups @ groups.T @ bread * patches / max(patches - width - 5, 1)
+    # What is smooth over a sphere, as light from a table is, moves the place and leaves no residuals.
+    covariance = bread + bread @ groups @ groups.T @ bread * patches / max(patches - width - 5, 1)
     for j, outline in enumerate(samples.covariance):
         own = np.where(samples.part == j, 1.0, 0.0)
         moved = np.stack(
@@ -261,6 +287,15 @@ def _fit(light: _Shown, samples: SphereSamples, start: Float, lobe: _Lobe | None
             axis=-1,
         )
         covariance = covariance + moved @ outline @ moved.T
+    if lobe is not None:
+        moved = np.stack(
+            [
+                -bread @ np.einsum("mcw,mc->w", system.pull, change)
+                for change in _lobe_changes(samples, place, lobe, system.level)
+            ],
+            axis=-1,
+        )
+        covariance = covariance + moved @ lobe.covariance @ moved.T
     lit = light.there & (system.shade > 0.3 * system.shade.max())
     dark = [
         j
@@ -273,7 +308,8 @@ def _fit(light: _Shown, samples: SphereSamples, start: Float, lobe: _Lobe | None
         lobe,
         system.shade,
         system.trust,
-        system.ground,
+        system.others,
+        system.albedo,
         system.level,
         system.level_sigma * np.sqrt(max(light.there.sum() / patches, 1.0)),
         covariance,
@@ -299,14 +335,16 @@ class _System(NamedTuple):
     trust: Float
     """(m,) robust weight, 1 for a sample that agrees."""
     shade: Float
-    ground: Float
-    """(c,) what comes from behind."""
+    others: Float
+    """(m, c) what comes from behind and from the other spheres."""
+    albedo: float
     level: Float
     level_sigma: Float
     scale: float
 
 
-def _linear(light: _Shown, samples: SphereSamples, place: Float, lobe: _Lobe | None, loss: float) -> _System:
+def _linear(light: _Shown, scene: _Scene, place: Float, lobe: _Lobe | None, loss: float) -> _System:
+    samples = scene.samples
     points, normals = samples.matte.points_mm, samples.matte.normals
     near = lobe is not None
     shade = _shading(place, lobe, points, normals)
@@ -324,20 +362,26 @@ def _linear(light: _Shown, samples: SphereSamples, place: Float, lobe: _Lobe | N
     ) / (2 * h * unit)
     spheres = len(samples.covariance)
     own = np.eye(spheres)[samples.part]
-    columns = np.concatenate([own * (shade / unit)[:, None], 0.5 * (1 + normals[:, 2:])], axis=1)
+    mutual, behind = np.zeros_like(shade), 0.5 * (1 + normals[:, 2:])
+    if scene.exchange is not None:
+        sent = _shading(place, lobe, scene.exchange.points_mm, scene.exchange.normals)
+        mutual = scene.exchange.share @ sent / unit
+    lamp = shade / unit + scene.albedo * mutual
+    columns = np.concatenate([own * lamp[:, None], behind, mutual[:, None]], axis=1)
     grazing = (shade > 0) & (shade < _GRAZING * unit)
     known = np.where(light.there, np.where(grazing, 1 / 9, 1.0), 0.0)[:, None] / light.sigma**2
     channels, width = light.value.shape[1], slope.shape[1]
     hessian, gradient = np.zeros((width, width)), np.zeros(width)
     pull, residual = np.zeros((len(points), channels, width)), np.zeros_like(light.value)
-    level, level_sigma, ground = np.zeros(channels), np.zeros(channels), np.zeros(channels)
-    trust = np.zeros(len(points))
+    level, level_sigma, others = np.zeros(channels), np.zeros(channels), np.zeros_like(light.value)
+    trust, albedo = np.zeros(len(points)), 0.0
     for c in range(channels):
         value, weight = light.value[:, c], known[:, c]
         full = float(np.percentile(value[light.there], 98))
-        stiff = np.zeros((spheres + 1, spheres + 1))
+        stiff = np.zeros((spheres + 2, spheres + 2))
         stiff[:spheres, :spheres] = (np.eye(spheres) - 1 / spheres) / (_LOBE * full) ** 2
-        stiff[-1, -1] = 1 / (_SURROUNDINGS * full) ** 2
+        stiff[-2, -2] = 1 / (_SURROUNDINGS * full) ** 2
+        stiff[-1, -1] = 1 / (scene.albedo_sigma * full) ** 2
         for _ in range(4):
             inverse = np.linalg.inv(columns.T @ (weight[:, None] * columns) + stiff)
             solved = inverse @ (columns.T @ (weight * value))
@@ -352,15 +396,18 @@ def _linear(light: _Shown, samples: SphereSamples, place: Float, lobe: _Lobe | N
         hessian += pulled.T @ jacobian
         gradient += pulled.T @ away
         pull[:, c], residual[:, c] = pulled, away
-        mean = np.where(np.arange(spheres + 1) < spheres, 1 / spheres, 0.0)
+        mean = np.where(np.arange(spheres + 2) < spheres, 1 / spheres, 0.0)
         level[c], level_sigma[c] = mean @ solved / unit, np.sqrt(mean @ inverse @ mean) / unit
-        ground[c] = solved[-1]
+        others[:, c] = solved[-2] * behind[:, 0] + (solved[samples.part] * scene.albedo + solved[-1]) * mutual
+        albedo += (scene.albedo + solved[-1] / (mean @ solved)) / channels
         trust += faith / channels
     lit = light.there & (shade > 0)
     scale = 1.4826 * float(np.median(np.abs(residual / light.sigma)[lit]))
     hessian += 1e-12 * np.trace(hessian) * np.eye(width)
     score = np.einsum("mcw,mc->mw", pull, residual)
-    return _System(hessian, gradient, pull, score, residual, trust, shade, ground, level, level_sigma, scale)
+    return _System(
+        hessian, gradient, pull, score, residual, trust, shade, others, albedo, level, level_sigma, scale
+    )
 
 
 def _changes(samples: SphereSamples, place: Float, lobe: _Lobe | None, level: Float) -> list[Float]:
@@ -374,14 +421,25 @@ def _changes(samples: SphereSamples, place: Float, lobe: _Lobe | None, level: Fl
     return changes
 
 
+def _lobe_changes(samples: SphereSamples, place: Float, lobe: _Lobe, level: Float) -> list[Float]:
+    """How the radiance (m, c) changes with two turns of the lobe's axis and with its order."""
+    points, normals, h = samples.matte.points_mm, samples.matte.normals, 1e-4
+    axes = [lobe._replace(axis=normalize(lobe.axis + h * e)) for e in tangent_basis(lobe.axis)]
+    still = _shading(place, lobe, points, normals)
+    return [
+        (_shading(place, other, points, normals) - still)[:, None] * level / h
+        for other in (*axes, lobe._replace(order=lobe.order + h))
+    ]
+
+
 def _robust(relative: Float, loss: float) -> Float:
     square = relative**2
     return np.asarray(square / (1 + square / loss**2))
 
 
-def _cost(light: _Shown, samples: SphereSamples, fit: _Place, scale: float) -> float:
+def _cost(light: _Shown, scene: _Scene, fit: _Place, scale: float) -> float:
     """Robust chi-square of a fit by the scale of another."""
-    system = _linear(light, samples, fit.place, fit.lobe, scale)
+    system = _linear(light, scene, fit.place, fit.lobe, scale)
     return float(np.sum(_robust(system.residual / light.sigma, scale)[light.there]))
 
 
