@@ -178,9 +178,8 @@ def test_what_cannot_come_in_or_go_out(gnomon, coin, tmp_path, words, said):
     save_model(tmp_path / "near.json", LightSet(lights=near))
     there = {path.stem: path for path in tmp_path.glob("*.json")}
     before = sorted(tmp_path.rglob("*"))
-    answer = gnomon(
-        *(word.format(lp=coin / "coin.lp", s=coin / "s", new=tmp_path, **there) for word in words)
-    )
+    places = {"lp": coin / "coin.lp", "s": coin / "s", "new": tmp_path} | there
+    answer = gnomon(*(word.format(**places) for word in words.split()))
     refused(answer, said, code=2)
     assert sorted(tmp_path.rglob("*")) == before
 
