@@ -22,6 +22,7 @@ _GRAZING = 0.1
 # Quantile over the pixels that tells how bright a light is at the start.
 _BRIGHT = 0.8
 _ROUNDS = 40
+_REWEIGHTED = 8
 _CONVERGED = 1e-4
 _LONGEST_STEP = 0.3
 # Sigma of a factor beyond which it is not called known.
@@ -43,6 +44,8 @@ class IntensityFit(NamedTuple):
         One sigma of the factor, the places of the lights taken as true.
     directions : ndarray (n, 3), float64
         To the lights, from the middle of the object.
+    given_rms : float
+        Residual, as that of ``quality``, with the intensities as they were given.
     quality : Quality
         Residual in units of noise and 1 % model error.
     """
@@ -50,6 +53,7 @@ class IntensityFit(NamedTuple):
     factor: Float
     sigma: Float
     directions: Float
+    given_rms: float
     quality: Quality
 
     def applied(self, lights: Sequence[Light]) -> list[Light]:
@@ -167,7 +171,7 @@ def estimate_intensities(
             f"the object does not tell the lights' intensities (sigma {told}): its normals are too much "
             "alike, or too few samples are free of shadow; give the intensities"
         )
-    residual = float(np.sqrt(np.mean([f.chi2 for f in found])))
+    residual, given = (float(np.sqrt(np.mean([getattr(f, a) for f in found]))) for a in ("misfit", "given"))
     warnings: tuple[str, ...] = ()
     if residual > 2:
         warnings = (f"residuals are {residual:.1f} times what noise and 1 % model error explain",)
@@ -179,13 +183,14 @@ def estimate_intensities(
         verdict="doubtful" if warnings else "good",
         warnings=warnings,
     )
-    return IntensityFit(factor, sigma, pixels.directions[back], quality)
+    return IntensityFit(factor, sigma, pixels.directions[back], given, quality)
 
 
 class _Channel(NamedTuple):
     factor: Float
     sigma: Float
-    chi2: float
+    misfit: float
+    given: float
     trusted: int
     usable: int
 
@@ -245,8 +250,19 @@ def _fit_channel(values: Float, noise: Float, towards: Float, patch: NDArray[np.
     sigma = _sigma(factor, told, pull, patch)
     slope = state.weight * (factor * state.shading) ** 2
     sigma = np.hypot(sigma, factor * _shared(pull, slope, patch))
-    misfit = float(np.median(state.wide**2) * chi2)
-    return _Channel(factor, sigma, misfit, int(trusted.sum()), int(usable.sum()))
+    weight = usable / error
+    for _ in range(_REWEIGHTED):
+        as_given = _settle(values, error, towards, usable, np.ones(lights), weight)
+        weight = as_given.weight
+    misfit, given = (_misfit(values, error, f, s) for f, s in ((factor, state), (np.ones(lights), as_given)))
+    return _Channel(factor, sigma, misfit, given, int(trusted.sum()), int(usable.sum()))
+
+
+def _misfit(values: Float, error: Float, factor: Float, state: _State) -> float:
+    """Mean square of the trusted residuals of the median pixel, over noise and model error."""
+    square = np.sum(state.trust * (values - factor * state.shading) ** 2 / error, axis=1)
+    count = state.trust.sum(axis=1)
+    return float(np.median(square / np.maximum(count * (1 - 3 / len(factor)), 1e-9)))
 
 
 def _start(values: Float, towards: Float, usable: NDArray[np.bool_]) -> Float:

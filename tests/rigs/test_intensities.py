@@ -72,8 +72,26 @@ def test_a_list_without_intensities(gnomon: Gnomon, tmp_path: Path) -> None:
 def test_equal_lights_stay_equal(tmp_path: Path) -> None:
     session = import_lp(_lp(tmp_path / "dome", np.ones(COUNT)), tmp_path / "s", assume_linear=True)
     result = workflows.reconstruct(session, read_lights(tmp_path / "dome" / "dome.lp"), method="robust")
-    assert result.remarks == ("intensities: all lights equal, which the object confirms (sigma 0.0 %)",)
+    assert len(result.remarks) == 1
+    assert result.remarks[0].startswith("intensities: all lights equal; others leave 1/1.0 of the residuals")
     assert all(light.intensity == (1.0,) for light in result.lights.lights.values())
+
+
+def test_wrong_directions_do_not_make_intensities(tmp_path: Path) -> None:
+    lp = _lp(tmp_path / "dome", np.ones(COUNT))
+    rng = np.random.default_rng(1)
+    off = normalize(TOWARDS + 0.06 * rng.normal(size=TOWARDS.shape))  # by some 5 degrees
+    rows = [f"p{index:02d}.png {x} {y} {z}" for index, (x, y, z) in enumerate(off)]
+    lp.write_text("\n".join([str(COUNT), *rows, ""]))
+    session = import_lp(lp, tmp_path / "s", assume_linear=True)
+    result = workflows.reconstruct(session, read_lights(lp), method="robust")
+    assert result.remarks[0].startswith("intensities: all lights equal")
+    found = workflows.reconstruct(session, read_lights(lp), method="robust", intensities="estimated")
+    truth = normalize(_ball() * [1, -1, -1])
+    worse, as_equal = (
+        np.nanmean(angle_deg(r.reconstruction.normals.normals, truth)) for r in (found, result)
+    )
+    assert as_equal < worse
 
 
 def test_a_flat_thing_does_not_tell(gnomon: Gnomon, tmp_path: Path) -> None:
