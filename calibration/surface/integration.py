@@ -1,38 +1,18 @@
 """Normals to depth, along the true lines of sight, with the jumps of depth kept."""
 
 from itertools import pairwise
-from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from calibration.geometry import Float
 from calibration.lens import LensModel
 from calibration.photometric import NormalMap, sight
 from calibration.provenance import FitError
+from calibration.surface.edges import Edges
+from calibration.surface.jumps import with_jumps
 from calibration.surface.poisson import Differences
-
-# Beyond 89 degrees of slant a difference of depth has no use.
-_GRAZING = 0.0175
-# In px along the normal: below the first the error of a step is the surface between two pixels, not noise; by
-# the second a step may be off where nothing jumps, and by the third times the bend from pixel to pixel.
-_FLOORS = (0.03, 0.12, 0.35)
-_SHARPNESS = 2.0
-# A gap opens by a pixel a round: rounds go on while weights change by more than this share.
-_STILL = 2e-4
-_MOST_ROUNDS = 30
-_FINISHING_ROUNDS = 10
-# Grids with a longer side than this are looked at from further off first.
-_COARSE_SIDE = 100
-# What comes from further off places jumps less finely: it must fit clearly better.
-_CLEARLY_LESS = 0.95
-# How many times its spread a misfit may be, round by round.
-_WIDTHS = (3.0, 2.0, 1.4, 1.0, 1.0, 1.0)
-# The equations of a round are solved no better than the next round's weights deserve.
-_REDUCTION = 0.2
-_SWEEPS = 4
 
 
 def integrate(
@@ -136,7 +116,7 @@ def integrate_grid(
     given = np.broadcast_to(
         np.asarray((1.0 if perspective else 0.0) if depth_mm is None else depth_mm), depth.shape
     )
-    edges = _Edges(normals[box], sigma_deg[box], None if rays is None else rays[box])
+    edges = Edges(normals[box], sigma_deg[box], None if rays is None else rays[box])
     pull = wanted = None
     if anchors_mm is not None:
         pull, wanted = _pulls(anchors_mm[box], anchor_sigma_mm, perspective)
@@ -150,7 +130,7 @@ def integrate_grid(
         edges.mean, wanted=wanted, start=start, tolerance=tolerance if smooth else max(tolerance, 1e-3)
     )
     if not smooth:
-        u = _with_jumps(edges, solver, u, pull, wanted, tolerance)
+        u = with_jumps(edges, solver, u, pull, wanted, tolerance)
     depth[box] = _level(u, edges.joined(), given[box], None if pull is None else pull > 0, perspective)
     return depth
 
@@ -159,139 +139,6 @@ def components(mask: NDArray[np.bool_]) -> tuple[int, NDArray[np.int32]]:
     """Number of 4-connected components and their labels from 1; 0 outside."""
     count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)
     return count - 1, np.asarray(labels, np.int32)
-
-
-class _Edges:
-    """What the normals say of the steps between neighbours; arrays (2, h, w) as in ``kernels.edges``."""
-
-    def __init__(
-        self,
-        normals: NDArray[np.floating],
-        sigma_deg: NDArray[np.floating],
-        rays: NDArray[np.floating] | None,
-    ) -> None:
-        from calibration.surface.kernels import face, predict
-
-        self.shape = shape = sigma_deg.shape
-        normals, sigma_deg = (np.ascontiguousarray(part, np.float32) for part in (normals, sigma_deg))
-        rays = None if rays is None else np.ascontiguousarray(rays, np.float32)
-        facing, noise = np.empty(shape), np.empty(shape, np.float32)
-        face(normals, rays, sigma_deg, _GRAZING, facing, noise)
-        self.normals, self.sigma_deg, self.rays, self.facing = normals, sigma_deg, rays, facing
-        if not facing.any():
-            raise FitError("no valid normal to integrate: all graze the line of sight or look away from it")
-        self.one, self.other, self.span, self.base, self.spread = (
-            np.empty((2, *shape), np.float32) for _ in range(5)
-        )
-        predict(
-            normals, rays, facing, noise, _FLOORS, self.one, self.other, self.span, self.base, self.spread
-        )
-        self.count = np.count_nonzero(self.base)
-        if not self.count:
-            raise FitError("no two valid normals are neighbours: nothing to integrate")
-        # Weights near 1: what the weight of an edge, one over the variance of its difference, is divided by.
-        self.unit = self.count / float(self.base.sum(dtype=np.float64))
-        self.base *= np.float32(self.unit)
-        self.mean = 0.5 * (self.one + self.other)
-
-    def joined(self) -> NDArray[np.bool_]:
-        """Pixels (h, w) that have an edge."""
-        right, down = self.span > 0
-        joined = right | down
-        joined[:, 1:] |= right[:, :-1]
-        joined[1:] |= down[:-1]
-        return np.asarray(joined)
-
-
-def _with_jumps(
-    edges: _Edges, solver: Differences, u: Float, pull: Any, wanted: Any, tolerance: float
-) -> Float:
-    """The smooth solution ``u`` with its jumps found."""
-    from calibration.surface.kernels import redescending
-
-    found, loss = _put_in_place(edges, solver, _set_apart(edges, solver, u, pull, wanted), pull, wanted)
-    far = _from_far(edges, u)
-    if far is not None:
-        other = _set_apart(edges, solver, far, pull, wanted, _FINISHING_ROUNDS)
-        other, other_loss = _put_in_place(edges, solver, other, pull, wanted)
-        if other_loss < _CLEARLY_LESS * loss:
-            found = other
-    weight = np.empty_like(edges.base)
-    redescending(found, edges.mean, edges.span, edges.base, edges.spread, _WIDTHS[-1], weight)
-    solver.weigh(weight, pull)
-    return solver.solve(edges.mean, wanted=wanted, start=found, tolerance=tolerance)[0]
-
-
-def _from_far(edges: _Edges, u: Float) -> Float | None:
-    """Start on every second pixel, every fourth, ...: there a long gap opens in few rounds.
-
-    Where pixels that are left out held a piece, it stays where ``u`` had it. None where the grid is small
-    enough or what is left has no edges.
-    """
-    if max(edges.shape) <= _COARSE_SIDE:
-        return None
-    try:
-        coarse = _Edges(
-            edges.normals[::2, ::2],
-            edges.sigma_deg[::2, ::2],
-            None if edges.rays is None else edges.rays[::2, ::2],
-        )
-    except FitError:
-        return None
-    u = u[::2, ::2]
-    start = _from_far(coarse, u)
-    far = _set_apart(coarse, Differences(coarse.shape), u if start is None else start, None, None)
-    return _nearer(edges, coarse, far)
-
-
-def _set_apart(
-    edges: _Edges, solver: Differences, u: Float, pull: Any, wanted: Any, rounds: int = _MOST_ROUNDS
-) -> Float:
-    """Bilateral rounds."""
-    from calibration.surface.kernels import one_sided
-
-    weight, goal = np.zeros_like(edges.base), np.zeros_like(edges.mean)
-    for _ in range(rounds):
-        moved = one_sided(u, edges.one, edges.other, edges.span, edges.base, _SHARPNESS, weight, goal)
-        if moved.sum() < _STILL * edges.count:
-            break
-        solver.weigh(weight, pull)
-        u, _ = solver.solve(goal, wanted=wanted, start=u, tolerance=0.0, reduction=_REDUCTION, most=_SWEEPS)
-    return u
-
-
-def _nearer(edges: _Edges, coarse: _Edges, far: Float) -> Float:
-    """Solution of every second pixel on all of them: each on the plane of its coarse pixel."""
-    row, column = ndimage.distance_transform_edt(
-        ~coarse.joined(), return_distances=False, return_indices=True
-    )
-    parent = np.ix_(*(np.arange(size) // 2 for size in edges.shape))
-    row, column = row[parent], column[parent]
-    normals, facing = coarse.normals[row, column], coarse.facing[row, column]
-    if edges.rays is None:
-        y, x = np.ogrid[: edges.shape[0], : edges.shape[1]]
-        step = (normals[..., 0] * (x - 2.0 * column) + normals[..., 1] * (y - 2.0 * row)) / facing
-    else:
-        cross = -np.einsum("hwc,hwc->hw", normals, edges.rays, dtype=np.float64)
-        step = np.log(facing / np.maximum(cross, 0.1 * facing))
-    return np.asarray(np.where(edges.facing > 0, far[row, column] + step, 0.0))
-
-
-def _put_in_place(
-    edges: _Edges, solver: Differences, u: Float, pull: Any, wanted: Any
-) -> tuple[Float, float]:
-    """Redescending rounds, in which what does not fit counts less and less, and their last loss."""
-    from calibration.surface.kernels import redescending
-
-    weight = np.empty_like(edges.base)
-    loss = 0.0
-    for width in _WIDTHS:
-        loss = float(redescending(u, edges.mean, edges.span, edges.base, edges.spread, width, weight).sum())
-        solver.weigh(weight, pull)
-        u, _ = solver.solve(
-            edges.mean, wanted=wanted, start=u, tolerance=0.0, reduction=_REDUCTION, most=_SWEEPS
-        )
-    return u, loss
 
 
 def _check_anchors(

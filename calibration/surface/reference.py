@@ -55,11 +55,41 @@ def one_sided(u: Float, one: Float, other: Float, span: Float, base: Float, k: f
     return weight, goal
 
 
-def redescending(u: Float, goal: Float, span: Float, base: Float, spread: Float, width: float) -> Float:
-    """Weights that fall with the misfit of an edge."""
+def redescending(
+    u: Float, goal: Float, one: Float, other: Float, span: Float, base: Float, spread: Float, cosine: Float,
+    width: float,
+) -> tuple[Float, float]:  # fmt: skip
+    """Weights that fall with the misfit of an edge, and the loss."""
     change = np.stack([_difference(u, axis) for axis in range(2)])
-    off = span * (change - goal) / (width * spread)
-    return np.asarray(base * np.maximum((1 + off**2) ** -1.5, 1e-5))
+    off = span * (change - goal)
+    turned = np.ones_like(off)
+    for axis, (p, q) in enumerate(_ENDS):
+        here = (axis, *p)
+        behind, before = off[here] > 0, off[here] <= 0
+        near = np.where(behind & (one[here] > 0), cosine[p], 1.0)
+        turned[here] = np.where(before & (other[here] < 0), cosine[q], near)
+    scale = width * spread * np.sqrt(0.3 + 0.7 * turned)
+    root = (1 + (off / scale) ** 2) ** -0.5
+    with np.errstate(divide="ignore", invalid="ignore"):
+        loss = np.nansum(np.where(span > 0, base * (scale / span) ** 2 * (1 - root), 0.0))
+    return np.asarray(base * np.maximum(root**3, 1e-5)), float(loss)
+
+
+def contradict(one: Float, other: Float, span: Float, noise: Float) -> tuple[Float, Float]:
+    """Sums round squares of pixels, and bends beyond those beside them, in sigmas; every edge known."""
+    mean = (one + other) / 2
+    squares, creases = np.full(noise.shape, -1.0), np.zeros(one.shape)
+    total = mean[0, :-1, :-1] + mean[1, :-1, 1:] - mean[0, 1:, :-1] - mean[1, :-1, :-1]
+    least = np.min([span[0, :-1, :-1], span[0, 1:, :-1], span[1, :-1, :-1], span[1, :-1, 1:]], axis=0)
+    around = (noise[:-1, :-1] + noise[:-1, 1:] + noise[1:, :-1] + noise[1:, 1:]) / 4
+    squares[:-1, :-1] = np.abs(total) * least / np.sqrt(2 * around + 1e-6)
+    for axis, (p, q) in enumerate(_ENDS):
+        bend = np.moveaxis((span * (one - other))[(axis, *p)], 1 - axis, 0)
+        near = np.concatenate([bend[1:2], (bend[:-2] + bend[2:]) / 2, bend[-2:-1]])
+        beyond = np.maximum(np.abs(bend - near) - np.abs(near) / 2, 0)
+        sigma = np.sqrt(5 * (noise[p] + noise[q]) / 2 + 1e-6)
+        creases[(axis, *p)] = np.moveaxis(beyond, 0, 1 - axis) / sigma
+    return squares, creases
 
 
 def solve_differences(

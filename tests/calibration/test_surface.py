@@ -18,6 +18,7 @@ from calibration.photometric import NormalMap
 from calibration.provenance import FitError
 from calibration.surface import integrate, mesh, reference, write_gltf, write_obj, write_ply
 from calibration.surface.integration import integrate_grid
+from calibration.surface.pieces import put_together
 from calibration.surface.poisson import Differences
 
 DATA = Path(os.environ.get("GNOMON_DATA", Path(__file__).parents[3] / "shared" / "data")) / "depth_gt"
@@ -181,8 +182,9 @@ def test_kernels_are_their_reference(perspective: bool) -> None:
     normals = normalize(np.array([0.0, 0, -1]) + rng.normal(0, 0.2, (30, 40, 3))).astype(np.float32)
     sigma = rng.uniform(0.1, 5, (30, 40)).astype(np.float32)
     floors = (0.03, 0.12, 0.35)
-    facing, noise = np.empty((30, 40)), np.empty((30, 40), np.float32)
-    kernels.face(normals, rays, sigma, 0.0175, facing, noise)
+    facing = np.empty((30, 40))
+    cosine, noise = np.empty((30, 40), np.float32), np.empty((30, 40), np.float32)
+    kernels.face(normals, rays, sigma, 0.0175, facing, cosine, noise)
     found = [np.empty((2, 30, 40), np.float32) for _ in range(5)]
     kernels.predict(normals, rays, facing, noise, floors, *found)
     wide = None if rays is None else rays.astype(float)
@@ -196,8 +198,14 @@ def test_kernels_are_their_reference(perspective: bool) -> None:
     kernels.one_sided(u, one, other, span, base, 2.0, weight, goal)
     for mine, wanted in zip((weight, goal), reference.one_sided(u, *found[:4], 2.0), strict=True):
         assert np.allclose(mine, wanted, rtol=1e-4, atol=1e-8)
-    kernels.redescending(u, goal, span, base, spread, 1.5, weight)
-    assert np.allclose(weight, reference.redescending(u, goal, span, base, spread, 1.5), rtol=1e-4)
+    args = (u, goal, one, other, span, base, spread, cosine, 1.5)
+    loss = kernels.redescending(*args, weight).sum()
+    assert np.allclose(weight, reference.redescending(*args)[0], rtol=1e-4)
+    assert loss == pytest.approx(reference.redescending(*args)[1], rel=1e-4)
+    squares, creases = np.empty((30, 40), np.float32), np.empty_like(base)
+    kernels.contradict(one, other, span, noise, squares, creases)
+    for mine, wanted in zip((squares, creases), reference.contradict(one, other, span, noise), strict=True):
+        assert np.allclose(mine, wanted, rtol=1e-3, atol=1e-3)
 
 
 def test_empty_and_mismatched_input() -> None:
@@ -236,6 +244,62 @@ def test_a_jump_of_depth_stays_sharp() -> None:
     assert (away > 0.6).mean() < 0.005
     assert away.mean() < 0.1
     assert np.abs(smeared - depth).mean() > 10 * away.mean()
+
+
+def _flap(slope: float) -> tuple[Any, Any]:
+    """Orthographic: a flap that rises from a plane along its left side, and jumps on the other three."""
+    depth = np.zeros((90, 100))
+    part = np.s_[25:65, 30:75]
+    depth[part] = -slope * (np.arange(45) + 0.5)
+    normals = np.broadcast_to([0.0, 0, -1], (90, 100, 3)).copy()
+    normals[part] = normalize([-slope, 0, -1.0])
+    return depth, normals
+
+
+@pytest.mark.parametrize(("slope", "noise_deg"), [(0.15, 0.0), (0.8, 0.0), (0.8, 1.0)])
+def test_a_hinged_flap_rises_from_its_hinge(slope: float, noise_deg: float) -> None:
+    depth, normals = _flap(slope)
+    rng = np.random.default_rng(4)
+    noisy = normalize(normals + rng.normal(0, np.radians(noise_deg), normals.shape))
+    everywhere = np.ones(depth.shape, bool)
+    sigma = max(np.sqrt(2) * noise_deg, 0.1)
+    sharp = integrate(_map(noisy, everywhere, sigma), None)
+    smeared = integrate(_map(noisy, everywhere, sigma), None, smooth=True)
+    # Half a step at the hinge is anybody's; noise sums up to some of its steps.
+    assert np.abs(sharp - depth).mean() < 0.5 * slope + 2 * np.radians(noise_deg)
+    assert np.abs(smeared - depth).mean() > 4 * slope
+
+
+def test_a_rim_that_turns_away_is_in_front() -> None:
+    y, x = np.mgrid[:120, :160] - np.array([60.0, 80.0])[:, None, None]
+    depth, normals = np.zeros(x.shape), np.broadcast_to([0.0, 0, -1], (*x.shape, 3)).copy()
+    inside = x**2 + y**2 < 39.5**2
+    ball = -np.sqrt(np.clip(40.0**2 - x**2 - y**2, 0, None)) - 10
+    depth[inside] = ball[inside]
+    normals[inside] = np.stack([x, y, ball + 10], axis=-1)[inside] / 40
+    found = integrate(_map(normals, np.ones(x.shape, bool)), None)
+    shape = (found - depth)[x**2 + y**2 < 37**2]
+    # The ball keeps its shape to its rim, wherever it floats.
+    assert np.abs(shape - np.median(shape)).mean() < 0.1
+
+
+def test_pieces_go_where_most_of_their_border_fits() -> None:
+    u = np.zeros((20, 30))
+    u[:, 10:20], u[:, 20:] = 5.0, -3.0
+    goal, cut = np.zeros((2, 20, 30)), np.zeros((2, 20, 30), bool)
+    edge = np.ones((2, 20, 30), bool)
+    edge[0, :, -1] = edge[1, -1] = False
+    cut[0, :, [9, 19]] = True
+    # Of 20 edges of the first border 8 agree on 0, the others on nothing; 9 of the second on 0, 6 on 2.
+    goal[0, 8:, 9] = np.linspace(3, 30, 12)
+    goal[0, 9:15, 19], goal[0, 15:, 19] = 2.0, np.linspace(-20, -9, 5)
+    moved = put_together(u, goal, np.full((2, 20, 30), 0.1), edge, cut)
+    assert np.ptp(moved) == pytest.approx(0, abs=1e-12)
+    # As many votes for both: the smaller piece takes the nearer place.
+    goal[0, :10, 9], goal[0, 10:, 9], goal[0, :, 19] = 4.0, 0.0, 0.0
+    u[:, 20:] = u[:, 10:20]
+    moved = put_together(u, goal, np.full((2, 20, 30), 0.1), edge, cut)
+    assert (moved[:, 9] - moved[:, 10] == pytest.approx(-4, abs=1e-12)) == (20 * 10 < 20 * 20)
 
 
 def test_smooth_surfaces_are_not_torn() -> None:

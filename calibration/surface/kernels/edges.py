@@ -12,13 +12,18 @@ from numba import njit, prange
 # Of an edge that is not believed at all: what it joins stays in one piece.
 _LEAST = 1e-5
 _STEEPEST = 0.1
+# A jump counts this much where the nearer side turns away altogether, in full where it faces the camera.
+_EDGE_ON = 0.3
+# Variance, px along the normal: below, differences of normals are their rounding.
+_ROUNDING = 1e-6
 
 
 @njit(cache=True, parallel=True)
-def face(normals: Any, rays: Any, sigma_deg: Any, grazing: Any, facing: Any, noise: Any) -> None:
+def face(normals: Any, rays: Any, sigma_deg: Any, grazing: Any, facing: Any, cosine: Any, noise: Any) -> None:
     """``facing`` is the normal times the line of sight, zero where it grazes or is not known.
 
-    ``noise`` is the variance, in px along the normal, of the step between two pixels that the normal tells.
+    ``cosine`` is that for a line of sight of unit length. ``noise`` is the variance, in px along the normal,
+    of the step between two pixels that the normal tells.
     """
     for y in prange(facing.shape[0]):
         for x in range(facing.shape[1]):
@@ -36,6 +41,7 @@ def face(normals: Any, rays: Any, sigma_deg: Any, grazing: Any, facing: Any, noi
             sigma = np.radians(np.float64(sigma_deg[y, x]))
             known = value > grazing * length and np.isfinite(sigma) and np.isfinite(value)
             facing[y, x] = value if known else 0.0
+            cosine[y, x] = value / length if known else 0.0
             noise[y, x] = 0.5 * (sigma * length / value) ** 2 if known else 0.0
 
 
@@ -134,10 +140,14 @@ def one_sided(u: Any, one: Any, other: Any, span: Any, base: Any, k: Any, weight
 
 
 @njit(cache=True, parallel=True)
-def redescending(u: Any, goal: Any, span: Any, base: Any, spread: Any, wide: Any, weight: Any) -> Any:
+def redescending(
+    u: Any, goal: Any, one: Any, other: Any, span: Any, base: Any, spread: Any, cosine: Any, wide: Any,
+    weight: Any,
+) -> Any:  # fmt: skip
     """Weights that fall with an edge's misfit over ``wide`` times its spread; returned: the loss of each row.
 
-    The general robust loss with shape -1: J. T. Barron, doi:10.1109/CVPR.2019.00446.
+    The general robust loss with shape -1: J. T. Barron, doi:10.1109/CVPR.2019.00446. A round thing that hides
+    another turns away from the camera where it ends: a jump behind such a rim is believed sooner.
     """
     loss = np.zeros(u.shape[0])
     height, width = u.shape
@@ -150,9 +160,60 @@ def redescending(u: Any, goal: Any, span: Any, base: Any, spread: Any, wide: Any
                     continue
                 v, w = row + axis, x + 1 - axis
                 off = span[axis, y, x] * (u[v, w] - u[y, x] - goal[axis, y, x])
-                scale = wide * spread[axis, y, x]
-                t = 1 + (off / scale) ** 2
+                turned = 1.0
+                if off > 0:
+                    if one[axis, y, x] > 0:
+                        turned = cosine[y, x]
+                elif other[axis, y, x] < 0:
+                    turned = cosine[v, w]
+                scale = (wide * spread[axis, y, x]) ** 2 * (_EDGE_ON + (1 - _EDGE_ON) * turned)
+                t = 1 + off * off / scale
                 root = 1 / np.sqrt(t)
                 weight[axis, y, x] = base[axis, y, x] * max(root / t, _LEAST)
-                loss[y] += base[axis, y, x] * (scale / span[axis, y, x]) ** 2 * (1 - root)
+                loss[y] += base[axis, y, x] * scale / span[axis, y, x] ** 2 * (1 - root)
     return loss
+
+
+@njit(cache=True, parallel=True)
+def contradict(one: Any, other: Any, span: Any, noise: Any, squares: Any, creases: Any) -> None:
+    """How far normals contradict each other, in sigmas of their noise.
+
+    ``squares`` (h, w): what the four steps round a square of pixels, whose first is the pixel, sum up to; a
+    surface without a jump leaves zero. -1 where one of the four is not known. ``creases`` (2, h, w): by
+    how much an edge bends beyond one and a half times what the edges before and after it bend.
+    """
+    height, width = squares.shape
+    for y in prange(height):
+        row = np.int64(y)
+        for x in range(width):
+            squares[y, x] = -1.0
+            for axis in range(2):
+                creases[axis, y, x] = 0.0
+                if span[axis, y, x] == 0.0:
+                    continue
+                v, w = row + axis, x + 1 - axis
+                own = span[axis, y, x] * (one[axis, y, x] - other[axis, y, x])
+                near = 0.0
+                count = 0
+                i, j = row - axis, x - 1 + axis
+                if i >= 0 and j >= 0 and span[axis, i, j] > 0:
+                    near += span[axis, i, j] * (one[axis, i, j] - other[axis, i, j])
+                    count += 1
+                if span[axis, v, w] > 0:
+                    near += span[axis, v, w] * (one[axis, v, w] - other[axis, v, w])
+                    count += 1
+                if count > 1:
+                    near *= 0.5
+                # Two normals one and a half times, their neighbours half: 5 variances.
+                sigma = np.sqrt(2.5 * (noise[y, x] + noise[v, w]) + _ROUNDING)
+                creases[axis, y, x] = max(abs(own - near) - 0.5 * abs(near), 0.0) / sigma
+            if row + 1 == height or x + 1 == width:
+                continue
+            a, b, c, d = span[0, y, x], span[0, row + 1, x], span[1, y, x], span[1, y, x + 1]
+            if a > 0 and b > 0 and c > 0 and d > 0:
+                total = one[0, y, x] + other[0, y, x] + one[1, y, x + 1] + other[1, y, x + 1]
+                total -= one[0, row + 1, x] + other[0, row + 1, x] + one[1, y, x] + other[1, y, x]
+                around = noise[y, x] + noise[y, x + 1] + noise[row + 1, x] + noise[row + 1, x + 1]
+                # Each normal counts half for two steps: 2 variances.
+                sigma = np.sqrt(0.5 * around + _ROUNDING)
+                squares[y, x] = 0.5 * abs(total) * min(a, b, c, d) / sigma
