@@ -11,12 +11,14 @@ from conftest import Answer
 
 from calibration.files import load_model, read_exr, read_lights
 from calibration.geometry import angle_deg, normalize
+from calibration.lens import BrownConrady
 from calibration.lights.agreement import join_lights
 from calibration.lights.intensity import EQUAL_INTENSITIES
-from calibration.lights.model import DistantLight, LightSet
+from calibration.lights.model import DistantLight, LightSet, NearLight
 from calibration.provenance import Provenance, Quality
 from rigs import workflows
 from rigs.interchange import import_lp, read_light_set
+from rigs.workflows.intensities import settle_intensities
 
 SIZE, COUNT = 41, 12
 TURN = 2 * np.pi * np.arange(COUNT) / COUNT
@@ -156,3 +158,39 @@ def test_matte_balls_answer_what_mirrors_could_not_tell() -> None:
     joined = join_lights(mirror, matte)
     assert joined.quality is not None
     assert joined.quality.warnings == ("light a: another thing",)
+
+
+def test_near_lights_and_a_rough_distance() -> None:
+    turn = np.linspace(0, 2 * np.pi, 10, endpoint=False)
+    lens = BrownConrady(width=60, height=50, fx=220.0, fy=220.0, cx=29.5, cy=24.5)
+    y, x = np.mgrid[:50, :60]
+    rays = np.stack([(x - 29.5) / 220, (y - 24.5) / 220, np.ones(x.shape)], axis=-1)
+    # A ball of 60 mm around a point 460 mm away, seen within 50 mm of its middle.
+    middle = np.array([0.0, 0.0, 460.0])
+    along, square = rays @ middle, np.sum(rays**2, axis=-1)
+    root = along**2 - square * (middle @ middle - 60.0**2)
+    mask = root > 0.35 * root.max()
+    points = rays * ((along - np.sqrt(np.maximum(root, 0))) / square)[..., None]
+    normals = (points - middle) / 60
+    places = np.stack([190 * np.cos(turn), 190 * np.sin(turn), 120 + 60 * np.cos(2 * turn)], axis=1)
+    lamps: dict[str, Any] = {f"led{i}": NearLight(position_mm=tuple(p)) for i, p in enumerate(places)}
+    strength = 1e9 * np.random.default_rng(2).uniform(0.6, 1.4, 10)
+    clean = []
+    for lamp, level in zip(lamps.values(), strength, strict=True):
+        direction, irradiance = lamp.at(points)
+        shade = np.clip(np.sum(direction * normals, axis=-1), 0, None)
+        clean.append(0.6 * level * irradiance[..., 0] * shade)
+    variance = (0.003 * np.max(clean)) ** 2 * np.ones((10, 50, 60), np.float32)
+    noise = np.random.default_rng(3).normal(size=variance.shape)
+    value = (np.array(clean) + np.sqrt(variance) * noise).astype(np.float32)
+    settled = settle_intensities(
+        LightSet(lights=lamps),
+        workflows.LightImages(tuple(lamps), value, variance.astype(np.float32)),
+        "estimated",
+        lens=lens,
+        depth_mm=385.0,  # of 403
+        mask=mask,
+        method="robust",
+    )
+    found = np.array([light.intensity[0] for light in settled.lights.lights.values()])
+    assert found / found.mean() == pytest.approx(strength / strength.mean(), rel=0.01)
