@@ -2,19 +2,17 @@
 
 from calibration.surface.kernels.edges import contradict, face, one_sided, predict, redescending
 from calibration.surface.kernels.multigrid import NARROW, WIDE, Kernels
-from calibration.surface.kernels.shadows import TILE, below, march, sweep
+from calibration.surface.kernels.shadows import TILE, march
 
 __all__ = [
     "NARROW",
     "TILE",
     "WIDE",
     "Kernels",
-    "below",
     "contradict",
     "face",
     "march",
     "one_sided",
     "predict",
     "redescending",
-    "sweep",
 ]
