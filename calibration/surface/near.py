@@ -16,6 +16,7 @@ from calibration.photometric.pixels import Pixels
 from calibration.photometric.solver import solve_at
 from calibration.provenance import FitError, Provenance
 from calibration.surface.integration import integrate_grid
+from calibration.surface.material import as_mixture
 from calibration.surface.scale import place
 from calibration.surface.shadows import cast_shadows
 
@@ -58,6 +59,9 @@ def alternate(
         method,
         gloss,
     )
+    own = _of_material(radiance, variance, lights, lens, step, mask, depth, prior, method, found)
+    if own is not None:
+        depth = own[0]
     rays = sight(lens, np.arange(h), np.arange(w))
     start = enlarge(depth, step, (h, w))
     points = rays * start[..., None].astype(np.float32)
@@ -68,7 +72,34 @@ def alternate(
         # Its gloss cannot be taken from the samples, and gloss that is left in them moves the surface.
         telling = solve_at(lit, variance, lights, points, mask, method="robust", gloss=found)
     depth, sigma = _depth(lit, variance, lights, rays, start, normals, telling, prior)
+    if own is not None:
+        # The samples without a mixture would put the whole elsewhere; what they tell of its pieces stays.
+        depth, sigma = depth * np.exp(np.nanmedian(np.log(start / depth)[mask])), own[1]
     return normals, depth, sigma, rounds
+
+
+def _of_material(
+    radiance: NDArray[np.float32],
+    variance: NDArray[np.float32],
+    lights: Sequence[DistantLight | NearLight],
+    lens: LensModel,
+    step: int,
+    mask: NDArray[np.bool_],
+    depth: Float,
+    prior: Float,
+    method: Method,
+    gloss: Gloss,
+) -> tuple[Float, float] | None:
+    """``as_mixture`` on the coarse grid, from the depth that it has."""
+    if method not in ("auto", "mixture"):
+        return None
+    grid = np.s_[::step, ::step]
+    rays = sight(lens, np.arange(0, mask.shape[0], step), np.arange(0, mask.shape[1], step))
+    lit = _lit(radiance[:, *grid], np.where(mask[grid], depth, np.nan), lights, lens, step)
+    points = np.asarray(rays * depth[..., None], np.float32)
+    pixels = Pixels.prepare(lit, variance[:, *grid], lights, points, mask[grid])
+    lobe = gloss if gloss.strength > 0 else None
+    return as_mixture(pixels, rays, lobe, prior[grid], asked=method == "mixture")
 
 
 def _coarse(
