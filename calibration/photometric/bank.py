@@ -7,9 +7,11 @@ from numpy.typing import ArrayLike
 
 from calibration.geometry import Float, normalize
 
-Kind = Literal["lambert", "coated", "rough", "ambient", "lobe"]
+Kind = Literal["lambert", "coated", "rough", "ambient", "lobe", "compact"]
 
 _GRAZING = 0.02
+# Of Student's distribution of slopes: 2 is GGX, infinity Beckmann's.
+ORDERS = {"lobe": 2, "compact": 16}
 
 
 class Reflectance(NamedTuple):
@@ -21,14 +23,15 @@ class Reflectance(NamedTuple):
         ``lambert``: n.l. ``coated``: a body under a smooth coat, light weakened on its way in and out as
         1 - (1 - cos)^width. ``rough``: Oren and Nayar's, width their sigma in radians. ``ambient``:
         (1 + n.l) / 2, light from all around the lamp, as bounces and translucency send it. ``lobe``: GGX,
-        width its alpha.
+        width its alpha. ``compact``: the same with next to no tail, close to Beckmann's.
     width : float
 
     Notes
     -----
     Coat: after C. Schlick, Computer Graphics Forum 13 (1994), doi:10.1111/1467-8659.1330233. Rough: M. Oren
     and S. K. Nayar, SIGGRAPH 1994, doi:10.1145/192161.192213, without the term of light away from the eye.
-    Lobe: as ``Gloss``.
+    Lobe: as ``Gloss``. Both lobes: Student's t distribution of slopes, of order 2 (GGX) and 16, M. Ribardiere
+    et al., Computer Graphics Forum 36 (2017), doi:10.1111/cgf.13137.
     """
 
     kind: Kind
@@ -37,8 +40,7 @@ class Reflectance(NamedTuple):
     def respond(self, normals: ArrayLike, to_light: ArrayLike, to_eye: ArrayLike) -> Float:
         """Radiance over irradiance across the beam, for unit vectors (..., 3).
 
-        A lobe is that of a Fresnel reflectance of alpha^4 / 2, so that its peak, like that of the others, is
-        about 1.
+        A lobe is that of a Fresnel reflectance of 1/4, with the shadowing of GGX.
         """
         n, light, eye = (np.asarray(v, np.float64) for v in (normals, to_light, to_eye))
         cosine = np.sum(n * light, axis=-1)
@@ -56,15 +58,17 @@ class Reflectance(NamedTuple):
             case "ambient":
                 out = 0.5 + 0.5 * cosine
             case _:
-                a2 = self.width**2
-                d = np.sum(n * normalize(light + eye), axis=-1) ** 2 * (a2 - 1) + 1
+                a2, order = self.width**2, ORDERS[self.kind]
+                nh2 = np.sum(n * normalize(light + eye), axis=-1) ** 2
+                spread = (1 + (1 / np.maximum(nh2, 1e-9) - 1) / ((order - 1) * a2)) ** -order
                 shade = nl * np.sqrt(a2 + (1 - a2) * nv**2) + nv * np.sqrt(a2 + (1 - a2) * nl**2)
-                out = a2 / 8 * nl / (d**2 * shade)
+                out = nl * spread / (8 * a2 * np.maximum(nh2, 1e-9) ** 2 * shade)
         return np.asarray(out)
 
 
 _BODY = (Reflectance("lambert"),)
 _LOBES = tuple(Reflectance("lobe", a) for a in (0.05, 0.1, 0.15, 0.22, 0.32, 0.45, 0.65, 0.9))
+_COMPACT = tuple(Reflectance("compact", a) for a in (0.2, 0.35))
 _BODIES = (
     *(Reflectance("coated", p) for p in (1, 2, 3, 5)),
     *(Reflectance("rough", s) for s in (0.3, 1.0)),
@@ -72,7 +76,7 @@ _BODIES = (
 )
 
 # From the plainer to the richer.
-BANKS = {"matt with lobes": _BODY + _LOBES, "whole bank": _BODY + _BODIES + _LOBES}
+BANKS = {"matt with lobes": _BODY + _LOBES, "whole bank": _BODY + _BODIES + _LOBES + _COMPACT}
 
 
 class Mixture(NamedTuple):
@@ -103,4 +107,4 @@ class Mixture(NamedTuple):
     def body(self) -> Float:
         """Albedo of a share of one, (k,): what all but the lobes send straight back."""
         z = np.array([0.0, 0.0, 1.0])
-        return np.array([0.0 if p.kind == "lobe" else float(p.respond(z, z, z)) for p in self.bank])
+        return np.array([0.0 if p.kind in ORDERS else float(p.respond(z, z, z)) for p in self.bank])

@@ -1,6 +1,6 @@
 """Photometric stereo under a mixture of reflectances that the object teaches by itself."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +19,17 @@ _FLOOR = 0.03
 # Pixels taught by, those of least loss; share of the pixels below which a reflectance is dropped.
 _TAUGHT = 0.8
 _RAREST = 0.005
+# Loss from which a pixel is solved again, windows (px) whose normals it starts from, and how often.
+_POOR = 0.05
+_AROUND = (3, 7)
+_MENDS = 3
 
 
-# Errors are taken to be alike over so many pixels; normals and samples may be such a part of a pixel apart.
+# Errors are taken to be alike over so many pixels; normals and samples may be such a part of a pixel apart;
+# errors of a wrong model that are independent of each other, however many lights there are.
 _WINDOW = 9
 _BLUR_PX = 0.4
+_INDEPENDENT = 10
 # Pairs of neighbours asked for what their residuals share; residual over the rms sample of an outlier.
 _PAIRS = 400
 _LEAST_PAIRS = 20
@@ -35,7 +41,7 @@ class Mixed(NamedTuple):
 
     ``noise`` is the squared angle (rad) by which the samples' noise turns the normal; ``misfit`` is the mean
     squared residual of the trusted samples over the squared rms sample, ``chance`` what the noise alone would
-    make of it.
+    make of it; ``lever`` is the squared angle per unit of misfit, were the residuals independent errors.
     """
 
     normals: NDArray[np.float32]
@@ -46,6 +52,7 @@ class Mixed(NamedTuple):
     noise: NDArray[np.float32]
     misfit: NDArray[np.float32]
     chance: NDArray[np.float32]
+    lever: NDArray[np.float32]
 
 
 def fit(pixels: Pixels, starts: NDArray[np.float32], mixture: Mixture, *, shares: bool = False) -> Mixed:
@@ -64,6 +71,41 @@ def fit(pixels: Pixels, starts: NDArray[np.float32], mixture: Mixture, *, shares
         normals, albedo, told, used, parts,
     )  # fmt: skip
     return Mixed(normals, albedo, used, parts, *np.moveaxis(told, -1, 0))
+
+
+def mend(pixels: Pixels, mixed: Mixed, mixture: Mixture) -> Mixed:
+    """Solve pixels of poor loss again from the mean normal of their better neighbours; keep what fits better.
+
+    Cast shadows leave several normals that explain what is lit; the one next door is a start that a pixel by
+    itself does not have. The neighbours do not pull: a pixel's loss alone decides.
+    """
+    for _ in range(_MENDS):
+        loss = mixed.loss
+        poor = pixels.mask & ~(loss < _POOR)
+        if not poor.any():
+            break
+        starts = np.stack([_around(mixed.normals, loss < 2 * _POOR, size) for size in _AROUND])
+        again = fit(pixels._replace(mask=poor), starts, mixture)
+        better = poor & np.isfinite(again.loss) & ~(again.loss >= loss)
+        if not better.any():
+            break
+        kept = {name: _merged(better, getattr(again, name), getattr(mixed, name)) for name in Mixed._fields}
+        mixed = Mixed(**kept)
+    return mixed
+
+
+def _merged(better: NDArray[np.bool_], new: NDArray[Any], old: NDArray[Any]) -> NDArray[Any]:
+    """New values where better; shares that were not kept stay so."""
+    return np.where(better.reshape(better.shape + (1,) * (new.ndim - 2)), new, old) if new.size else old
+
+
+def _around(normals: NDArray[np.float32], good: NDArray[np.bool_], size: int) -> NDArray[np.float32]:
+    """Mean of the good normals about each pixel, a unit vector; NaN where there is none."""
+    there = np.where(good[..., None], normals, 0.0).astype(np.float64)
+    mean = ndimage.uniform_filter(there, (size, size, 1), mode="constant")
+    length = np.linalg.norm(mean, axis=2, keepdims=True)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(np.where(length > 1e-9, mean / length, np.nan), np.float32)
 
 
 def learn(sample: Pixels, starts: NDArray[np.float32], bank: tuple[Reflectance, ...]) -> Mixture:
@@ -128,25 +170,29 @@ def common(pixels: Pixels, mixed: Mixed, mixture: Mixture) -> float:
 def sigma_deg(mixed: Mixed, shared: float) -> NDArray[np.float32]:
     """Root mean square angle, degrees, by which noise, the model's error and fine detail turn each normal.
 
-    Noise: its sandwich. To it comes, as far as the residuals are ``shared`` by neighbours and hence no noise
-    (``common``), what a wrong model does: an angle (rad) like the residual over the signal, as an error that
-    all lights share leaves about as much behind as the normal took up. And what detail does that a pixel does
-    not resolve, or that lies a part of a pixel off between normals and samples: 0.4 px times the turn of the
-    normal from pixel to pixel. Both are averaged over 9 x 9 pixels.
+    Noise: its sandwich. To it comes what residuals beyond noise would do through the same sandwich, if they
+    were errors of the samples, ten of them independent of each other: a wrong model errs alike under lights
+    side by side. Beyond noise is what exceeds its two sigmas as told, and at least the part that neighbours
+    have in ``common`` (``shared``). In that part come, averaged over 9 x 9 pixels, an angle (rad) like the
+    residual over the signal, as an error that all lights share leaves about as much behind as the normal took
+    up; and 0.4 px times the turn of the normal from pixel to pixel, for detail that a pixel does not resolve.
 
     Notes
     -----
     Sums of the residuals over sectors of lights, or normals with lights left out, tell the errors in which
-    lights differ, but not those that they share, which are the larger ones on real surfaces. Light that
-    bounces between parts of an object and looks like another normal's stays unseen.
+    lights differ, but not those that they share. Light that bounces between parts of an object and looks like
+    another normal's stays unseen.
     """
     ok = np.isfinite(mixed.noise)
     if not ok.any():
         return np.full(ok.shape, np.nan, np.float32)
+    free = np.maximum(mixed.albedo.shape[2] * mixed.used.astype(np.float64), 1.0)
+    beyond = np.maximum(mixed.misfit - mixed.chance * (1 + 2 * np.sqrt(2 / free)), shared * mixed.misfit)
+    bent = np.maximum(mixed.used / _INDEPENDENT, 1.0) * mixed.lever * beyond
     wrong = np.where(ok, mixed.misfit + _BLUR_PX**2 * _turn(mixed.normals), 0.0)
     part = ndimage.uniform_filter(ok.astype(np.float64), _WINDOW, mode="constant")
     mean = np.maximum(ndimage.uniform_filter(wrong, _WINDOW, mode="constant"), 0.0) / np.maximum(part, 1e-9)
-    sigma = np.degrees(np.sqrt(mixed.noise + shared * mean))
+    sigma = np.degrees(np.sqrt(mixed.noise + bent + shared * mean))
     return np.where(ok, sigma, np.nan).astype(np.float32)
 
 

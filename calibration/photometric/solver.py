@@ -11,7 +11,7 @@ from calibration.photometric.bank import BANKS, Mixture
 from calibration.photometric.choice import Candidate, choose
 from calibration.photometric.gloss import Gloss, find_gloss
 from calibration.photometric.mask import object_mask
-from calibration.photometric.mixture import common, fit, learn, sigma_deg
+from calibration.photometric.mixture import common, fit, learn, mend, sigma_deg
 from calibration.photometric.model import NormalMap
 from calibration.photometric.pixels import Light, Pixels, Solution
 from calibration.photometric.robust import solve_robust
@@ -176,7 +176,7 @@ def _mix(pixels: Pixels, robust: Solution, mixture: Mixture) -> Solution:
     """Solve under a mixture; a pixel of three samples, or one that no start solves, stays as it was."""
     from calibration.photometric.kernels import BANK_ERROR
 
-    mixed = fit(pixels, _starts(pixels, robust), mixture)
+    mixed = mend(pixels, fit(pixels, _starts(pixels, robust), mixture), mixture)
     sigma = sigma_deg(mixed, common(pixels, mixed, mixture))
     solved = np.isfinite(sigma)
     return Solution(

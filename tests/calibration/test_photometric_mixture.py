@@ -103,6 +103,11 @@ def test_textbook_values_of_the_bank() -> None:
         np.cos(1.0) * (1 - (1 - np.cos(1.0)) ** 5)
     )
     assert Reflectance("ambient").respond(EYE, -EYE, EYE) == pytest.approx(0)
+    # Both lobes have the same peak; at a slope of two alphas Beckmann's is exp(-4) of it, order 16 near that.
+    half = normalize([0.0, 0.6, -1.0])
+    shape = [Reflectance(kind, 0.3).respond(half, EYE, EYE) for kind in ("lobe", "compact")]
+    assert Reflectance("compact", 0.3).respond(EYE, EYE, EYE) == pytest.approx(1 / 16 / 0.3**2)
+    assert shape[0] / shape[1] == pytest.approx((1 + 4) ** -2 / (1 + 4 / 15) ** -16)
 
 
 def test_compiled_shares_are_those_of_scipy() -> None:
@@ -206,6 +211,19 @@ def test_a_matt_object_and_few_lights_keep_the_robust_solver() -> None:
     assert few.method == "robust"
     assert "fewer than 8 lights" in (few.reason or "")
     assert run(shoot(matt, 8, cap(6)), "robust").reason is None
+
+
+@pytest.mark.parametrize(("material", "bound"), [(matt, 1.2), (rough, 5.0)])
+def test_half_of_the_lights_hidden(material: Any, bound: float) -> None:
+    """A dark sample is a cast shadow more readily than an error: a normal that turns from it loses."""
+    normals = cap(16, 0.9)
+    images, variance, lights = shoot(material, 48, normals)
+    hidden = np.array([light.direction[0] for light in lights]) > 0
+    noise = NOISE * np.random.default_rng(1).normal(size=images[hidden, 3:13, 3:13].shape)
+    images[hidden, 3:13, 3:13] = noise
+    errors = angle_deg(run((images, variance, lights)).normals, normals)
+    assert hidden.mean() > 0.5
+    assert errors[3:13, 3:13].mean() < bound
 
 
 def test_near_lights_and_shadows() -> None:

@@ -25,6 +25,8 @@ _SHADOWED = 0.5
 _START_SCALE = 3.0
 _WIDEST_SCALE = 2.0
 _SCALE_SWEEPS = 6
+# Loss of a light that something hides, when nothing arrives from it.
+_HIDDEN = 0.15
 _SWEEPS = 20
 _WIDEST_STEP = 0.15
 _CONVERGED = 2e-4
@@ -173,10 +175,16 @@ def _weigh(p: Problem, s: State, t: Scratch, wide: Any) -> Any:
 def _loss(p: Problem, s: State) -> Any:
     """Tukey's loss per light, 0 to 1, on the scale of noise and model error: starts can be compared."""
     ok = p.work[OK]
+    channels = len(p.m)
+    cut = 1.0 / (_BIWEIGHT * _WIDEST_SCALE) ** 2
     total = count = 0.0
     for k in range(len(ok)):
-        g = max(1.0 - _square(p, s, k) / (_BIWEIGHT * _WIDEST_SCALE) ** 2, 0.0)
-        total += ok[k] * (1.0 - g * g * g)
+        dark = 0.0
+        for c in range(channels):
+            dark += p.gain[c] * p.m[c, k] * p.m[c, k]
+        g = max(1.0 - _square(p, s, k) * cut, 0.0)
+        d = max(1.0 - dark / (channels * p.work[V, k]) * cut, 0.0)
+        total += ok[k] * (1.0 - max(g * g * g, (1.0 - _HIDDEN) * d * d * d))
         count += ok[k]
     return total / count
 

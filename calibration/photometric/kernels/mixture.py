@@ -37,8 +37,9 @@ _LEAST_SAMPLES = 4
 # Powers of the samples that weigh the half vectors of two more starts.
 _POWERS = (2.0, 5.0)
 # Columns of what a pixel tells: loss, squared angle (rad) by which noise turns the normal, mean square of the
-# trusted residuals over the squared rms sample, and what noise alone would make of it.
-LOSS, NOISE, MISFIT, CHANCE, TOLD = range(5)
+# trusted residuals over the squared rms sample, what noise alone would make of it, and the squared angle that
+# an independent error of one rms in every sample would cause.
+LOSS, NOISE, MISFIT, CHANCE, LEVER, TOLD = range(6)
 
 
 @njit(**COMPILE)
@@ -122,17 +123,19 @@ def _tell(p: Any, s: Any, t: Any, noise: Any, told: Any) -> None:
     det = uu * vv - uv * uv
     if not det > 1e-9 * (uu + vv) * (uu + vv):
         return
-    angle = misfit = chance = weight = 0.0
+    angle = misfit = chance = lever = weight = 0.0
     for c in range(len(p.m)):
         for k in range(p.m.shape[1]):
             w = p.gain[c] * p.work[W, k]
             ju, jv, r = s.ju[c, k], s.jv[c, k], p.m[c, k] - s.fit[c, k]
             xu, xv = w * (vv * ju - uv * jv) / det, w * (uu * jv - uv * ju) / det
             angle += noise[c, k] * (xu * xu + xv * xv)
+            lever += xu * xu + xv * xv
             misfit += w * r * r
             chance += w * noise[c, k]
             weight += w
     told[NOISE] = angle
+    told[LEVER] = lever
     told[MISFIT] = misfit / max(weight, 1e-300)
     told[CHANCE] = chance / max(weight, 1e-300)
 
@@ -236,7 +239,7 @@ def mix_pixels(
     body : ndarray (k,), float64
         Albedo of a share of one.
     normals, albedo, told, used : ndarray (h, w, ...)
-        Written where a pixel could be solved; columns of ``told`` as LOSS ... CHANCE.
+        Written where a pixel could be solved; columns of ``told`` as LOSS ... LEVER.
     shares : ndarray (h, w, c, k), float32
         In units of radiance over irradiance; left alone if its height is 0.
     """

@@ -7,9 +7,9 @@ from numba import njit
 
 from calibration.photometric.kernels.samples import COMPILE, HX, HY, HZ, LX, LY, LZ
 
-# Kinds. The width is: of a coat Schlick's power, of a rough body Oren and Nayar's sigma (rad), of a GGX lobe
-# alpha.
-LAMBERT, COATED, ROUGH, AMBIENT, GGX = range(5)
+# Kinds. The width is: of a coat Schlick's power, of a rough body Oren and Nayar's sigma (rad), of a lobe
+# alpha; the lobes stand last.
+LAMBERT, COATED, ROUGH, AMBIENT, GGX, COMPACT = range(6)
 
 # Cosine to the eye below which the lobes' shadowing is held.
 GRAZING = 0.02
@@ -28,7 +28,7 @@ def _enter(cosine: Any, power: Any) -> Any:
 def respond(n: Any, sight: Any, kinds: Any, widths: Any, use: Any, work: Any, out: Any) -> None:
     """``out[j, k]`` = radiance of reflectance j under light k of unit irradiance, where ``use[j] > 0``.
 
-    A lobe is that of a Fresnel reflectance of alpha^4 / 2: its peak, like that of the others, is about 1.
+    A lobe is that of a Fresnel reflectance of 1/4.
     """
     lx, ly, lz, hx, hy, hz = work[LX], work[LY], work[LZ], work[HX], work[HY], work[HZ]
     x, y, z = n[0], n[1], n[2]
@@ -40,13 +40,23 @@ def respond(n: Any, sight: Any, kinds: Any, widths: Any, use: Any, work: Any, ou
         for k in range(len(lx)):
             cosine = x * lx[k] + y * ly[k] + z * lz[k]
             nl = max(cosine, 0.0)
-            if kind == GGX:
+            if kind >= GGX:
                 a2 = width * width
                 nh = x * hx[k] + y * hy[k] + z * hz[k]
-                d = nh * nh * (a2 - 1.0) + 1.0
+                nh2 = max(nh * nh, 1e-9)
                 shade = nl * math.sqrt(a2 + (1.0 - a2) * nv * nv)
                 shade += nv * math.sqrt(a2 + (1.0 - a2) * nl * nl)
-                row[k] = 0.125 * a2 * nl / (d * d * shade)
+                if kind == GGX:
+                    d = nh2 * (a2 - 1.0) + 1.0
+                    row[k] = 0.125 * a2 * nl / (d * d * shade)
+                else:
+                    # Student's slopes of order 16: four squarings.
+                    d = 15.0 * a2 * nh2 / (nh2 * (15.0 * a2 - 1.0) + 1.0)
+                    d = d * d
+                    d = d * d
+                    d = d * d
+                    d = d * d
+                    row[k] = 0.125 * nl * d / (a2 * nh2 * nh2 * shade)
             elif kind == LAMBERT:
                 row[k] = nl
             elif kind == COATED:
