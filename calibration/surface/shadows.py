@@ -1,6 +1,7 @@
 """Cast shadows by geometry: which lights a surface hides from its own points."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -47,6 +48,11 @@ def cast_shadows(
 
     Notes
     -----
+    Distant lights are swept: along a line of light over the picture the surface's height above the light's
+    way is carried from the lit end, each pixel once, as for a horizon (1/z over the distance to the point
+    where the lines of light meet; z less the light's own in an orthographic view). Where that point lies in
+    the picture or close by, and for near lights, every pixel's own way is followed.
+
     All behind the surface is taken as solid, as a single view shows no back: under an overhang, and behind a
     ball, more counts as hidden than is. What is not in the depth map throws no shadow. Attached shadow is not
     meant here: where the surface turns away from a light, it may or may not be told.
@@ -63,19 +69,100 @@ def cast_shadows(
     depth = np.where(known, depth_mm, np.nan).astype(np.float32)
     nearness, places, pitch, corner = _pinhole(depth, lens, step)
     reach, highest = _tops(nearness, TILE)
+    margin = _MARGIN_PX * pitch if lens is not None else _MARGIN_PX * step
     for light, out in zip(lights, hidden, strict=True):
-        march(
-            nearness,
-            reach,
-            highest,
-            places,
-            depth,
-            _in_grid(light, pitch, corner, lens is not None),
-            lens is not None,
-            _FIRST,
-            _MARGIN_PX * pitch if lens is not None else _MARGIN_PX * step,
-            out,
-        )
+        place = _in_grid(light, pitch, corner, lens is not None)
+        fan = _fan(place, nearness.shape, lens is not None)
+        if fan is None:
+            march(nearness, reach, highest, places, depth, place, lens is not None, _FIRST, margin, out)
+        else:
+            out[known] = _swept(fan, nearness, places[known], depth[known], lens is not None, margin)
+    return hidden
+
+
+class _Fan(NamedTuple):
+    """Lines of a distant light over a grid, or its transpose (``turned``), as ``kernels.sweep`` has them.
+
+    ``at`` gives stretch, shift, factor and term at columns; ``slant`` is how far a line goes a column.
+    """
+
+    turned: bool
+    forward: bool
+    lines: int
+    slant: float
+    at: Callable[[Float], tuple[Float, Float, Float, Float]]
+
+
+def _fan(place: Float, shape: tuple[int, ...], perspective: bool) -> _Fan | None:
+    """None where lines run together within the grid or close by, and for near lights."""
+    x, y, z, near = place
+    if near > 0:
+        return None
+    middle = 0.5 * (np.array(shape[::-1]) - 1)
+    towards = np.array([x, y]) - (z * middle if perspective else 0.0)
+    turned = bool(abs(towards[1]) > abs(towards[0]))
+    if turned:
+        towards, middle, shape = towards[::-1], middle[::-1], shape[::-1]
+        x, y = y, x
+    rows, columns = shape
+    along = towards[0]
+    slant = float(np.hypot(*towards) / abs(along)) if along else np.inf
+    if not np.isfinite(slant):
+        return None
+    ends = np.array([0.0, columns - 1.0])
+    if perspective:
+        if abs(z) < 1e-9 * abs(along):
+            return None
+        point = x / z, y / z
+        if abs(middle[0] - point[0]) < max(columns, rows):
+            return None
+        far = ends[np.argmax(np.abs(ends - point[0]))] - point[0]
+
+        def lay(j: Float) -> tuple[Float, Float, Float, Float]:
+            away = j - point[0]
+            stretch = far / away
+            return stretch, point[1] * (1 - stretch), np.abs(1 / away), np.zeros_like(j)
+
+    else:
+
+        def lay(j: Float) -> tuple[Float, Float, Float, Float]:
+            one = np.ones_like(j)
+            # The light's way gains -z over its picture's length; a column of it has slant such lengths.
+            gain = -z / abs(along)
+            return one, -j * towards[1] / along, one, -gain * np.sign(along) * j
+
+    stretch, shift, _, _ = lay(ends)
+    corners = np.concatenate([shift, shift + stretch * (rows - 1)])
+    lowest = np.floor(corners.min())
+
+    def at(j: Float) -> tuple[Float, Float, Float, Float]:
+        stretch, shift, factor, term = lay(np.asarray(j, np.float64))
+        return stretch, shift - lowest, factor, term
+
+    return _Fan(turned, bool(along > 0), int(np.ceil(corners.max() - lowest)) + 2, slant, at)
+
+
+def _swept(
+    fan: _Fan,
+    nearness: NDArray[np.float32],
+    places: NDArray[np.float32],
+    depth: NDArray[np.float32],
+    perspective: bool,
+    margin: float,
+) -> NDArray[np.bool_]:
+    """Hidden or not of points at ``places`` (n, 2) of depth (n,): one pass over all lines for all of them."""
+    from calibration.surface.kernels import below, sweep
+
+    grid = np.ascontiguousarray(nearness.T) if fan.turned else nearness
+    highest = np.empty((fan.lines, grid.shape[1]), np.float64)
+    sweep(grid, *fan.at(np.arange(grid.shape[1], dtype=np.float64)), fan.forward, highest)
+    columns, rows = places.T[::-1] if fan.turned else places.T
+    stretch, shift, factor, term = fan.at(columns)
+    own = (1 + margin) / depth.astype(np.float64) if perspective else margin - depth.astype(np.float64)
+    hidden = np.empty(len(depth), np.bool_)
+    below(
+        highest, stretch * rows + shift, columns, _FIRST / fan.slant, own * factor + term, fan.forward, hidden
+    )
     return hidden
 
 

@@ -2,17 +2,19 @@
 
 from calibration.surface.kernels.edges import contradict, face, one_sided, predict, redescending
 from calibration.surface.kernels.multigrid import NARROW, WIDE, Kernels
-from calibration.surface.kernels.shadows import TILE, march
+from calibration.surface.kernels.shadows import TILE, below, march, sweep
 
 __all__ = [
     "NARROW",
     "TILE",
     "WIDE",
     "Kernels",
+    "below",
     "contradict",
     "face",
     "march",
     "one_sided",
     "predict",
     "redescending",
+    "sweep",
 ]

@@ -96,3 +96,42 @@ def march(
                     hidden[v, u] = True
                     break
                 k += 1.0
+
+
+@njit(cache=True, parallel=True)
+def sweep(
+    nearness: Any, stretch: Any, shift: Any, factor: Any, term: Any, forward: Any, highest: Any
+) -> None:
+    """Write into ``highest`` (lines, columns) how high the surface rises from each column to the light.
+
+    Each line of light crosses every column once: line i the column j at row (i - shift[j]) / stretch[j].
+    Along it the height above the light's own ways is nearness * factor[j] + term[j], minus infinity beside
+    the grid. ``forward``: the light lies towards higher columns.
+    """
+    rows, columns = nearness.shape
+    for i in prange(highest.shape[0]):
+        top = -np.inf
+        for step in range(columns):
+            j = columns - 1 - step if forward else step
+            row = (i - shift[j]) / stretch[j]
+            if 0.0 <= row <= rows - 1:
+                k = min(int(row), rows - 2)
+                part = row - k
+                value = (1 - part) * nearness[k, j] + part * nearness[k + 1, j]
+                top = max(top, value * factor[j] + term[j])
+            highest[i, j] = top
+
+
+@njit(cache=True, parallel=True)
+def below(highest: Any, lines: Any, columns: Any, first: Any, own: Any, forward: Any, hidden: Any) -> None:
+    """Write True into ``hidden`` (n,) where a point lies below what ``sweep`` found towards the light.
+
+    ``lines``, ``columns`` (n,): where it is; ``first`` the columns passed over; ``own`` its height.
+    """
+    for p in prange(len(lines)):
+        hidden[p] = False
+        j = int(np.ceil(columns[p] + first)) if forward else int(np.floor(columns[p] - first))
+        i = int(np.floor(lines[p]))
+        if 0 <= j < highest.shape[1] and 0 <= i < highest.shape[0] - 1:
+            part = lines[p] - i
+            hidden[p] = (1 - part) * highest[i, j] + part * highest[i + 1, j] > own[p]
