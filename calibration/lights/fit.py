@@ -12,11 +12,13 @@ from calibration.lights.bundle import Mirror, OrthographicMirror, PerspectiveMir
 from calibration.lights.highlights import Highlights, locate_highlights
 from calibration.lights.intensity import (
     EQUAL_INTENSITIES,
+    GUESSED_INTENSITIES,
     UNEVEN_INTENSITIES,
     FluxIntensity,
     flux_intensity,
     mirror_gain,
 )
+from calibration.lights.mistaken import mistaken_pictures
 from calibration.lights.model import DistantLight, LightModel, LightSet, NearLight
 from calibration.provenance import FitError, Provenance, Quality
 from calibration.targets.spheres import SphereView
@@ -355,7 +357,7 @@ def _light_set(
         sphere_centres_mm=centres if metric else None,
         sphere_radius_mm=radius_mm,
         scene_depth_mm=float(centres[:, 2].mean()) if metric and centres is not None else None,
-        quality=_quality(names, problem, solution, seen, flux),
+        quality=_quality(names, problem, highlights, solution, seen, flux),
         provenance=provenance.replace(
             note="; ".join(t for t in (provenance.note, note) if t),
             options={**provenance.options, "intensity": "highlights" if flux.known else "equal"},
@@ -386,15 +388,21 @@ def _vector(values: Float) -> tuple[float, float, float]:
 
 
 def _quality(
-    names: Sequence[str], problem: _Problem, solution: Solution, seen: NDArray[np.bool_], flux: FluxIntensity
+    names: Sequence[str],
+    problem: _Problem,
+    highlights: Highlights,
+    solution: Solution,
+    seen: NDArray[np.bool_],
+    flux: FluxIntensity,
 ) -> Quality:
     used = solution.chosen >= 0
     size = np.linalg.norm(solution.residual, axis=-1)
     warnings = []
-    if not flux.known:
-        blind = [name for name, sigma in zip(names, flux.sigma, strict=True) if np.isnan(sigma)]
+    blind = [name for name, unknown in zip(names, flux.guessed, strict=True) if unknown]
+    if blind:
         which = ", ".join(blind[:6]) + (f" and {len(blind) - 6} more" if len(blind) > 6 else "")
-        warnings.append(f"{EQUAL_INTENSITIES}; saturated in every sphere: {which}")
+        reason = GUESSED_INTENSITIES if flux.known else EQUAL_INTENSITIES
+        warnings.append(f"{reason}; saturated in every sphere: {which}")
     if flux.scatter > _UNEVEN:
         warnings.append(
             f"{UNEVEN_INTENSITIES} by {100 * flux.scatter:.0f} %: intensities are no better than that; clean"
@@ -407,6 +415,11 @@ def _quality(
             f"the highlights of a light in different spheres disagree by {rms:.1f} px: are the outlines those"
             " of the spheres (and not of a reflection in them), and all radii alike?"
         )
+    radii = [view.radius_px for view in problem.views]
+    warnings += mistaken_pictures(names, radii, highlights, solution, problem.mirror)
+    for name, kept, present in zip(names, used.sum(axis=1), seen.sum(axis=1), strict=True):
+        if present > 2 and 2 * kept <= present:
+            warnings.append(f"light {name}: only {kept} of its {present} highlights agree: take it again")
     for i, j in np.argwhere(seen & ~used):
         off = f"{size[i, j]:.1f} px off" if np.isfinite(size[i, j]) else "where none can be"
         warnings.append(f"light {names[i]}: highlight in sphere {j} rejected, {off}")

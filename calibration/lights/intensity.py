@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from calibration.geometry import Float, normalize, reflection, reflection_jacobian, tangent_basis
 from calibration.lens import LensModel
@@ -14,6 +15,11 @@ EQUAL_INTENSITIES = (
     "highlights are saturated, all lights are taken as equal: expose shorter or add a white plane"
 )
 """Warning of lights fitted from spheres alone; a white plane answers it."""
+
+GUESSED_INTENSITIES = (
+    "some lights' highlights are saturated, they are taken as strong as the others on average, +- 30 %"
+)
+"""Warning of lights fitted from spheres alone; a white plane answers it too."""
 
 UNEVEN_INTENSITIES = "the brightness of a light's highlights differs between spheres"
 """Beginning of a warning of lights fitted from spheres alone; a white plane answers it too."""
@@ -102,7 +108,7 @@ def are_known(lights: LightSet) -> bool:
 
 def answered(quality: Quality | None) -> Quality | None:
     """The quality without the doubts about intensities, which have come from elsewhere since."""
-    doubts = EQUAL_INTENSITIES, UNEVEN_INTENSITIES
+    doubts = EQUAL_INTENSITIES, GUESSED_INTENSITIES, UNEVEN_INTENSITIES
     if quality is None or not any(warning.startswith(doubts) for warning in quality.warnings):
         return quality
     others = tuple(warning for warning in quality.warnings if not warning.startswith(doubts))
@@ -251,16 +257,22 @@ def mirror_gain(centres: Float, radius: float, light: Float, lens: LensModel) ->
     return np.asarray(np.pi * np.abs(np.linalg.det(small)) / solid_angle)
 
 
+_GUESS = 0.3
+"""By how much lamps of one rig differ: one sigma for a lamp that nothing tells of."""
+
+
 class FluxIntensity(NamedTuple):
     """Relative intensities from highlights.
 
     Attributes
     ----------
     value, sigma : ndarray, (n,)
-        Scaled to unit mean irradiance at the reference point. Where not all are known, sigma is NaN for
-        those that are not.
+        Scaled to unit mean irradiance at the reference point.
     known : bool
-        False where the highlights say nothing and all lights are taken to be equally strong.
+        False where the highlights of half the lights say nothing and all are taken to be equally strong;
+        sigma is then NaN.
+    guessed : ndarray, (n,), bool
+        Lights whose own highlights say nothing.
     scatter : float
         Relative difference of one light's highlights between spheres, one sigma; 0 where only one is seen.
     """
@@ -268,6 +280,7 @@ class FluxIntensity(NamedTuple):
     value: Float
     sigma: Float
     known: bool
+    guessed: NDArray[np.bool_]
     scatter: float
 
 
@@ -291,9 +304,18 @@ def flux_intensity(flux: Float, sigma: Float, gain: Float, irradiance: Float) ->
         log = np.log(flux / gain)
         relative = np.hypot(sigma / flux, 0.005)
     good = np.isfinite(log) & np.isfinite(relative)
-    if not good.any(axis=1).all():
+    blind: NDArray[np.bool_] = np.asarray(~good.any(axis=1))
+    if 2 * blind.sum() >= len(blind):
         value = 1.0 / float(np.mean(irradiance)) * np.ones(len(irradiance))
-        return FluxIntensity(value, np.where(good.any(axis=1), 0.0, np.nan), False, 0.0)
+        return FluxIntensity(value, np.full(len(value), np.nan), False, blind, 0.0)
+    if blind.any():
+        rest = flux_intensity(flux[~blind], sigma[~blind], gain[~blind], irradiance[~blind])
+        value, spread = np.empty(len(blind)), np.empty(len(blind))
+        value[~blind], spread[~blind] = rest.value, rest.sigma
+        value[blind] = np.exp(np.mean(np.log(rest.value)))
+        spread[blind] = _GUESS * value[blind]
+        unit = float(np.mean(value * irradiance))
+        return FluxIntensity(value / unit, spread / unit, True, blind, rest.scatter)
     # Spheres may differ in reflectance: their offsets from each other are taken out.
     level = np.where(good, log, np.nan)
     for _ in range(20):
@@ -320,4 +342,4 @@ def flux_intensity(flux: Float, sigma: Float, gain: Float, irradiance: Float) ->
     mean = np.sum(weight * np.where(good, level, 0.0), axis=1) / weight.sum(axis=1)
     value = np.exp(mean)
     value = value / float(np.mean(value * irradiance))
-    return FluxIntensity(value, value / np.sqrt(weight.sum(axis=1)), True, scatter)
+    return FluxIntensity(value, value / np.sqrt(weight.sum(axis=1)), True, blind, scatter)
