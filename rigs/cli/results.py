@@ -1,5 +1,6 @@
 """What models and sessions give: merge, reconstruct, report, demo."""
 
+import math
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -108,6 +109,10 @@ def reconstruct(
         float | None,
         typer.Option(min=1e-3, help="Rough distance of the object, mm; without it that of the spheres."),
     ] = None,
+    anchors: Annotated[
+        Path | None, typer.Option(help="Table (.csv) x,y,depth_mm of known depths: they hold the surface.")
+    ] = None,
+    anchor_sigma: Annotated[float, typer.Option(min=1e-6, help="One sigma of each anchor, mm.")] = 1.0,
     camera: CameraOption = None,
 ) -> None:
     """Normals, albedo, depth and mesh, each with its uncertainty, from images under known lights."""
@@ -138,6 +143,8 @@ def reconstruct(
         method=method,
         camera=camera,
         depth_mm=depth,
+        anchors=anchors,
+        anchor_sigma_mm=anchor_sigma,
         intensities=intensities,
         track=track,
     )
@@ -151,6 +158,9 @@ def reconstruct(
     quality = normals.quality
     if normals.reason is not None:
         say(f"{normals.method}: {normals.reason}")
+    scale = result.reconstruction.scale_sigma
+    if math.isfinite(scale):
+        say(f"depth: the lights tell the distance to {100 * scale:.2g} % (one sigma)")
     if result.depth_unit == "relative":
         typer.echo("warning: depth is relative, nothing tells its scale: give --depth in mm", err=True)
     for warning in () if quality is None else quality.warnings:

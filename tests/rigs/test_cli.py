@@ -120,6 +120,8 @@ def test_the_whole_way(gnomon, mini, captured, tmp_path):
         "--out",
         out / "result",
     )
+    assert re.search(r"the lights tell the distance to 0\.\d+ %", told)
+    assert gnomon("export", "lights", lights, "--format", "csv", "--out", out / "lights.csv").code == 0
     for name in ("normals.exr", "albedo.exr", "depth.exr", "mesh.ply", "models/lights.json"):
         assert str(out / "result" / name) in told
         assert (out / "result" / name).stat().st_size > 0
