@@ -98,6 +98,12 @@ _LEAST_TURN_RAD = np.radians(0.5)
 _LEAST_DIMMED = 0.05
 """Smaller changes are nobody's concern, however sure they are."""
 _MANY_SIGMA = 5.0
+_LEAST_RESIZED = 0.005
+"""Difference of the spheres' diameters, relative, that shows in the lights' places."""
+_SHARED = 0.2
+"""Scatter about a common turn over the lights' own sigma, below which their errors are shared."""
+_LEAST_LIGHTS = 6
+"""Lights from which three of a common turn can be found, with enough left to see the scatter."""
 
 
 class LightChange(NamedTuple):
@@ -150,16 +156,25 @@ def find_changes(known: LightSet, today: LightSet) -> tuple[LightChange, ...]:
     common = float(np.median(ratios)) if ratios else 1.0
     told = are_known(known) and are_known(today)
     absolute = all(s.provenance.options.get("intensity") in _ABSOLUTE for s in (known, today))
-    changes = []
+    changes: list[LightChange] = []
+    sigmas: list[float] = []
     for name in both:
         ratio, sigma = level[name]
         turn, unsure = _turned(known.lights[name], today.lights[name], scene)
+        sigmas.append(unsure)
         ratio = ratio / common if told else float("nan")
         kind, text = judge(name, turn, unsure, ratio, sigma)
         changes.append(LightChange(name, kind, text, float(np.degrees(turn)), ratio))
+    changes = _against_the_others(changes, np.array(sigmas), known, today, scene)
     turned = [c for c in changes if c.kind == "moved"]
     if len(turned) > max(2, 0.6 * len(both)):
         advice = "; most lights have: has the camera been moved, or its lens changed?"
+        sizes = [s.sphere_radius_mm for s in (known, today)]
+        if sizes[0] and sizes[1] and abs(np.log(sizes[0] / sizes[1])) > _LEAST_RESIZED:
+            advice = (
+                f"; most lights have: the spheres were told to have {2 * sizes[0]:g} mm then and "
+                f"{2 * sizes[1]:g} mm now"
+            )
         changes = [c._replace(text=c.text + advice) if c.kind == "moved" else c for c in changes]
     if absolute and abs(common - 1) > _LEAST_DIMMED:
         changes = [c._replace(text=f"{c.text} (all lights: {common:.2f} times as bright)") for c in changes]
@@ -174,6 +189,45 @@ def find_changes(known: LightSet, today: LightSet) -> tuple[LightChange, ...]:
         if n not in known.lights
     ]
     return (*changes, *missing, *new)
+
+
+def _against_the_others(
+    changes: list[LightChange], sigmas: Float, known: LightSet, today: LightSet, scene: Float
+) -> list[LightChange]:
+    """Lights that turned otherwise than most did, however unsure all of them are together.
+
+    Without a lens model the view is unsure by degrees, in both sets and for all lights alike. A common turn
+    takes that away; what is left scatters little, and a light beyond that, for its own sigma, has moved.
+    """
+    if len(changes) < _LEAST_LIGHTS or not np.min(sigmas, initial=np.inf) > 0:
+        return changes
+    worse = sigmas / np.median(sigmas)
+    before, after = (
+        np.array([_seen(s.lights[change.name], scene)[0] for change in changes]) for s in (known, today)
+    )
+    weight = np.ones(len(changes))
+    for _ in range(20):
+        left, _, right = np.linalg.svd((weight[:, None] * after).T @ before)
+        turn = left @ np.diag([1.0, 1.0, np.linalg.det(left @ right)]) @ right
+        angle = 2 * np.arcsin(np.clip(0.5 * np.linalg.norm(after - before @ turn.T, axis=1), 0, 1))
+        off = angle / worse
+        # Of a Rayleigh distribution the median is 1.18 sigma.
+        sigma = max(float(np.median(off)) / 1.18, 1e-6)
+        weight = 1 / (1 + (off / (3 * sigma)) ** 2) ** 2
+    if sigma > _SHARED * np.median(sigmas):
+        return changes
+    beyond = (angle > _LEAST_TURN_RAD) & (off > _MANY_SIGMA * sigma)
+    return [
+        change._replace(
+            kind="moved",
+            turn_deg=float(np.degrees(turned)),
+            text=f"{change.name}: has moved against the other lights, by {np.degrees(turned):.2f} deg "
+            f"(scatter {np.degrees(sigma):.2f})",
+        )
+        if out and change.kind == "still"
+        else change
+        for change, turned, out in zip(changes, angle, beyond, strict=True)
+    ]
 
 
 def judge(

@@ -88,16 +88,24 @@ def fit_lights(
         raise ValueError(f"{len(names)} names for {len(highlights.pixels)} lights")
     if highlights.pixels.shape[1] != len(spheres):
         raise ValueError(f"highlights of {highlights.pixels.shape[1]} spheres, but {len(spheres)} spheres")
-    for name, sigma in zip(names, highlights.sigma_px, strict=True):
-        if not np.isfinite(sigma).any():
-            raise FitError(
-                f"light {name}: no highlight in any of the {len(spheres)} spheres; is it lit, is its exposure"
-                " long enough, does it stand on the camera's side?"
-            )
+    unseen = [
+        name for name, sigma in zip(names, highlights.sigma_px, strict=True) if not np.isfinite(sigma).any()
+    ]
+    if unseen:
+        others = f" (nor of {len(unseen) - 1} others)" if len(unseen) > 1 else ""
+        balls = "the sphere" if len(spheres) == 1 else f"any of the {len(spheres)} spheres"
+        raise FitError(
+            f"light {unseen[0]}: no highlight in {balls}{others}; is it lit, is its exposure"
+            " long enough, does it stand on the camera's side?"
+        )
     can_be_near = lens is not None and sphere_radius_mm is not None and len(spheres) >= 2
     if model == "near" and not can_be_near:
-        raise FitError("near lights need a lens, the spheres' radius in mm and at least two spheres")
-    problem = _problem(spheres, lens, sphere_radius_mm or 1.0)
+        raise FitError(
+            "near lights need a lens, the spheres' radius in mm and at least two spheres: here are "
+            f"{'a' if lens is not None else 'no'} lens, "
+            f"{'a' if sphere_radius_mm is not None else 'no'} radius and {len(spheres)}"
+        )
+    problem = _problem(spheres, lens, sphere_radius_mm)
     base = provenance or Provenance()
     if model == "auto" and can_be_near:
         solution, near, note = _chosen(problem, highlights)
@@ -113,12 +121,20 @@ def fit_lights(
     return lights if lens is not None else seen_from_afar(lights, spheres, size_px)
 
 
+def _or_near(problem: "_Problem") -> str:
+    lacks = [] if isinstance(problem.mirror, PerspectiveMirror) else ["a lens model"]
+    lacks += [] if problem.metric else ["the spheres' diameter"]
+    return f" If the lights are near, give {' and '.join(lacks)}" if lacks else ""
+
+
 class _Problem(NamedTuple):
     mirror: Mirror
     spheres: Float
     covariance: Float
     views: Sequence[SphereView]
     origin: Float
+    metric: bool
+    """Whether the spheres' radius is known."""
 
 
 def _only_distant(spheres: Sequence[SphereView], lens: LensModel | None) -> str:
@@ -198,16 +214,17 @@ def _warned(lights: LightSet, warning: str) -> LightSet:
     return lights.replace(quality=quality.replace(verdict="doubtful", warnings=(*quality.warnings, warning)))
 
 
-def _problem(spheres: Sequence[SphereView], lens: LensModel | None, radius: float) -> _Problem:
+def _problem(spheres: Sequence[SphereView], lens: LensModel | None, radius_mm: float | None) -> _Problem:
     covariance = np.stack([s.covariance for s in spheres])
     if not np.isfinite(covariance).all():
         raise ValueError("a sphere without covariance: take it from detect_spheres, a mask or a circle")
     if lens is None:
         circles = np.array([[*s.centre_px, s.radius_px] for s in spheres])
-        return _Problem(OrthographicMirror(), circles, covariance, spheres, np.zeros(3))
+        mirror = OrthographicMirror()
+        return _Problem(mirror, circles, covariance, spheres, np.zeros(3), radius_mm is not None)
     cones = np.array([[*s.direction, s.angular_radius_rad] for s in spheres])
-    mirror = PerspectiveMirror(lens, radius)
-    return _Problem(mirror, cones, covariance, spheres, mirror.centres(cones).mean(axis=0))
+    seen = PerspectiveMirror(lens, radius_mm or 1.0)
+    return _Problem(seen, cones, covariance, spheres, seen.centres(cones).mean(axis=0), radius_mm is not None)
 
 
 def _chosen(problem: _Problem, highlights: Highlights) -> tuple[Solution, bool, str]:
@@ -408,12 +425,14 @@ def _quality(
             f"{UNEVEN_INTENSITIES} by {100 * flux.scatter:.0f} %: intensities are no better than that; clean"
             " balls, enough light, or a white plane make them so"
         )
-    rms = float(np.sqrt(np.mean(solution.residual[used] ** 2)))
+    # One highlight a light fixes a direction exactly: nothing is left over.
+    spare = int(used.sum(axis=1).max(initial=0)) > 1
+    rms = float(np.sqrt(np.mean(solution.residual[used] ** 2))) if spare else float("nan")
     # Many times what the highlights' own noise explains, and too much for lights: something else is wrong.
     if rms > _SUSPECT_PX and solution.scale > 5:
         warnings.append(
             f"the highlights of a light in different spheres disagree by {rms:.1f} px: are the outlines those"
-            " of the spheres (and not of a reflection in them), and all radii alike?"
+            f" of the spheres (and not of a reflection in them), and all radii alike?{_or_near(problem)}"
         )
     radii = [view.radius_px for view in problem.views]
     warnings += mistaken_pictures(names, radii, highlights, solution, problem.mirror)

@@ -33,6 +33,16 @@ class Highlights(NamedTuple):
     flux_sigma: Float
     saturated: NDArray[np.bool_]
 
+    def select(self, lights: NDArray[np.bool_]) -> "Highlights":
+        """Those of some lights (n,)."""
+        return Highlights(
+            self.pixels[lights],
+            self.sigma_px[lights],
+            self.flux[lights],
+            self.flux_sigma[lights],
+            self.saturated[lights],
+        )
+
 
 class _Spot(NamedTuple):
     x: float

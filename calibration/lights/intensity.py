@@ -142,7 +142,7 @@ def _fit_lobe(
         relative = np.hypot(noise / values, TEXTURE)
     usable = np.isfinite(log) & np.isfinite(relative) & (relative < 0.3) & (shading > 0)[:, None]
     if (usable.sum(axis=0) < 4).any():
-        raise FitError(f"light {name}: does not light the white plane; fewer than 4 places are usable")
+        raise FitError(f"light {name}: does not light the white; fewer than 4 places on it are usable")
     log, weight0 = np.where(usable, log, 0.0), np.where(usable, 1 / relative**2, 0.0)
     channels = values.shape[1]
     near = isinstance(light, NearLight)

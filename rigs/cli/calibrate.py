@@ -14,6 +14,7 @@ from rigs.cli.options import (
     RigOption,
     SensorOption,
     board_of,
+    matte_of,
     models_of,
     rig_config,
     say,
@@ -234,18 +235,11 @@ def calibrate_lights(
     """
     from capture.session import Session
     from rigs import workflows
-    from rigs.config import SphereTarget
 
     radiometric, view = models_of(rig, camera, sensor, lens, session)
     config = rig_config(rig)
     targets = workflows.targets(config)
     balls = workflows.sphere_target(config, sphere_mm, spheres)
-    matte = None
-    if finish == "matte":
-        matte = workflows.MatteTarget(balls or SphereTarget(), mask or [], albedo)
-    elif finish == "both":
-        size = matte_mm or (None if balls is None else balls.diameter_mm)
-        matte = workflows.MatteTarget(SphereTarget(diameter_mm=size), matte_mask or [], albedo)
     lights = workflows.calibrate_lights(
         Session.open(session),
         balls,
@@ -257,7 +251,7 @@ def calibrate_lights(
         board_margin_mm=targets.board_margin_mm,
         masks=() if finish == "matte" else mask or (),
         mirror=finish != "matte",
-        matte=matte,
+        matte=matte_of(finish, balls, mask or [], matte_mm, matte_mask or [], albedo),
         model=model,
         camera=camera,
         track=track,

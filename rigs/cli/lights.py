@@ -12,6 +12,7 @@ from rigs.cli.options import (
     RigOption,
     SensorOption,
     lights_of,
+    matte_of,
     models_of,
     rig_config,
     say,
@@ -38,7 +39,18 @@ def rig_lights_moved(
         list[Path] | None,
         typer.Option(help="Mask of one sphere (repeat), or of the object where there is no sphere."),
     ] = None,
-    finish: Annotated[Literal["mirror", "matte"], typer.Option(help="What the spheres are.")] = "mirror",
+    finish: Annotated[
+        Literal["mirror", "matte", "both"],
+        typer.Option(help="What the spheres are; both: mirrors, and matte ones beside them."),
+    ] = "mirror",
+    matte_mm: Annotated[
+        float | None,
+        typer.Option("--matte-diameter", help="Of the matte spheres, mm; that of the mirrors if not given."),
+    ] = None,
+    matte_mask: Annotated[
+        list[Path] | None, typer.Option(help="Mask image of one matte sphere (repeat for several).")
+    ] = None,
+    albedo: Annotated[float, typer.Option(help="Diffuse reflectance of the matte spheres.")] = 0.9,
     camera: CameraOption = None,
 ) -> None:
     """Which light has moved, dimmed or failed since the lights were calibrated.
@@ -48,7 +60,6 @@ def rig_lights_moved(
     """
     from capture.session import Session
     from rigs import workflows
-    from rigs.config import SphereTarget
 
     opened = Session.open(session)
     balls = workflows.sphere_target(rig_config(rig), sphere_mm, spheres)
@@ -61,9 +72,9 @@ def rig_lights_moved(
         balls,
         sensor=radiometric,
         lens=view,
-        masks=masks if seen and finish == "mirror" else (),
-        mirror=finish == "mirror",
-        matte=workflows.MatteTarget(balls or SphereTarget(), masks) if finish == "matte" else None,
+        masks=masks if seen and finish != "matte" else (),
+        mirror=finish != "matte",
+        matte=matte_of(finish, balls, masks, matte_mm, matte_mask or [], albedo),
         object_mask=masks[0] if masks and not seen else None,
         camera=camera,
         track=track,

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from calibration.lights.model import LightSet
     from calibration.radiometric import RadiometricModel
     from calibration.targets.boards import Board
-    from rigs.config import RigConfig
+    from rigs.config import RigConfig, SphereTarget
     from rigs.simulated import Truth
+    from rigs.workflows import MatteTarget
 
 T = TypeVar("T")
 
@@ -280,6 +281,26 @@ def given_with(session: Path | None, name: str) -> Path | None:
         return None
     say(f"{path}: taken as given")
     return path
+
+
+def matte_of(
+    finish: str,
+    balls: "SphereTarget | None",
+    masks: list[Path],
+    matte_mm: float | None,
+    matte_masks: list[Path],
+    albedo: float,
+) -> "MatteTarget | None":
+    """The matte balls in view: the only ones, told as mirrors are, or those beside the mirrors."""
+    from rigs.config import SphereTarget
+    from rigs.workflows import MatteTarget
+
+    if finish == "matte":
+        return MatteTarget(balls or SphereTarget(), masks, albedo)
+    if finish == "both":
+        size = matte_mm or (None if balls is None else balls.diameter_mm)
+        return MatteTarget(SphereTarget(diameter_mm=size), matte_masks, albedo)
+    return None
 
 
 def geometry_of(rig: Path | None, path: Path | None) -> "CameraSet":

@@ -111,7 +111,7 @@ def _surface(folder: Path, depth_unit: str) -> Surface:
             lights_used=np.nan_to_num(maps.get("lights", blank)).astype(np.uint8),
             method=about.get("method") or None,
             reason=about.get("reason") or None,
-            quality=Quality.model_validate_json(quality) if quality else None,
+            quality=Quality.model_validate(json.loads(quality)) if quality else None,
             provenance=Provenance.model_validate_json(provenance) if provenance else Provenance(),
         ),
         depth_unit=depth_unit,

@@ -112,11 +112,11 @@ def quality_rows(quality: Quality | None) -> tuple[tuple[str, str], ...]:
     count = f"{counted(quality.observations)} observations"
     if quality.rejected:
         count += f", {counted(quality.rejected)} rejected"
+    residual = f"{number(quality.residual_rms)} {quality.unit} rms over {count}"
+    if math.isnan(quality.residual_rms):
+        residual = f"none: {count} are no more than the unknowns"
     return (
-        (
-            "Residual",
-            f"{number(quality.residual_rms)} {quality.unit} rms over {count}",
-        ),
+        ("Residual", residual),
         ("Verdict", quality.verdict),
     )
 

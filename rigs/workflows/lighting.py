@@ -2,10 +2,12 @@
 
 import warnings
 from collections.abc import Iterator, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from calibration import photometric
 from calibration.lens import BrownConrady, LensModel, fit_pose
@@ -73,6 +75,7 @@ def calibrate_lights(
     mirror: bool = True,
     matte: MatteTarget | None = None,
     model: Literal["auto", "near", "distant"] = "auto",
+    all_lit: bool = True,
     camera: str | None = None,
     track: Track = silent,
 ) -> LightsResult:
@@ -96,20 +99,29 @@ def calibrate_lights(
     matte : MatteTarget, optional
         Matte balls.
     model : 'auto', 'near' or 'distant'
+    all_lit : bool
+        Whether a light that no ball answers is an error; else it is left out.
 
     Raises
     ------
     FitError
         No ball, or a light without consistent highlights; the message names it.
     """
+    if not mirror and matte is None:
+        raise ConfigError("neither mirror nor matte balls: nothing tells where the lights are")
+    if lens is not None and focal_35mm is not None:
+        raise ConfigError("a lens model and a focal length: give --lens or --focal-35mm, not both")
+    sizes = [balls.diameter_mm for balls in (target, matte and matte.balls) if balls]
+    if model == "near" and ((lens is None and focal_35mm is None) or not any(sizes)):
+        wanted = [] if lens is not None or focal_35mm is not None else ["a lens model (--lens)"]
+        wanted += [] if any(sizes) else ["the spheres' diameter (--sphere-diameter)"]
+        raise ConfigError(f"near lights want {' and '.join(wanted)}")
     images = light_images(session, "sphere", sensor=sensor, camera=camera, track=track)
     values = list(gray(images.value))
     shape = values[0].shape
     check_lens(lens, shape)
-    if lens is None and focal_35mm is not None:
+    if focal_35mm is not None:
         lens = _plain_lens(focal_35mm, shape)
-    if not mirror and matte is None:
-        raise ConfigError("neither mirror nor matte balls: nothing tells where the lights are")
     by_mirror = by_matte = None
     views: tuple[SphereView, ...] = ()
     samples = None
@@ -118,6 +130,17 @@ def calibrate_lights(
         target = target or SphereTarget()
         views = _balls(session, values, lens, target, masks, "mirror")
     highlights = locate_highlights(values, views)
+    white = () if matte is None else _balls(session, values, lens, matte.balls, matte.masks, "matte")
+    if not all_lit:
+        kept = _lit(values, highlights, white)
+        if not kept.any():
+            raise FitError(f"{session.path}: no light shows on any of the spheres")
+        images = images._replace(
+            names=tuple(np.array(images.names)[kept].tolist()),
+            value=images.value[kept],
+            variance=images.variance[kept],
+        )
+        highlights = highlights.select(kept)
     if mirror:
         by_mirror = fit_lights(
             images.names,
@@ -130,7 +153,6 @@ def calibrate_lights(
             provenance=base.replace(options={**base.options, "spheres": len(views)}),
         )
     if matte is not None:
-        white = _balls(session, values, lens, matte.balls, matte.masks, "matte")
         views = (*views, *white)
         samples = sample_spheres(
             images.value,
@@ -168,7 +190,8 @@ def calibrate_lights(
         for remark in view.remarks:
             lights = _warned(lights, f"sphere {j}: {remark}")
     name = stack_of(session, camera).records[0].shot.camera
-    doubts = (*doubts_of(session, name, sensor, linear="intensities"), *map(Doubt, images.warnings))
+    rests = "intensities" if are_known(lights) else ""
+    doubts = (*doubts_of(session, name, sensor, linear=rests), *map(Doubt, images.warnings))
     return LightsResult(doubted(lights, doubts), views, highlights, picture)
 
 
@@ -196,11 +219,34 @@ def _balls(
     finish: Finish,
 ) -> tuple[SphereView, ...]:
     if masks:
-        return tuple(sphere_from_mask(read_mask(path, values[0].shape), lens) for path in masks)
+        found = tuple(sphere_from_mask(read_mask(path, values[0].shape), lens) for path in masks)
+        for i, j in combinations(range(len(found)), 2):
+            apart = np.linalg.norm(np.subtract(found[i].centre_px, found[j].centre_px))
+            if apart < 0.5 * max(found[i].radius_px, found[j].radius_px):
+                raise ConfigError(f"{masks[i]} and {masks[j]}: two masks of one sphere")
+        return found
     try:
         return detect_spheres(values, lens, count=target.count, finish=finish)
     except FitError as error:
         raise FitError(f"{session.path}: {error}") from None
+
+
+_DARK = 0.02
+
+
+def _lit(values: Sequence[Image], highlights: Highlights, white: Sequence[SphereView]) -> NDArray[np.bool_]:
+    """Which lights (n,) a mirror ball answers by a highlight; without one, a matte ball by its brightness."""
+    lit = np.isfinite(highlights.sigma_px).any(axis=(1, 2))
+    if highlights.sigma_px.shape[1]:
+        return np.asarray(lit)
+    rows, columns = np.indices(values[0].shape)
+    for ball in white:
+        inside = np.hypot(columns - ball.centre_px[0], rows - ball.centre_px[1]) < ball.radius_px
+        # Saturated is bright.
+        top = max(float(np.nanmax(image[inside], initial=0.0)) for image in values)
+        level = np.array([np.mean(np.where(np.isnan(v), top, v)[inside]) for v in values])
+        lit |= level > _DARK * np.median(level)
+    return np.asarray(lit)
 
 
 def _together(mirror: LightSet | None, matte: LightSet | None, samples: MatteSamples | None) -> LightSet:
@@ -313,10 +359,17 @@ def check_lights(
             masks=masks,
             mirror=mirror,
             matte=matte,
+            all_lit=False,
             camera=camera,
             track=track,
         ).lights
-        return find_changes(lights, today)
+        failed = {name for name in stack.select(kind="sphere").lights if name} - set(today.lights)
+        return tuple(
+            change._replace(text=f"{change.name}: no sphere shows its light: does it burn?")
+            if change.kind == "missing" and change.name in failed
+            else change
+            for change in find_changes(lights, today)
+        )
     if not len(stack.select(kind="object")):
         raise FitError(f"{session.path}: has neither 'sphere' nor 'object' frames to check the lights by")
     images = light_images(

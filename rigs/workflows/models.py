@@ -1,5 +1,6 @@
 """What rig files, options and model files give a workflow."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -118,6 +119,8 @@ def save(path: Path, model: Model, say: Callable[[str], None]) -> None:
     quality = getattr(model, "quality", None)
     if quality is not None:
         fit = f"residual {quality.residual_rms:.4g} {quality.unit} over {quality.observations}"
+        if math.isnan(quality.residual_rms):
+            fit = f"no residual, {quality.observations} observations are no more than the unknowns"
         say(f"{quality.verdict}: {fit}")
         for warning in quality.warnings:
             say(f"warning: {warning}")

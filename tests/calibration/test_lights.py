@@ -419,7 +419,7 @@ def test_a_light_that_misses_the_plane_is_named():
     values = np.array(samples.radiance)
     values[1] = np.nan
     lights = LightSet(lights={"north": lamp, "south": lamp})
-    with pytest.raises(FitError, match="light south: does not light the white plane"):
+    with pytest.raises(FitError, match="light south: does not light the white"):
         fit_intensities(lights, samples._replace(radiance=values))
     with pytest.raises(ValueError, match="2 images of the plane for 1 lights"):
         fit_intensities(LightSet(lights={"north": lamp}), samples)

@@ -43,6 +43,44 @@ def test_nothing_has_changed_between_two_calibrations_of_the_same_lights():
         assert not _kinds(changes), [c.text for c in changes]
 
 
+def test_what_is_unsure_for_all_lights_alike_hides_no_light_that_moved():
+    """Without a lens model: sigmas of 4 degrees, but an error that all lights share."""
+    rng = np.random.default_rng(0)
+    towards = normalize(dome(3, 12) - [0, 0, 450])
+    shared = rotation([0.03, -0.02, 0.01])
+
+    def lights(directions):
+        spread = np.eye(2) * np.radians(4) ** 2
+        noisy = directions + rng.normal(size=directions.shape) * np.radians(0.05)
+        return LightSet(
+            lights={
+                f"led{i}": DistantLight(direction=tuple(normalize(d)), covariance=spread)
+                for i, d in enumerate(noisy)
+            }
+        )
+
+    assert not _kinds(find_changes(lights(towards), lights(towards @ shared.T)))
+    moved = towards @ shared.T
+    moved[7] = moved[7] @ rotation([0.05, 0.0, 0.0]).T
+    (named,) = (c for c in find_changes(lights(towards), lights(moved)) if c.kind != "still")
+    assert named.name == "led7"
+    turn = np.degrees(np.arccos(moved[7] @ (towards[7] @ shared.T)))
+    assert named.turn_deg == pytest.approx(turn, abs=0.3)
+
+
+def test_spheres_of_another_diameter_are_told():
+    today = _calibrated(1)
+    shrunk = {
+        name: light.replace(position_mm=tuple(0.8 * np.asarray(light.position_mm)))
+        for name, light in today.lights.items()
+    }
+    changes = find_changes(
+        _calibrated(0).replace(sphere_radius_mm=12.0),
+        today.replace(lights=shrunk, sphere_radius_mm=9.6),
+    )
+    assert all("the spheres were told to have 24 mm then and 19.2 mm now" in c.text for c in changes)
+
+
 def test_a_light_that_moved_dimmed_failed_or_is_new_is_named():
     place = dome(3, 8)[2] - [0, 0, 450]
     away = {

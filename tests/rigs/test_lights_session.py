@@ -92,6 +92,64 @@ def test_a_later_session_names_the_light_that_changed(gnomon, matte, tmp_path):
         assert "lamp3: has 7" in warned[0] or "lamp3: has 69" in warned[0]
 
 
+def _mirrored(folder: Path, directions, dark=()) -> Path:
+    """A mirror ball seen from far away: a spot where it reflects the lamp; none of those that do not burn."""
+    y, x = np.mgrid[: SIZE[0], : SIZE[1]].astype(np.float64)
+    rng = np.random.default_rng(4)
+    on = np.hypot(x - BALL[0], y - BALL[1]) < BALL[2]
+    folder.mkdir()
+    rows = ["file,kind,light"]
+    for i, d in enumerate(directions):
+        spot = np.array(BALL[:2]) + BALL[2] * normalize(d + np.array([0, 0, -1]))[:2]
+        image = np.where(on, 300.0, 900.0)
+        if i not in dark:
+            image += 30000 * np.exp(-((x - spot[0]) ** 2 + (y - spot[1]) ** 2) / (2 * 1.5**2))
+        image = image + rng.normal(size=SIZE) * 20
+        cv2.imwrite(str(folder / f"{i}.png"), np.clip(image, 0, 65535).astype(np.uint16))
+        rows.append(f"{i}.png,sphere,lamp{i}")
+    (folder / "manifest.csv").write_text("\n".join(rows))
+    cv2.imwrite(str(folder / "mask.png"), 255 * on.astype(np.uint8))
+    return folder
+
+
+@pytest.mark.parametrize("finish", ["mirror", "matte"])
+def test_a_lamp_that_failed_is_named_and_the_others_are_checked(gnomon, matte, tmp_path, finish):
+    if finish == "mirror":
+        before, after = (_mirrored(tmp_path / n, _directions(), d) for n, d in (("a", ()), ("b", (4,))))
+    else:
+        strength = np.where(np.arange(COUNT) == 4, 1e-4, 1.0)
+        before, after = matte, _pictures(tmp_path / "b", _directions(), strength)
+    for photos, session in ((before, "first"), (after, "later")):
+        gnomon("import", "folder", photos, tmp_path / session, "--assume-linear")
+    ball = ("--finish", finish, "--mask", before / "mask.png")
+    pinned = tmp_path / "lights.json"
+    assert not gnomon("calibrate", "lights", tmp_path / "first", *ball, "--out", pinned).code
+    found = gnomon("rig", "lights-moved", tmp_path / "later", "--lights", pinned, *ball)
+    assert (found.code, found.err) == (1, "")
+    warned = [line for line in found.out.splitlines() if line.startswith("warning")]
+    assert warned == ["warning  lamp4: no sphere shows its light: does it burn?"]
+    assert len(found.out.splitlines()) == COUNT
+
+
+def test_one_mirror_ball_has_no_residual_and_both_finishes_are_checked(gnomon, matte, tmp_path):
+    photos = _mirrored(tmp_path / "photos", _directions())
+    gnomon("import", "folder", photos, tmp_path / "s", "--assume-linear")
+    ball = ("--mask", photos / "mask.png")
+    told = gnomon("calibrate", "lights", tmp_path / "s", *ball, "--out", tmp_path / "lights.json")
+    assert "no residual, 12 observations are no more than the unknowns" in told.out
+    refused = gnomon("calibrate", "lights", tmp_path / "s", *ball, *ball, "--out", tmp_path / "twice.json")
+    assert (refused.code, "two masks of one sphere" in refused.err) == (2, True)
+    refused = gnomon(
+        "calibrate", "lights", tmp_path / "s", *ball, "--model", "near", "--out", tmp_path / "near.json"
+    )
+    assert "near lights want a lens model (--lens) and the spheres' diameter" in refused.err
+    pinned = ("--lights", tmp_path / "lights.json")
+    white = ("--finish", "both", "--matte-mask", matte / "mask.png", "--matte-diameter", 30, "--albedo", 0.8)
+    both = gnomon("rig", "lights-moved", tmp_path / "s", *pinned, *ball, *white)
+    assert (both.code, both.err) == (0, "")
+    assert both.out.count("ok ") == COUNT
+
+
 def test_what_cannot_be_is_said_in_a_line(gnomon, matte, tmp_path):
     gnomon("import", "folder", matte, tmp_path / "s")
     out = ("--out", tmp_path / "lights.json")
