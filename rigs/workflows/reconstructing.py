@@ -17,10 +17,11 @@ from calibration.lights.model import LightSet, NearLight
 from calibration.photometric import Method, Multiplex, NormalMap, object_mask, solve
 from calibration.provenance import FitError, Provenance
 from calibration.radiometric import RadiometricModel
-from calibration.surface import Reconstruction, mesh, write_ply
+from calibration.surface import Reconstruction, integrate, mesh, write_ply
 from calibration.surface import reconstruct as surface_of
 from capture.session import Session
 from rigs.config import ConfigError
+from rigs.workflows.anchors import read_anchors
 from rigs.workflows.encoding import Doubt, doubted, doubts_of
 from rigs.workflows.frames import (
     LightImages,
@@ -101,6 +102,8 @@ def reconstruct(
     method: Method = "auto",
     camera: str | None = None,
     depth_mm: float | None = None,
+    anchors: Path | None = None,
+    anchor_sigma_mm: float = 1.0,
     intensities: Intensities = "auto",
     track: Track = silent,
 ) -> Result:
@@ -117,7 +120,10 @@ def reconstruct(
     method : 'auto', 'mixture', 'robust' or 'least-squares'
         As for ``photometric.solve``; auto lets the images choose.
     depth_mm : float, optional
-        Rough depth of the object; that of the calibration spheres without.
+        Rough depth of the object; that of the calibration spheres without, or the anchors' median.
+    anchors : path, optional
+        Table of depths known at some pixels (``read_anchors``): they pull the final surface, each with
+        ``anchor_sigma_mm``. Normals stay as they are.
     intensities : 'auto', 'given' or 'estimated'
         Of the lights: of the light file, or from the object itself; see ``settle_intensities``.
 
@@ -155,7 +161,14 @@ def reconstruct(
     check_lens(lens, shape)
     if lens is None and any(isinstance(light, NearLight) for light in used):
         raise FitError("the lights are near: where each pixel is seen needs a lens model: give --lens")
+    known = None
+    if anchors is not None:
+        if lens is None:
+            raise FitError(f"{anchors}: without a lens model the surface is in px, not in mm: give --lens")
+        known = read_anchors(anchors, shape, mask)
     depth_mm = depth_mm or lights.scene_depth_mm
+    if depth_mm is None and known is not None:
+        depth_mm = float(np.nanmedian(known))
     _refuse_lights_behind(images.names, lights, depth_mm)
     if depth_mm is None and any(isinstance(light, NearLight) for light in used):
         raise FitError("near lights, and nothing tells how far the object is: give --depth in mm, roughly")
@@ -179,6 +192,15 @@ def reconstruct(
         method=method,
         provenance=provenance,
     )
+    if known is not None:
+        held = integrate(
+            reconstruction.normals,
+            lens,
+            depth_mm=reconstruction.depth_mm,
+            anchors_mm=known,
+            anchor_sigma_mm=anchor_sigma_mm,
+        )
+        reconstruction = reconstruction._replace(depth_mm=held)
     name = stack_of(session, camera).records[0].shot.camera
     doubts = (
         *doubts_of(session, name, sensor, linear="normals"),
