@@ -137,7 +137,11 @@ class Differences:
             rho = float(rows.sum())
             k.turn(p, z, rho / rho_before if sweep else 0.0)
             k.along(p, e, s, fine.pull, q, rows)
-            k.advance(u, r, p, q, rho / float(rows.sum()), fine.f, rows)
+            bend = float(rows.sum())
+            if not (rho > 0 and bend > 0):
+                # What is left of the residual cannot be reduced: it is below the working precision.
+                break
+            k.advance(u, r, p, q, rho / bend, fine.f, rows)
             norm = np.sqrt(rows.sum())
             rho_before = rho
         else:

@@ -173,6 +173,19 @@ def test_a_solver_is_used_again_for_other_weights() -> None:
     assert np.array_equal(first, again)
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e-20])
+def test_a_residual_below_the_working_precision_ends_the_search(scale):
+    # Asked for more than single precision holds it stops, and does not divide by what is left.
+    solver = Differences((20, 30))
+    weight = np.full((2, 20, 30), scale)
+    weight[0, :, 15] = 0
+    goal = np.random.default_rng(0).normal(size=(2, 20, 30))
+    solver.weigh(weight)
+    u, sweeps = solver.solve(goal, tolerance=0.0, most=60)
+    assert np.isfinite(u).all()
+    assert sweeps < 60
+
+
 @pytest.mark.parametrize("perspective", [False, True])
 def test_kernels_are_their_reference(perspective: bool) -> None:
     from calibration.surface import kernels
@@ -419,6 +432,32 @@ def test_mesh_faces_the_camera_and_does_not_span_jumps() -> None:
     assert len(found.faces) == 2 * quads + 4  # and a triangle in each of the four corners of the hole
     assert found.colours is not None
     assert (found.colours == 255).all()
+
+
+@pytest.mark.parametrize("perspective", [False, True])
+def test_a_mesh_with_normals_spans_no_jump_of_some_pixels(perspective: bool) -> None:
+    lens = _lens(40, 30) if perspective else None
+    depth = np.full((30, 40), 400.0) + np.abs(np.arange(40) - 9.5)  # a crease of 90 degrees in px
+    depth[:, 25:] += 4
+    slope = np.sign(np.arange(40) - 9.5)
+    normals = normalize(np.stack([slope, 0 * slope, -np.ones(40)], axis=-1))
+    normals = np.broadcast_to(normals, (30, 40, 3))
+    if lens is not None:
+        # Seen along its lines of sight the roof is steeper by hardly anything: 1 mm is a pixel at 400 mm.
+        depth, normals = (
+            np.where(np.arange(40) < 25, 400.0, 404.0) + np.zeros((30, 1)),
+            normals * 0 - [0, 0, 1],
+        )
+    found = mesh(depth, lens, normals=normals)
+    columns = (
+        found.vertices[found.faces][..., 0]
+        if lens is None
+        else lens.project(found.vertices)[found.faces][..., 0]
+    )
+    across = (columns.min(axis=1) < 24.5) & (columns.max(axis=1) > 24.5)
+    assert not across.any()
+    assert len(found.faces) == 2 * 29 * 38
+    assert len(mesh(depth, lens).faces) == 2 * 29 * 39
 
 
 def test_ply_is_read_back_by_trimesh(tmp_path: Path) -> None:
