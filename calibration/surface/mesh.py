@@ -9,6 +9,9 @@ from calibration.lens import LensModel
 from calibration.photometric import sight
 from calibration.provenance import FitError
 
+# Pixels along the normal; a sharp crease half-way between two pixels stays below.
+_JUMP = 1.0
+
 
 class Mesh(NamedTuple):
     """Triangles in the camera frame.
@@ -49,7 +52,8 @@ def mesh(
     albedo : ndarray (h, w) or (h, w, 3), optional
         Becomes the colour: scaled so that its 99th percentile is white, with the sRGB curve.
     normals : ndarray (h, w, 3), optional
-        Stored with the vertices.
+        Stored with the vertices. Triangles with a side that leaves the surface by more than a pixel by the
+        normals of both its ends span a jump of depth and are left out.
     steepest_deg : float
         Triangles whose normal is further than this from the line of sight span a jump of depth and are left
         out.
@@ -93,6 +97,9 @@ def mesh(
     cosine = -np.sum(across * sights[faces[:, 0]], axis=1)
     size = np.linalg.norm(across, axis=1) * np.linalg.norm(sights[faces[:, 0]], axis=1)
     faces = faces[cosine > np.cos(np.radians(steepest_deg)) * size]
+    if normals is not None:
+        pitch = _pitch(sights.reshape(h, w, 3)).ravel() * (1.0 if lens is None else flat[:, 2])
+        faces = faces[~_torn(flat, np.asarray(normals, np.float64).reshape(-1, 3), pitch, faces)]
     if not len(faces):
         raise FitError("no triangle: the depth has no three neighbouring pixels")
     used = np.unique(faces)
@@ -101,6 +108,30 @@ def mesh(
     colours = None if albedo is None else _colours(albedo).reshape(-1, 3)[used]
     vectors = None if normals is None else np.asarray(normals, np.float32).reshape(-1, 3)[used]
     return Mesh(flat[used].astype(np.float32), rank[faces], colours, vectors)
+
+
+def _pitch(sights: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Distance (h, w) of neighbouring pixels at depth 1; 1 for parallel lines of sight."""
+    if np.ptp(sights[..., 0]) == 0:
+        return np.ones(sights.shape[:2])
+    return np.asarray(np.linalg.norm(np.gradient(sights, axis=1), axis=2))
+
+
+def _torn(
+    points: NDArray[np.floating],
+    normals: NDArray[np.floating],
+    pitch: NDArray[np.floating],
+    faces: NDArray[np.int32],
+) -> NDArray[np.bool_]:
+    """Triangles with a side that the normals of both its ends contradict."""
+    torn = np.zeros(len(faces), bool)
+    for i, j in ((0, 1), (1, 2), (2, 0)):
+        p, q = faces[:, i], faces[:, j]
+        step = points[q] - points[p]
+        off = [np.abs(np.sum(normals[end] * step, axis=1)) for end in (p, q)]
+        with np.errstate(invalid="ignore"):
+            torn |= np.fmin(*off) > _JUMP * pitch[p]
+    return torn
 
 
 def _colours(albedo: NDArray[np.floating]) -> NDArray[np.uint8]:
