@@ -175,11 +175,15 @@ def report(
     out: Annotated[
         Path | None, typer.Option(help="HTML file to write; report.html in the folder if not given.")
     ] = None,
+    truth: Annotated[
+        Path | None,
+        typer.Option(help="True normals (.exr), as `given/normals.exr` of an import: the errors are shown."),
+    ] = None,
 ) -> None:
     """One self-contained HTML page of everything in a folder: pictures, models, residuals, warnings."""
     from rigs import report as report_module
 
-    say(str(report_module.report_directory(directory, out or directory / "report.html")))
+    say(str(report_module.report_directory(directory, out or directory / "report.html", truth)))
 
 
 @app.command(epilog="Example: `gnomon demo --out out/demo`")

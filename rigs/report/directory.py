@@ -37,7 +37,7 @@ _MODELS: dict[str, tuple[str, type[Model]]] = {
 }
 
 
-def report_directory(directory: Path, out: Path) -> Path:
+def report_directory(directory: Path, out: Path, truth: Path | None = None) -> Path:
     """Write the report of a folder.
 
     Parameters
@@ -48,6 +48,9 @@ def report_directory(directory: Path, out: Path) -> Path:
         ``metrics.json``. Any may be missing. Of two models of one kind the first by name is shown.
     out : Path
         HTML file to write; its folder is made.
+    truth : Path, optional
+        True normals (``N.X N.Y N.Z``, camera frame), as an import leaves them in ``given/normals.exr``: the
+        surfaces of that size are held against them.
 
     Returns
     -------
@@ -57,14 +60,32 @@ def report_directory(directory: Path, out: Path) -> Path:
     Raises
     ------
     ConfigError
-        The folder holds none of them, or a file in it is damaged.
+        The folder holds none of them, a file in it is damaged, or no surface has the size of the truth.
     """
     if not directory.is_dir():
         raise ConfigError(f"{directory}: no such folder")
     with file_faults():
         report = _read(directory)
+        if truth is not None:
+            report = report.replace(surfaces=_against(report.surfaces, truth))
     out.parent.mkdir(parents=True, exist_ok=True)
     return write_report(out, report)
+
+
+def _against(surfaces: tuple[Surface, ...], truth: Path) -> tuple[Surface, ...]:
+    maps = read_exr(truth)
+    if not {"N.X", "N.Y", "N.Z"} <= set(maps):
+        raise ConfigError(f"{truth}: has no channels N.X N.Y N.Z, it has {', '.join(sorted(maps))}")
+    normals = np.stack([maps[f"N.{axis}"] for axis in "XYZ"], axis=-1)
+    alike = [surface.normals.normals.shape == normals.shape for surface in surfaces]
+    if not any(alike):
+        raise ConfigError(
+            f"{truth}: is {normals.shape[1]} x {normals.shape[0]} px, as no surface in the folder"
+        )
+    return tuple(
+        surface.replace(true_normals=normals) if fits else surface
+        for surface, fits in zip(surfaces, alike, strict=True)
+    )
 
 
 def _read(directory: Path) -> Report:

@@ -126,14 +126,11 @@ def near_lights(lights: LightSet, truth: LightSet | None) -> bytes:
                 xlim=(low[a] - pad, high[a] + pad),
                 ylim=(high[b] + pad, low[b] - pad),
             )
-        for name, (x, y, _) in zip(names, position, strict=True):
-            front.annotate(
-                name, (x, y), xytext=(4, 3), textcoords="offset points", fontsize=5.5, color="#5b6673"
-            )
         front.set(title="as the camera looks", xlabel="x / mm", ylabel="y / mm (down)")
         side.set(title="from the side", xlabel="z / mm (from the camera)", yticklabels=[])
         figure.legend(*side.get_legend_handles_labels(), loc="outside lower left", ncols=3)
         _light_bars(bars, names, found, known)
+        _names(front, names, position[:, :2], 5.5)
         return png(figure)
 
 
@@ -155,8 +152,6 @@ def distant_lights(lights: LightSet, truth: LightSet | None) -> bytes:
             sky.plot(x, y, "o", ms=8, mfc="none", mew=1.2, color=ORANGE, label="truth")
         x, y = _sky(direction).T
         sky.plot(x, y, "o", ms=3.6, color=BLUE, label="found")
-        for name, at in zip(names, _sky(direction), strict=True):
-            sky.annotate(name, at, xytext=(4, 3), textcoords="offset points", fontsize=6, color="#5b6673")
         sky.set(
             aspect="equal",
             xlim=(-1.08 * reach, 1.08 * reach),
@@ -166,6 +161,7 @@ def distant_lights(lights: LightSet, truth: LightSet | None) -> bytes:
         sky.axis("off")
         sky.legend(loc="lower right")
         _light_bars(bars, names, found, known)
+        _names(sky, names, _sky(direction), 6)
         return png(figure)
 
 
@@ -217,6 +213,38 @@ def histogram(
         axes.set_ylim(0, 1.3 * axes.get_ylim()[1])
         axes.legend(loc="upper right")
         return png(figure)
+
+
+def _names(axes: "Axes", names: list[str], places: NDArray[Any], size_pt: float) -> None:
+    """Each name beside its place, where it covers neither a place nor another name; where it must, left out.
+
+    The axes are laid out already, but for this.
+    """
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.draw_without_rendering()
+    at = axes.transData.transform(places) * 72 / figure.dpi
+    taken = [(x - 2.0, y - 2.0, x + 2.0, y + 2.0) for x, y in at]
+    for name, place, (x, y) in zip(names, places, at, strict=True):
+        wide, high = 0.6 * size_pt * len(name), size_pt
+        for left, low in ((3, 2), (3, -high - 2), (-wide - 3, 2), (-wide - 3, -high - 2), (4, -0.4 * high),
+                          (-wide - 4, -0.4 * high), (-wide / 2, 4), (-wide / 2, -high - 4)):  # fmt: skip
+            box = (x + left, y + low, x + left + wide, y + low + high)
+            free = all(
+                box[2] < other[0] or other[2] < box[0] or box[3] < other[1] or other[3] < box[1]
+                for other in taken
+            )
+            if free:
+                taken.append(box)
+                axes.annotate(
+                    name,
+                    place,
+                    xytext=(left, low),
+                    textcoords="offset points",
+                    fontsize=size_pt,
+                    color="#5b6673",
+                )
+                break
 
 
 def _light_bars(

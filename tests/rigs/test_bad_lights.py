@@ -5,16 +5,19 @@ The object is a matt landscape without symmetry, so that what is turned over sho
 
 import errno
 import os
+from itertools import combinations
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from calibration.files import read_exr, read_exr_attributes, save_model, write_bytes
+from calibration.files import read_exr, read_exr_attributes, save_model, write_bytes, write_exr
 from calibration.geometry import angle_deg, normalize
 from calibration.lights.model import DistantLight, LightSet, NearLight
 from rigs.report import report_directory
+from rigs.report.drawing import drawing
+from rigs.report.plots import _names
 from rigs.workflows import reconstructing
 
 HEIGHT, WIDTH = 60, 72
@@ -160,6 +163,35 @@ def test_the_result_keeps_its_session_and_its_doubts(solve, tmp_path, coin):
     page = report_directory(tmp_path / "out", tmp_path / "new" / "r.html").read_text()
     assert f"session {about['session']}" in page
     assert "only with y turned over" in page
+
+
+def test_a_report_holds_the_normals_against_given_ones(solve, gnomon, tmp_path):
+    assert solve().code == 0
+    true = landscape().astype(np.float32)
+    for name, size in (("given.exr", true), ("other.exr", true[1:])):
+        write_exr(tmp_path / name, {f"N.{axis}": size[..., i] for i, axis in enumerate("XYZ")})
+    assert "Error of the normals" not in report_directory(tmp_path / "out", tmp_path / "a.html").read_text()
+    answer = gnomon(
+        "report", tmp_path / "out", "--truth", tmp_path / "given.exr", "--out", tmp_path / "b.html"
+    )
+    assert (answer.code, answer.err) == (0, "")
+    assert "Against the truth: mean 0.0" in (tmp_path / "b.html").read_text()
+    for wrong, said in (("other.exr", "72 x 59 px, as no surface"), ("no.exr", "no.exr")):
+        answer = gnomon("report", tmp_path / "out", "--truth", tmp_path / wrong, "--out", tmp_path / "c.html")
+        refused(answer, said, code=2)
+        assert not (tmp_path / "c.html").exists()
+
+
+def test_names_of_lights_that_stand_close_cover_neither_each_other_nor_a_light():
+    places = np.array([[0.0, 0.0], [3.0, 1.0], [-2.0, 2.0], [0.5, -40.0], [80.0, 80.0]])
+    with drawing(4, 4, 1) as (figure, axes):
+        axes.set(xlim=(-90, 90), ylim=(90, -90))
+        _names(axes, ["led01", "led02", "led03", "led04", "led05"], places, 6)
+        figure.draw_without_rendering()
+        boxes = [text.get_window_extent() for text in axes.texts]
+        assert len(boxes) == 5
+        assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
+        assert not any(box.contains(*axes.transData.transform(at)) for box in boxes for at in places)
 
 
 @pytest.mark.parametrize(
