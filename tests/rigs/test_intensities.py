@@ -7,7 +7,6 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from conftest import Answer
 
 from calibration.files import load_model, read_exr, read_lights
 from calibration.geometry import angle_deg, normalize
@@ -28,7 +27,7 @@ TOWARDS = np.stack(
 )  # y up, z to the camera
 STRENGTH = np.random.default_rng(3).uniform(0.6, 1.4, COUNT)
 
-Gnomon = Callable[..., Answer]
+Gnomon = Callable[..., Any]
 
 
 def _ball(reach: float = 0.8) -> Any:
