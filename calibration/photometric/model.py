@@ -28,9 +28,9 @@ class NormalMap(Model):
         or positions, sigma of their intensities) turn the normal; those of different lights independent, and
         a light of which nothing is known taken for exact. None where nothing is known of any. Alike over the
         surface, so neither noise nor told by the residuals: the whole is the root of the sum of both squares
-        at one pixel, while of the angle between neighbours ``sigma_deg`` is nearly all. To first order, weights
-        held: lights off by more than their residuals' scale weigh less, and it is then too large (12 % at 1
-        degree). Under a mixture it is that of the robust solution, up to a third too large.
+        at one pixel, while of the angle between neighbours ``sigma_deg`` is nearly all. To first order,
+        weights held: lights off by more than the residuals' scale weigh less, and it is then too large (12 %
+        at 1 degree). Under a mixture it is that of the robust solution, up to a third too large.
     lights_used : ndarray (h, w), uint8
         Samples that the solution trusts: all usable ones for least squares, those of weight above 0.1 (of 1)
         for the robust solver and mixtures. 0 where invalid.
