@@ -159,11 +159,9 @@ def _edge_width(
     return float(widths[int(np.argmax(clear.mean(axis=0)))])
 
 
-def _slopes(
-    images: NDArray[np.float32], factor: int, points: Float, normal: Float, x: Float, blur: float
-) -> NDArray[np.float32]:
-    """Squared slope along the normals at the scale ``blur``, summed over lights that weigh alike."""
-    across = np.nan_to_num(profiles(images, factor, points, normal, x))
+def _slopes(across: NDArray[np.float32], x: Float, blur: float) -> NDArray[np.float32]:
+    """Squared slope of profiles (n, k, m) at the scale ``blur``, summed over lights that weigh alike."""
+    across = np.nan_to_num(across)
     step = x[1] - x[0]
     half = int(np.ceil(3 * blur / step))
     u = np.arange(-half, half + 1) * step
@@ -183,12 +181,14 @@ def _support(
     # Nearer than the horizon that a ball mirrors, which can be the stronger edge.
     reach = max(min(8 * blur, 0.15 * view.radius_px), 3.5 * blur)
     x = np.arange(-reach, reach + 1e-9, min(0.5 * factor, blur / 2))
-    energy = _slopes(images, factor, points, normal, x, blur)
-    hit = np.abs(x[np.argmax(energy, axis=-1)]) < 0.2 * reach
+    across = profiles(images, factor, points, normal, x)
+    # Shadows move from light to light and a bright mirror's outline is faint: the median shows what stays.
+    stays = np.median(np.nan_to_num(across), axis=0, keepdims=True)
+    hits = [np.abs(x[np.argmax(_slopes(a, x, blur), axis=-1)]) < 0.2 * reach for a in (across, stays)]
     h, w = np.array(images.shape[1:]) * factor
     seen = (points[:, 0] > -0.5) & (points[:, 1] > -0.5) & (points[:, 0] < w - 0.5) & (points[:, 1] < h - 0.5)
     # What the border cuts off is neither for nor against it, up to half of the outline.
-    return float(np.sum(hit & seen) / max(seen.sum(), 0.5 * k))
+    return float(max(np.sum(hit & seen) for hit in hits) / max(seen.sum(), 0.5 * k))
 
 
 def align(images: NDArray[np.float32], start: SphereView, slack_px: float) -> SphereView:
@@ -214,7 +214,7 @@ def align(images: NDArray[np.float32], start: SphereView, slack_px: float) -> Sp
     blur = max(slack_px / 6, 0.8)
     reach = 2.5 * slack_px + 2 * blur
     x = np.arange(-reach, reach + 1e-9, blur / 2)
-    energy = _slopes(images, 1, points, normal, x, blur)
+    energy = _slopes(profiles(images, 1, points, normal, x), x, blur)
     # Each direction votes for its edges alone, faint ones too: a ball's edge is not alike all round.
     ridge = (energy >= np.roll(energy, 1, axis=1)) & (energy >= np.roll(energy, -1, axis=1))
     vote = np.where(ridge, np.sqrt(energy / (energy.max(axis=1, keepdims=True) + 1e-30)), 0.0)

@@ -16,6 +16,8 @@ _LIKENESS = 0.8
 """Least correlation of the highlights' motion in two balls: chance has a spread of 0.35 with 5 lights."""
 _SHADED = 0.9
 """Least share of a matte ball's brightness (mean square) that a Lambertian sphere explains."""
+_SHADE = 0.4
+"""Greatest brightness of a matte ball's shade, of its brightest place."""
 
 
 def answer(survey: Survey, c: Candidate, finish: Finish) -> float:
@@ -88,13 +90,22 @@ def _shaded(survey: Survey, c: Candidate) -> float:
     towards = np.zeros((len(bright), 3))
     explained = np.zeros(len(bright))
     for i, b in enumerate(bright):
-        lit = b > 0.1 * np.percentile(b, 95)
-        if lit.sum() < 20 or b.std() < 0.1 * b.mean():
+        if b.std() < 0.1 * b.mean():
             continue
-        towards[i] = np.linalg.lstsq(normal[lit], b[lit], rcond=None)[0]
-        rest = b - np.clip(normal @ towards[i], 0, None)
-        explained[i] = 1 - np.mean(rest**2) / np.var(b)
-    good = explained > _SHADED
+        # What bright surroundings send into the shade counts as a constant.
+        shade, lit = 0.0, b > 0.1 * np.percentile(b, 95)
+        for _ in range(3):
+            if lit.sum() < 20:
+                break
+            towards[i] = np.linalg.lstsq(normal[lit], b[lit] - shade, rcond=None)[0]
+            direct = np.clip(normal @ towards[i], 0, None)
+            rest = b - shade - direct
+            explained[i] = max(explained[i], 1 - np.mean(rest**2) / np.var(b))
+            lit = direct > 0
+            shade = float(np.clip(np.mean(b[~lit]), 0, _SHADE * b.max())) if (~lit).sum() >= 20 else 0.0
+    # A slope of brightness over a flat thing is the shading by a light in its plane.
+    facing = towards[:, 2] > 0.2 * np.linalg.norm(towards, axis=1)
+    good = (explained > _SHADED) & facing
     if good.sum() < 3 or good.mean() < 0.5:
         return 0.0
     direction = towards[good] / np.linalg.norm(towards[good], axis=1, keepdims=True)

@@ -185,7 +185,10 @@ def _rings(
             continue
         rings = [f for f in fitted if np.hypot(*(f.centre_px - c.centre_px)) < 0.25 * c.radius_px]
         for growth in np.arange(1.05, 1.56, 0.05):
-            ring = _supported(stack, survey, c._replace(radius_px=c.radius_px * growth), 0.03, finish)
+            wider = c._replace(radius_px=c.radius_px * growth)
+            ring = _supported(stack, survey, wider, 0.03, finish)
+            if ring is None and wider.radius_px < _CROWDED * survey.factor:
+                ring = _aligned(stack, survey, wider, 0.03)
             if ring is not None and abs(ring.radius_px / c.radius_px - growth) < 0.06:
                 rings.append(ring)
         outer.append(sorted((r for r in rings if r.score >= 0.4 * c.score), key=lambda r: -r.radius_px))
@@ -202,8 +205,19 @@ def _rings(
 
 _COARSE = 14
 """Radius, px of the survey, below which it does not tell a ball's outline from the horizon inside."""
+_CROWDED = 28
+"""Radius, px of the survey, below which horizon and outline are so near that the fit may take one for the
+other; full resolution, with every light, then has to tell."""
 _SUPPORT = 0.38
 """Least share of an outline with its edge in place: by chance it is about 0.2, with a spread of 0.04."""
+
+
+def _aligned(stack: Image, survey: Survey, c: Candidate, slack: float) -> Candidate:
+    """The circle nearby that most directions see an edge on, with the support that it came with."""
+    f = survey.factor
+    start = circle((c.centre_px + 0.5) / f - 0.5, c.radius_px / f, None)
+    best = align(stack, start, max(slack * start.radius_px, 1.5))
+    return Candidate((best.centre_px + 0.5) * f - 0.5, best.radius_px * f, c.score)
 
 
 def _supported(stack: Image, survey: Survey, c: Candidate, slack: float, finish: Finish) -> Candidate | None:
