@@ -67,12 +67,12 @@ def integrate(
     logarithms. Least squares over all edges: J.-D. Durou et al., "A comprehensive introduction to photometric
     3D-reconstruction", doi:10.1007/978-3-030-51866-0_1.
 
-    Surfaces with jumps from several starts compete, and the one with the fewest broken steps is taken. Two starts
-    are bilateral: along each axis a pixel holds rather to the neighbour to which depth changes less (X. Cao et
-    al., "Bilateral normal integration", doi:10.1007/978-3-031-19769-7_32, k = 2). Two are cut where normals
-    contradict each other, and their pieces put where most of their borders agree (``pieces``). Each is then
-    put in place: a step is believed by how well it fits, given the noise and the bend of the surface (a
-    redescending loss). Where a piece may as well rise from a surface as sink into it, it rises.
+    Surfaces with jumps from several starts compete, and the one with the fewest broken steps is taken. Two
+    starts are bilateral: along each axis a pixel holds rather to the neighbour to which depth changes less
+    (X. Cao et al., "Bilateral normal integration", doi:10.1007/978-3-031-19769-7_32, k = 2). Two are cut
+    where normals contradict each other, and their pieces put where most of their borders agree (``pieces``).
+    Each is then put in place: a step is believed by how well it fits, given the noise and the bend of the
+    surface (a redescending loss). Where a piece may as well rise from a surface as sink into it, it rises.
 
     A jump is told only from what runs around it. A piece that jumps on all its border may be anywhere, and is
     put where most of its border fits; give it anchors. Components that do not touch are each by themselves.

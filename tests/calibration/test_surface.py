@@ -308,11 +308,13 @@ def test_pieces_go_where_most_of_their_border_fits() -> None:
     goal[0, 9:15, 19], goal[0, 15:, 19] = 2.0, np.linspace(-20, -9, 5)
     moved = put_together(u, goal, np.full((2, 20, 30), 0.1), edge, cut)
     assert np.ptp(moved) == pytest.approx(0, abs=1e-12)
-    # As many votes for both: the smaller piece takes the nearer place.
-    goal[0, :10, 9], goal[0, 10:, 9], goal[0, :, 19] = 4.0, 0.0, 0.0
-    u[:, 20:] = u[:, 10:20]
-    moved = put_together(u, goal, np.full((2, 20, 30), 0.1), edge, cut)
-    assert (moved[:, 9] - moved[:, 10] == pytest.approx(-4, abs=1e-12)) == (20 * 10 < 20 * 20)
+    # As many votes for both: the smaller piece takes the nearer place, be it the first or the second.
+    for border, difference in ((4, 4.0), (24, -4.0)):
+        cut[:], goal[:] = False, 0.0
+        cut[0, :, border] = True
+        goal[0, :10, border] = difference
+        moved = put_together(np.zeros((20, 30)), goal, np.full((2, 20, 30), 0.1), edge, cut)
+        assert moved[:, border + 1] - moved[:, border] == pytest.approx(difference, abs=1e-12)
 
 
 def test_smooth_surfaces_are_not_torn() -> None:
