@@ -104,3 +104,14 @@ def test_one_saturated_light_leaves_the_others_their_strength():
     # Its sigma says that nothing is known but that lamps of one rig are alike.
     assert lights.lights["led06"].intensity_sigma[0] / strength[6] > 0.2
     assert lights.lights["led05"].intensity_sigma[0] / strength[5] < 0.02
+
+
+def test_an_outline_that_claims_far_more_than_the_others_is_not_believed():
+    places = dome(4, 10)
+    views = _views(0.3, 0.12, 0.3)
+    views[1] = views[1]._replace(covariance=views[1].covariance / 100)
+    lights = _fit(_spots(places, [[(i, 1.0)] for i in range(10)]), views)
+    gaps = [np.subtract(v.position_mm, p) for v, p in zip(lights.lights.values(), places, strict=True)]
+    spread = [v.covariance for v in lights.lights.values()]
+    chi2 = np.mean([g @ np.linalg.solve(c, g) / 3 for g, c in zip(gaps, spread, strict=True)])
+    assert np.sqrt(chi2) < 2.0
