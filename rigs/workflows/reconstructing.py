@@ -1,5 +1,6 @@
 """Normals, albedo, depth and mesh from a session under known lights."""
 
+import json
 import os
 import tempfile
 from collections.abc import Sequence
@@ -37,6 +38,9 @@ from rigs.workflows.progress import Track, silent
 
 _LEAST_SOLVED = 0.02
 _OTHER_FRAME = "a .csv list with y up and z to the camera says so by a column frame, yup; .lp lists are so"
+
+_UNLIT = 0.02
+"""Of the brightness under the other lights: darker, and the lamp did not burn."""
 
 _SIDE_PX = 4
 """Side of the squares around which the slopes are summed: over it a surface bends more than noise."""
@@ -178,10 +182,11 @@ def reconstruct(
             raise FitError(
                 f"{session.path}: nothing is bright enough to be the object: give --mask or longer exposures"
             )
+    images, unlit = (images, ()) if unmixed is not None else _lit(session, images, mask)
     lights, remarks, contradictions = settle_intensities(
         lights, images, intensities, lens=lens, depth_mm=depth_mm, mask=mask, method=method
     )
-    provenance = provenance_of(session, method=method, lights=len(used), intensities=intensities)
+    provenance = provenance_of(session, method=method, lights=len(images.names), intensities=intensities)
     reconstruction = surface_of(
         images.value,
         images.variance,
@@ -204,7 +209,7 @@ def reconstruct(
     name = stack_of(session, camera).records[0].shot.camera
     doubts = (
         *doubts_of(session, name, sensor, linear="normals"),
-        *map(Doubt, (*images.warnings, *contradictions, *_turned_over(reconstruction.normals))),
+        *map(Doubt, (*images.warnings, *unlit, *contradictions, *_turned_over(reconstruction.normals))),
     )
     if lights.quality is not None and lights.quality.verdict != "good":
         why = f": {lights.quality.warnings[0]}" if lights.quality.warnings else ""
@@ -227,6 +232,34 @@ def reconstruct(
 
 def _listed(names: Sequence[str]) -> str:
     return f"{', '.join(names[:5])}{' ...' if len(names) > 5 else ''}" if names else "none"
+
+
+def _lit(
+    session: Session, images: LightImages, mask: NDArray[np.bool_]
+) -> tuple[LightImages, tuple[str, ...]]:
+    """The images of the lights that burnt, and a warning of each that did not.
+
+    Raises
+    ------
+    FitError
+        Fewer than three burnt.
+    """
+    seen = [image[mask] for image in images.value]
+    top = max(float(np.nanmax(values, initial=0.0)) for values in seen)
+    # Saturated is bright.
+    level = np.array([np.percentile(np.where(np.isnan(values), top, values), 99) for values in seen])
+    lit = (level > 0) & (level > _UNLIT * np.median(level))
+    if np.count_nonzero(lit) < 3:
+        raise FitError(
+            f"{session.path}: the object is black under {_listed(np.array(images.names)[~lit].tolist())}: "
+            "did the lights burn, is the mask on the object?"
+        )
+    if lit.all():
+        return images, ()
+    dark = [name for name, burnt in zip(images.names, lit, strict=True) if not burnt]
+    kept = tuple(name for name in images.names if name not in dark)
+    left = images._replace(names=kept, value=images.value[lit], variance=images.variance[lit])
+    return left, tuple(f"light {name}: the object is black under it: left out; did it burn?" for name in dark)
 
 
 def _refuse_lights_behind(names: Sequence[str], lights: LightSet, depth_mm: float | None) -> None:
@@ -356,7 +389,7 @@ def _write_maps(out: Path, result: Result, lens: LensModel | None) -> list[Path]
         "method": normals.method or "",
         "reason": normals.reason or "",
         "provenance": result.provenance.model_dump_json(),
-        "quality": "" if normals.quality is None else normals.quality.model_dump_json(),
+        "quality": "" if normals.quality is None else json.dumps(normals.quality.model_dump()),
     }
     files.write_exr(
         out / "normals.exr", channels, about | solved | {"units": "N: unit vector; sigma: degrees"}

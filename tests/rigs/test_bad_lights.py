@@ -102,6 +102,37 @@ def test_names_that_differ_are_told_with_those_there_are(solve, tmp_path):
     refused(answer, "no lamp0, lamp1", "it has LAMP0, LAMP1", code=4)
 
 
+def test_a_lamp_that_did_not_burn_is_left_out_and_named(gnomon, coin, tmp_path):
+    dark = np.zeros((HEIGHT, WIDTH), np.uint16)
+    for failed in (1, 4):
+        photos = tmp_path / f"photos{failed}"
+        photos.mkdir()
+        for number, name in enumerate(NAMES):
+            picture = cv2.imread(str(coin / f"{name}.png"), cv2.IMREAD_UNCHANGED)
+            cv2.imwrite(str(photos / f"{name}.png"), dark if number < failed else picture)
+        gnomon("import", "lp", coin / "coin.lp", photos / "s", "--images", photos, "--assume-linear")
+    out = (
+        "--lights",
+        coin / "coin.lp",
+        "--intensities",
+        "given",
+        "--method",
+        "robust",
+        "--out",
+        tmp_path / "o",
+    )
+    mask = tmp_path / "all.png"
+    cv2.imwrite(str(mask), np.full((HEIGHT, WIDTH), 255, np.uint8))
+    answer = gnomon("reconstruct", tmp_path / "photos4" / "s", *out, "--mask", mask)
+    refused(answer, "black under lamp0, lamp1, lamp2, lamp3", "did the lights burn", code=4)
+    answer = gnomon("reconstruct", tmp_path / "photos1" / "s", *out, "--mask", mask)
+    assert answer.code == 0
+    assert answer.err == "warning: light lamp0: the object is black under it: left out; did it burn?\n"
+    maps = read_exr(tmp_path / "o" / "normals.exr")
+    found = np.stack([maps[f"N.{axis}"] for axis in "XYZ"], axis=-1)
+    assert np.nanmax(angle_deg(found, landscape())) < 0.1
+
+
 def test_a_soft_mask_is_cut_in_its_middle(tmp_path):
     mask = np.zeros((40, 40), np.uint8)
     mask[10:30, 10:30] = 255
