@@ -41,6 +41,8 @@ def without_shadows(
     lens: LensModel | None,
     mask: NDArray[np.bool_],
     gloss: Gloss | None = None,
+    *,
+    attached: bool = True,
 ) -> tuple[NDArray[np.float32], Gloss, int]:
     """Leave out the samples in shadows that the surface casts and that the images confirm.
 
@@ -57,6 +59,9 @@ def without_shadows(
     mask : ndarray (h, w), bool
     gloss : Gloss, optional
         As for ``photometric.solve``.
+    attached : bool
+        Leave out hidden samples also where the surface faces away from their light: to the robust solver they
+        say nothing, and light that bounces makes them say something wrong. A mixture learns from them.
 
     Returns
     -------
@@ -86,7 +91,7 @@ def without_shadows(
     lobe = gloss if gloss.strength > 0 else None
 
     found = solve_robust(pixels, lobe)
-    hidden = refuted = np.zeros(samples.shape[:3], np.bool_)
+    hidden = kept = np.zeros(samples.shape[:3], np.bool_)
     depth: Float | None = None
     rounds = 1
     for rounds in range(1, _ROUNDS + 1):
@@ -95,17 +100,19 @@ def without_shadows(
         depth = integrate_grid(found.normals, found.sigma_deg, rays, smooth=False, tolerance=_TOLERANCE)
         cast = _enough(cast_shadows(depth, lights, lens, step=step) & pixels.mask, samples)
         before = hidden
-        refuted = _refuted(pixels, cast, found, lobe)
+        refuted, away = _asked(pixels, cast, found, lobe)
         hidden = cast & ~refuted
+        kept = refuted if attached else refuted | away
         changed = (hidden != before).any(axis=0)
         if changed.sum() <= _STILL * pixels.mask.sum():
             break
         found = _merged(found, _solve(pixels, hidden, changed, lobe), changed)
+    hidden = hidden & ~kept
     if not hidden.any() or depth is None:
         return radiance, gloss, rounds
     if step > 1:
         full = np.where(mask, enlarge(depth, step, (h, w)), np.nan)
-        doubt = np.repeat(np.repeat(refuted, step, axis=1), step, axis=2)[:, :h, :w]
+        doubt = np.repeat(np.repeat(kept, step, axis=1), step, axis=2)[:, :h, :w]
         hidden = _enough(cast_shadows(full, lights, lens) & mask & ~doubt, radiance)
     lit = radiance.copy()
     lit[hidden] = np.nan
@@ -133,14 +140,15 @@ def _merged(old: Solution, new: Solution, where: NDArray[np.bool_]) -> Solution:
     return Solution(*(np.where(there if a.ndim == 2 else there[..., None], b, a) for a, b in pairs))
 
 
-def _refuted(
+def _asked(
     pixels: Pixels, cast: NDArray[np.bool_], found: Solution, lobe: Gloss | None
-) -> NDArray[np.bool_]:
-    """Samples (n, h, w) that geometry has in shadow and the images do not, and the shadows they are in."""
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Samples (n, h, w) that geometry has in shadow and the images do not, with the shadows they are in; and
+    those whose light the surface faces away from."""
     touched = np.asarray(cast.any(axis=0))
-    out = np.zeros_like(cast)
+    out, away = np.zeros_like(cast), np.zeros_like(cast)
     if not touched.any():
-        return out
+        return out, away
     found = _merged(found, _solve(pixels, cast, touched, lobe), touched)
     here = pixels._replace(mask=touched)
     direction = here.aimed()[0]
@@ -161,4 +169,5 @@ def _refuted(
         wrong = share > 1 - _BELIEVED
         wrong[0] = False
         out[light] = shadow & (bright | wrong[labels])
-    return out
+        away[light][touched] = ~(foretold[row] > 0)
+    return out, away

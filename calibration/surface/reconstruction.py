@@ -103,7 +103,9 @@ def reconstruct(
         return Reconstruction(normals, depth.astype(np.float32), sigma, rounds)
     rounds = 1
     if method != "least-squares":
-        radiance, gloss, rounds = without_shadows(radiance, variance, lights, lens, mask, gloss)
+        radiance, gloss, rounds = without_shadows(
+            radiance, variance, lights, lens, mask, gloss, attached=method == "robust"
+        )
     normals = solve(
         radiance, variance, lights,
         lens=lens, depth_mm=depth_mm, mask=mask, method=method, gloss=gloss, provenance=provenance,

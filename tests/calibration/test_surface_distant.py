@@ -123,6 +123,18 @@ def test_an_orthographic_view_and_colour() -> None:
     assert (gone & lit).sum() < 0.01 * gone.sum()
 
 
+def test_what_faces_away_is_kept_for_a_mixture(deep: Scene) -> None:
+    given = (deep.radiance, deep.variance, deep.lights, LENS, deep.mask, MATT)
+    every, cast = (np.isnan(without_shadows(*given, attached=which)[0]) for which in (True, False))
+    assert not (cast & ~every).any()
+    towards = np.array([light.at([0.0, 0.0, 450.0])[0] for light in deep.lights])
+    facing = np.einsum("ni,hwi->nhw", towards, deep.normals)
+    # A degree or so from the terminator the normals decide, which have noise.
+    assert (cast & (facing < -0.05) & deep.judged).sum() < 0.02 * cast.sum()
+    assert (every & ~cast & (facing > 0.05) & deep.judged).sum() < 0.02 * cast.sum()
+    assert (every & ~cast).sum() > 0.2 * every.sum()
+
+
 def test_nothing_to_leave_out_gives_the_same_array() -> None:
     flat = render(LENS, _lights(), amplitude=0.2)
     lit, _, _ = without_shadows(flat.radiance, flat.variance, flat.lights, LENS, flat.mask, MATT)
