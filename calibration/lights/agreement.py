@@ -67,6 +67,9 @@ def join_lights(mirror: LightSet, matte: LightSet) -> LightSet:
                 normalize(np.asarray(ours.direction) + step @ tangent_basis(ours.direction)).tolist()
             )
             lights[name] = ours.replace(direction=place, covariance=spread, **strength)
+    if matte.sphere_centres_mm is not None:
+        middle = np.asarray(matte.sphere_centres_mm, np.float64).mean(axis=0)
+        lights = {name: _as_bright(light, matte.lights[name], middle) for name, light in lights.items()}
     return mirror.replace(
         lights=lights,
         quality=_joined(answered(mirror.quality), matte.quality, warnings),
@@ -74,6 +77,21 @@ def join_lights(mirror: LightSet, matte: LightSet) -> LightSet:
             note=f"{mirror.provenance.note}; joined with the shading of matte spheres",
             options={**mirror.provenance.options, "intensity": "matte spheres"},
         ),
+    )
+
+
+def _as_bright(light: LightModel, known: LightModel, point: Float) -> LightModel:
+    """A near light at another place than ``known``, with the irradiance at a point that was seen."""
+    if not (isinstance(light, NearLight) and isinstance(known, NearLight)):
+        return light
+    seen, given = known.at(point)[1], light.at(point)[1]
+    if not (np.all(seen > 0) and np.all(given > 0)):
+        return light
+    gain = seen / given
+    sigma = light.intensity_sigma
+    return light.replace(
+        intensity=tuple((gain * light.intensity).tolist()),
+        intensity_sigma=None if sigma is None else tuple((gain * sigma).tolist()),
     )
 
 

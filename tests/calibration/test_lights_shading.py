@@ -206,9 +206,11 @@ def test_both_kinds_of_spheres_are_joined_and_a_light_that_they_put_apart_is_nam
         quality=matte.quality.replace(warnings=(), verdict="good"),
     )
     joined = join_lights(mirror, matte)
+    middle = np.mean(matte.sphere_centres_mm, axis=0)
     for name, t in zip(_names(true), true, strict=True):
         assert np.trace(joined.lights[name].covariance) < 3
-        assert joined.lights[name].intensity == matte.lights[name].intensity
+        # The matte balls tell how much light arrives, not how strong a lamp at another place would be.
+        np.testing.assert_allclose(joined.lights[name].at(middle)[1], matte.lights[name].at(middle)[1])
         assert joined.lights[name].order == matte.lights[name].order
         assert np.linalg.norm(_off(joined.lights[name], t)) < 4
     moved = mirror.lights["led02"].replace(position_mm=(0.0, -250.0, 150.0))
