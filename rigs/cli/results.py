@@ -92,7 +92,7 @@ def reconstruct(
     rig: RigOption = None,
     sensor: SensorOption = None,
     lens: LensOption = None,
-    mask: Annotated[Path | None, typer.Option(help="Mask image: the object is where it is not zero.")] = None,
+    mask: Annotated[Path | None, typer.Option(help="Mask image: the object is where it is bright.")] = None,
     pose: Annotated[str | None, typer.Option(help="Which pose, where a session has several.")] = None,
     method: Annotated[
         Literal["auto", "mixture", "robust", "least-squares"],
