@@ -15,8 +15,9 @@ from calibration.surface.integration import integrate_grid
 # Pixels by which a distance is judged, and by which the mixture of the shape is learned.
 _PIXELS = 600
 _TAUGHT = 1000
-# Logarithms of distance: the first step of the secant, the longest, the one of the derivative.
-_FIRST = 0.01
+# Logarithms of distance: the first step of the secant (a shorter one is lost in the mixture being learned
+# anew), the longest, the one of the derivative.
+_FIRST = 0.03
 _LONGEST = 0.03
 _NUDGE = 2e-3
 # Steps below this part of sigma end the search; so many are enough.
