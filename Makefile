@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench real clean
+.PHONY: demo test lint bench real accuracy clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/gnomon demo --out out/demo
@@ -27,6 +27,11 @@ bench: $(VENV)/test.stamp
 
 real: $(VENV)/demo.stamp
 	$(BIN)/python tests/benchmarks/accuracy/real.py
+
+# Photographs and twin in one table, docs/accuracy.md: a quarter of an hour.
+accuracy: export OMP_WAIT_POLICY = PASSIVE
+accuracy: $(VENV)/demo.stamp
+	$(BIN)/python tests/benchmarks/accuracy/run.py
 
 clean:
 	rm -rf $(VENV) out

@@ -312,17 +312,23 @@ def real(folder: Path) -> Iterator[Metric]:
     )  # fmt: skip
 
 
+def twin(*, quick: bool) -> list[Metric]:
+    """Rows of all scenes of the twin."""
+    share = 4 if quick else 1
+    rows: list[Metric] = []
+    for finish in ("mirror", "matte"):
+        rows += [r.replace(section=f"one {finish} ball") for r in one_ball(finish, 16 // share)]
+        rows += [r.replace(section=f"four {finish} balls") for r in four_balls(finish, 12 // share)]
+    return rows
+
+
 def main() -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a quarter of the scenes")
     parser.add_argument("--real", action="store_true", help="the photographs alone")
     arguments = parser.parse_args()
-    share = 4 if arguments.quick else 1
-    rows: list[Metric] = []
-    for finish in () if arguments.real else ("mirror", "matte"):
-        rows += [r.replace(section=f"one {finish} ball") for r in one_ball(finish, 16 // share)]
-        rows += [r.replace(section=f"four {finish} balls") for r in four_balls(finish, 12 // share)]
+    rows = [] if arguments.real else twin(quick=arguments.quick)
     data = find_data()
     if (data / "two_spheres").is_dir() and (data / "psm").is_dir():
         rows += [r.replace(section="photographs") for r in real(data)]
