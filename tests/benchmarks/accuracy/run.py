@@ -1,8 +1,9 @@
 """Every accuracy benchmark, in one table: ``make accuracy`` writes docs/accuracy.md.
 
-Photographs with known answers (``real.py``), lights from balls on the twin (``lights.py``) and near light from
-raw frames to depth (``near_twin.py``), as they ship, each within its bounds. Sets that are absent are named.
-Peers run where ``GNOMON_PEERS`` names an interpreter that has them. Exits with 1 when a bound is missed.
+Photographs with known answers (``real.py``), lights from balls on the twin (``lights.py``) and near light
+from raw frames to depth (``near_twin.py``), as they ship, each within its bounds. Sets that are absent are
+named. Peers run where ``GNOMON_PEERS`` names an interpreter that has them. Exits with 1 when a bound is
+missed.
 """
 
 import argparse
