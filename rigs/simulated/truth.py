@@ -1,11 +1,12 @@
 """What the simulation knows and calibration must find: a frozen value read from YAML."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from calibration.lens import Lens
 from calibration.lights.model import DistantLight, LightModel, NearLight
@@ -15,6 +16,15 @@ from rigs.simulated.generate import expand
 from rigs.simulated.things import WHITE, NonNegative, Positive, Share, Thing, Tint, Vector
 
 Tilt = Annotated[float, Field(gt=-90, lt=90)]
+
+
+def _shining(share: tuple[float, float, float]) -> tuple[float, float, float]:
+    if not all(0 < value < math.inf for value in share):
+        raise ValueError(f"{share}: a lamp shines in R, G and B, if little: want numbers above 0")
+    return share
+
+
+LampTint = Annotated[Tint, AfterValidator(_shining)]
 
 
 class Response(Record):
@@ -176,10 +186,10 @@ class NearTruth(Switched):
 
     kind: Literal["near"]
     position_mm: Vector
-    intensity: NonNegative
+    intensity: Positive
     axis: Vector = (0.0, 0.0, 1.0)
     order: NonNegative = 0.0
-    colour: Tint = WHITE
+    colour: LampTint = WHITE
     flicker: Flicker | None = None
     velocity_mm_s: Vector = (0.0, 0.0, 0.0)
     drift_per_s: float = 0.0
@@ -190,8 +200,8 @@ class DistantTruth(Switched):
 
     kind: Literal["distant"]
     direction: Vector
-    intensity: NonNegative
-    colour: Tint = WHITE
+    intensity: Positive
+    colour: LampTint = WHITE
     flicker: Flicker | None = None
     drift_per_s: float = 0.0
 

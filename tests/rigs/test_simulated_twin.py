@@ -46,6 +46,22 @@ def test_the_demo_truth_is_what_the_demo_is_designed_for():
     assert 0.5 < np.median(white) / dome.cameras["top"].sensor.full_well_e < 0.9
 
 
+@pytest.mark.parametrize(
+    ("dark", "told"),
+    [
+        ({"intensity": 0}, "lights.led.intensity: Input should be greater than 0"),
+        ({"intensity": 1e9, "colour": [1, 0, 0]}, "lights.led.colour: .*shines in R, G and B"),
+    ],
+)
+@pytest.mark.parametrize(
+    "place", [{"kind": "near", "position_mm": [0, 0, 0]}, {"kind": "distant", "direction": [0, 0, -1]}]
+)
+def test_a_lamp_that_gives_no_light_is_refused_in_one_line(place, dark, told):
+    with pytest.raises(ValueError, match=told) as error:
+        truth([PLANE], lights={"led": {**place, **dark}})
+    assert len(str(error.value).splitlines()) == 1
+
+
 def test_the_demo_boards_cover_the_image():
     dome = load_truth(DOME)
     lens = dome.cameras["top"].lens
