@@ -249,6 +249,11 @@ def test_points_on_an_outline_give_it_back_with_honest_errors(wide):
     assert 0.8 < np.sqrt(np.mean(np.square(off))) < 1.25
 
 
+def test_one_image_is_too_few_for_a_sphere():
+    with pytest.raises(FitError, match=r"^1 image is too few"):
+        detect_spheres([np.ones((50, 50), np.float32)], None)
+
+
 def test_bad_masks_are_said(wide):
     with pytest.raises(FitError, match="empty"):
         sphere_from_mask(np.zeros((50, 50), bool), wide)

@@ -70,7 +70,8 @@ def detect_spheres(
     outline is in the picture.
     """
     if len(images) < 3:
-        raise FitError(f"{len(images)} images are too few to find a {finish} sphere: give at least 3 lights")
+        few = "1 image is" if len(images) == 1 else f"{len(images)} images are"
+        raise FitError(f"{few} too few to find a {finish} sphere: give at least 3 lights")
     survey = survey_of(images)
     if radius_px is None:
         low, high = _LEAST_RADIUS_PX, 0.55 * max(survey.size)
