@@ -421,3 +421,28 @@ def test_bad_input_is_one_clear_line(error: type[Exception], message: str, chang
     with pytest.raises(error, match=message) as caught:
         _call(**changes)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("count", [3, 4])
+def test_three_lights_are_said_to_leave_nothing_to_check(count):
+    lights = _distant(count)
+    images = _shade(_sphere_normals(), lights)
+    quality = solve(images, np.full_like(images, 1.0), lights, method="robust").quality
+    assert any("no residual checks the normals" in line for line in quality.warnings) == (count == 3)
+    assert (quality.verdict == "good") == (count > 3)
+
+
+@pytest.mark.parametrize("slant", [0.25, 0.6])
+def test_lights_that_hardly_differ_are_told_with_their_numbers(slant):
+    # Four lights at an angle t around the view have singular values 2 cos t, and sqrt(2) sin t twice.
+    turn = np.pi / 2 * np.arange(4)
+    directions = np.stack(
+        [np.sin(slant) * np.cos(turn), np.sin(slant) * np.sin(turn), -np.cos(slant) + 0 * turn], axis=-1
+    )
+    lights = [DistantLight(direction=tuple(d.tolist()), intensity=(1000.0,)) for d in directions]
+    images = _shade(_sphere_normals(), lights)
+    warnings = solve(images, np.full_like(images, 1.0), lights, method="robust").quality.warnings
+    least = np.sqrt(2) * np.sin(slant)
+    told = [line for line in warnings if f"{2 * np.cos(slant):.2f}, {least:.2f}, {least:.2f}" in line]
+    assert len(told) == (least < 0.5)
+    assert all(f"{1 / least:.1f} times as much" in line for line in told)

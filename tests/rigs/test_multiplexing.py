@@ -140,7 +140,9 @@ def test_the_command_says_what_it_did(
     save_model(tmp_path / "sensor.json", sensor)
     words = ("--lights", tmp_path / "lights.json", "--sensor", tmp_path / "sensor.json", "--pose", "relief")
     done = gnomon("reconstruct", session.path, *words, "--out", tmp_path / "out")
-    assert (done.code, done.err) == (0, "")
+    assert done.code == 0
+    assert len(done.err.splitlines()) == 1
+    assert "warning: 3 lights: " in done.err
     assert f"{TOGETHER}: unmixed by the lamps' colours, albedo of the object for each 1.2" in done.out
     kept = load_model(tmp_path / "out" / "models" / "multiplex.json", Multiplex)
     assert kept.lights == LAMPS
