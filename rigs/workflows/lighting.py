@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from calibration import photometric
 from calibration.lens import BrownConrady, LensModel, fit_pose
+from calibration.lights.afar import seen_from_afar
 from calibration.lights.agreement import LightChange, find_changes, join_lights
-from calibration.lights.fit import fit_lights, seen_from_afar
+from calibration.lights.fit import fit_lights
 from calibration.lights.highlights import Highlights, locate_highlights
 from calibration.lights.intensity import are_known, fit_intensities
 from calibration.lights.model import LightSet, NearLight
