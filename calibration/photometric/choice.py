@@ -12,6 +12,7 @@ from calibration.photometric.gloss import Gloss
 from calibration.photometric.mixture import fit, foretell
 from calibration.photometric.pixels import Pixels, rms
 from calibration.photometric.robust import solve_robust
+from calibration.progress import Track, silent
 
 _PIXELS = 250
 _FOLDS = 5
@@ -32,7 +33,7 @@ class Choice(NamedTuple):
     reason: str
 
 
-def choose(pixels: Pixels, candidates: Mapping[str, Candidate]) -> Choice:
+def choose(pixels: Pixels, candidates: Mapping[str, Candidate], track: Track = silent) -> Choice:
     """The first of the candidates, plainest first, within one standard error of the best prediction.
 
     The lights are left out in sectors of azimuth, a fifth at a time, so that a model must reach beyond the
@@ -45,6 +46,8 @@ def choose(pixels: Pixels, candidates: Mapping[str, Candidate]) -> Choice:
     pixels : Pixels
     candidates : mapping of str to Gloss, Mixture or None
         Plainest first; None is a matt surface, and a surface that is no mixture is solved robustly.
+    track : callable, optional
+        Shows progress.
 
     Notes
     -----
@@ -56,7 +59,7 @@ def choose(pixels: Pixels, candidates: Mapping[str, Candidate]) -> Choice:
         return Choice(plainest, "the only candidate")
     if len(pixels.table) < _LEAST_LIGHTS:
         return Choice(plainest, f"fewer than {_LEAST_LIGHTS} lights cannot tell models apart")
-    scores = _scores(pixels.sample(_PIXELS), candidates)
+    scores = _scores(pixels.sample(_PIXELS), candidates, track)
     if not len(scores[plainest]):
         return Choice(plainest, "too few pixels are solved when lights are left out to tell models apart")
     means = {name: float(np.mean(score)) for name, score in scores.items()}
@@ -86,20 +89,18 @@ def ahead(plain: tuple[Pixels, Candidate], rich: tuple[Pixels, Candidate]) -> fl
     return float(np.mean(lead) / max(np.std(lead, ddof=1) / np.sqrt(len(lead)), 1e-12))
 
 
-def _scores(pixels: Pixels, candidates: Mapping[str, Candidate]) -> dict[str, Float]:
+def _scores(pixels: Pixels, candidates: Mapping[str, Candidate], track: Track = silent) -> dict[str, Float]:
     """Mean score of each light, (n,), over the pixels; NaN where no pixel tells."""
     samples, variance = pixels.packed()
     usable = np.isfinite(samples).all(axis=2)
     allowed = variance + (_ALLOWED * rms(samples)) ** 2
     fold = _sectors(pixels.directions)
     folds = [(fold == q, pixels.without(fold == q)) for q in np.unique(fold)]
-    scores = {}
-    for name, candidate in candidates.items():
-        score = np.full(usable.shape, np.nan)
-        for out, rest in folds:
-            gone = samples[out] - _predict(rest, candidate, out)
-            score[out] = np.minimum((gone**2 / allowed[out]).mean(axis=2), _TRUNCATE)
-        scores[name] = score
+    scores = {name: np.full(usable.shape, np.nan) for name in candidates}
+    pairs = [(name, *parts) for name in candidates for parts in folds]
+    for name, out, rest in track(pairs, "choosing the model"):
+        gone = samples[out] - _predict(rest, candidates[name], out)
+        scores[name][out] = np.minimum((gone**2 / allowed[out]).mean(axis=2), _TRUNCATE)
     # Where one candidate has no answer, none is judged.
     judged = usable & np.logical_and.reduce([np.isfinite(score) for score in scores.values()])
     lights = judged.any(axis=1)

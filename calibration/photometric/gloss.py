@@ -8,6 +8,7 @@ from scipy.optimize import minimize
 
 from calibration.geometry import Float, normalize
 from calibration.photometric.pixels import Pixels
+from calibration.progress import Track, silent
 
 _PIXELS = 1500
 _ROUGHNESS = (0.1, 0.2, 0.35, 0.6)
@@ -62,7 +63,7 @@ class Gloss(NamedTuple):
         return np.asarray(np.pi * self.strength * spread * nl * 0.5 / np.maximum(shade, 1e-300))
 
 
-def find_gloss(pixels: Pixels, start: Gloss | None = None) -> Gloss | None:
+def find_gloss(pixels: Pixels, start: Gloss | None = None, track: Track = silent) -> Gloss | None:
     """The lobe common to the object that best explains its images; None if none explains them better.
 
     A sample of pixels is solved robustly under candidate lobes. The one that lowers the logarithm of the
@@ -73,6 +74,8 @@ def find_gloss(pixels: Pixels, start: Gloss | None = None) -> Gloss | None:
     pixels : Pixels
     start : Gloss, optional
         Search only around it.
+    track : callable, optional
+        Shows progress.
     """
     sample = pixels.sample(_PIXELS)
     lights = len(sample.table)
@@ -91,7 +94,7 @@ def find_gloss(pixels: Pixels, start: Gloss | None = None) -> Gloss | None:
 
     if start is None:
         grid = [(np.log(a), np.log(r)) for a in _ROUGHNESS for r in _RATIOS]
-        first, span = np.array(min(grid, key=loss)), 0.3
+        first, span = np.array(min(track(grid, "finding gloss"), key=loss)), 0.3
     else:
         first, span = np.log([start.roughness, start.strength / albedo]), 0.1
     simplex = first + np.array([[0, 0], [span, 0], [0, 1.5 * span]])

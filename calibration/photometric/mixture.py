@@ -9,6 +9,7 @@ from scipy import ndimage
 from calibration.geometry import Float
 from calibration.photometric.bank import Mixture, Reflectance
 from calibration.photometric.pixels import Pixels, evenly, rms
+from calibration.progress import Track, silent
 
 _ROUNDS = 4
 # First precision of a share; part of the second moment that is shrunk to its diagonal; sigma that no share
@@ -55,7 +56,15 @@ class Mixed(NamedTuple):
     lever: NDArray[np.float32]
 
 
-def fit(pixels: Pixels, starts: NDArray[np.float32], mixture: Mixture, *, shares: bool = False) -> Mixed:
+def fit(
+    pixels: Pixels,
+    starts: NDArray[np.float32],
+    mixture: Mixture,
+    *,
+    shares: bool = False,
+    track: Track = silent,
+    what: str = "solving normals of the mixture",
+) -> Mixed:
     """Solve every pixel from starts (s, h, w, 3) under a mixture; ``shares`` are kept only if asked for."""
     from calibration.photometric import kernels
 
@@ -65,15 +74,16 @@ def fit(pixels: Pixels, starts: NDArray[np.float32], mixture: Mixture, *, shares
     told = np.full((h, w, kernels.TOLD), np.nan, np.float32)
     used = np.zeros((h, w), np.uint8)
     parts = np.full((h if shares else 0, w, channels, size), np.nan, np.float32)
-    kernels.mix_pixels(
-        pixels.radiance, pixels.variance, pixels.points, pixels.table, pixels.order, pixels.mask,
-        starts, mixture.kinds, mixture.widths, mixture.precision, mixture.body,
-        normals, albedo, told, used, parts,
-    )  # fmt: skip
+    for part in pixels.bands(track, what):
+        kernels.mix_pixels(
+            pixels.radiance, pixels.variance, pixels.points, pixels.table, pixels.order, part,
+            starts, mixture.kinds, mixture.widths, mixture.precision, mixture.body,
+            normals, albedo, told, used, parts,
+        )  # fmt: skip
     return Mixed(normals, albedo, used, parts, *np.moveaxis(told, -1, 0))
 
 
-def mend(pixels: Pixels, mixed: Mixed, mixture: Mixture) -> Mixed:
+def mend(pixels: Pixels, mixed: Mixed, mixture: Mixture, track: Track = silent) -> Mixed:
     """Solve pixels of poor loss again from the mean normal of their better neighbours; keep what fits better.
 
     Cast shadows leave several normals that explain what is lit; the one next door is a start that a pixel by
@@ -85,7 +95,7 @@ def mend(pixels: Pixels, mixed: Mixed, mixture: Mixture) -> Mixed:
         if not poor.any():
             break
         starts = np.stack([_around(mixed.normals, loss < 2 * _POOR, size) for size in _AROUND])
-        again = fit(pixels._replace(mask=poor), starts, mixture)
+        again = fit(pixels._replace(mask=poor), starts, mixture, track=track, what="mending normals")
         better = poor & np.isfinite(again.loss) & ~(again.loss >= loss)
         if not better.any():
             break

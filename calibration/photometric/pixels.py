@@ -1,6 +1,6 @@
 """A photometric problem made ready for the kernel."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -8,12 +8,16 @@ from numpy.typing import NDArray
 
 from calibration.geometry import Float, normalize, tangent_basis
 from calibration.lights.model import DistantLight, NearLight
+from calibration.progress import Track, silent
 from calibration.provenance import FitError
 
 Light = DistantLight | NearLight
 
 _TRIPLETS = 48
 _FLATTEST = 0.02
+# Pixels between two steps of a progress bar, and its most steps.
+_BAND = 20_000
+_MOST_BANDS = 100
 
 
 class Solution(NamedTuple):
@@ -140,7 +144,26 @@ class Pixels(NamedTuple):
         points = np.broadcast_to(self.points, (*self.mask.shape, 3))[self.mask]
         return -normalize(points)
 
-    def solve(self, *, robust: bool, roughness: float = 0.5, strengths: Sequence[float] = (0.0,)) -> Solution:
+    def bands(self, track: Track, what: str) -> Iterator[NDArray[np.bool_]]:
+        """The mask in parts (h, w), a hundred at most, to show the progress of what runs over them.
+
+        Each has every k-th row: the threads of a kernel, which share out the rows in blocks, have as much to
+        do, and all parts take about as long.
+        """
+        count = min(len(self.mask), _MOST_BANDS, max(1, int(np.count_nonzero(self.mask)) // _BAND))
+        for k in track(range(count), what):
+            part = np.zeros_like(self.mask)
+            part[k::count] = self.mask[k::count]
+            yield part
+
+    def solve(
+        self,
+        *,
+        robust: bool,
+        roughness: float = 0.5,
+        strengths: Sequence[float] = (0.0,),
+        track: Track = silent,
+    ) -> Solution:
         """Run the kernel; each pixel takes the strength of gloss that explains it best."""
         from calibration.photometric import kernels
 
@@ -155,11 +178,12 @@ class Pixels(NamedTuple):
             misfit=np.full((h, w), np.nan, np.float32),
             cost=np.full((h, w), np.nan, np.float32),
         )
-        kernels.solve_pixels(
-            self.radiance, self.variance, self.points, self.table, self.order, self.mask, self.triplets,
-            self.errors, self.middle, float(roughness), np.array(strengths, np.float64), robust,
-            *out,
-        )  # fmt: skip
+        for part in self.bands(track, "solving normals"):
+            kernels.solve_pixels(
+                self.radiance, self.variance, self.points, self.table, self.order, part, self.triplets,
+                self.errors, self.middle, float(roughness), np.array(strengths, np.float64), robust,
+                *out,
+            )  # fmt: skip
         return out
 
 

@@ -16,6 +16,7 @@ from calibration.photometric.mixture import common, fit, learn, mend, sigma_deg
 from calibration.photometric.model import NormalMap
 from calibration.photometric.pixels import Light, Pixels, Solution
 from calibration.photometric.robust import solve_robust
+from calibration.progress import Track, silent
 from calibration.provenance import FitError, Provenance, Quality
 
 Method = Literal["auto", "mixture", "robust", "least-squares"]
@@ -39,6 +40,7 @@ def solve(
     method: Method = "auto",
     gloss: Gloss | None = None,
     provenance: Provenance | None = None,
+    track: Track = silent,
 ) -> NormalMap:
     """Normals and albedo from images under known lights, one per image.
 
@@ -76,6 +78,8 @@ def solve(
         it looks.
     provenance : Provenance, optional
         Stored with the result.
+    track : callable, optional
+        Wraps each long loop to show its progress, ``progress.Track``; the result is the same.
 
     Returns
     -------
@@ -106,7 +110,15 @@ def solve(
         mask = object_mask(radiance, variance)
     points = _points(lens, depth_mm, h, w)
     return solve_at(
-        radiance, variance, lights, points, mask, method=method, gloss=gloss, provenance=provenance
+        radiance,
+        variance,
+        lights,
+        points,
+        mask,
+        method=method,
+        gloss=gloss,
+        provenance=provenance,
+        track=track,
     )
 
 
@@ -120,6 +132,7 @@ def solve_at(
     method: Method = "auto",
     gloss: Gloss | None = None,
     provenance: Provenance | None = None,
+    track: Track = silent,
 ) -> NormalMap:
     """``solve`` for known surface points (h, w, 3), mm, NaN where unknown; (1, 1, 3): one line of sight for
     all.
@@ -131,15 +144,15 @@ def solve_at(
     pixels = Pixels.prepare(radiance, variance, lights, points, mask)
     reason, taken = None, None
     if method == "least-squares":
-        gloss, found = None, pixels.solve(robust=False)
+        gloss, found = None, pixels.solve(robust=False, track=track)
     else:
-        gloss = find_gloss(pixels) if gloss is None else gloss
+        gloss = find_gloss(pixels, track=track) if gloss is None else gloss
         gloss = gloss if gloss is not None and gloss.strength > 0 else None
         if method != "robust":
-            taken, reason = _model(pixels, gloss, mixture_only=method == "mixture")
-        found = solve_robust(pixels, gloss)
+            taken, reason = _model(pixels, gloss, track, mixture_only=method == "mixture")
+        found = solve_robust(pixels, gloss, track)
     if taken is not None:
-        gloss, found = None, _mix(pixels, found, taken)
+        gloss, found = None, _mix(pixels, found, taken, track)
     valid = np.isfinite(found.normals[..., 0])
     if not valid.any():
         raise FitError(
@@ -161,13 +174,16 @@ def solve_at(
     )
 
 
-def _model(pixels: Pixels, gloss: Gloss | None, *, mixture_only: bool) -> tuple[Mixture | None, str]:
+def _model(
+    pixels: Pixels, gloss: Gloss | None, track: Track, *, mixture_only: bool
+) -> tuple[Mixture | None, str]:
     """The mixture that the object's images ask for, None where the robust solver's surface does, and why."""
     sample = pixels.sample(_PIXELS)
     starts = _starts(sample, solve_robust(sample, gloss))
     candidates: dict[str, Candidate] = {} if mixture_only else {_ROBUST: gloss}
-    candidates |= {name: learn(sample, starts, bank) for name, bank in BANKS.items()}
-    choice = choose(pixels, candidates)
+    for name, bank in track(tuple(BANKS.items()), "learning reflectances"):
+        candidates[name] = learn(sample, starts, bank)
+    choice = choose(pixels, candidates, track)
     taken = candidates[choice.name]
     return taken if isinstance(taken, Mixture) else None, f"{choice.name}: {choice.reason}"
 
@@ -176,11 +192,12 @@ def _starts(pixels: Pixels, robust: Solution) -> NDArray[np.float32]:
     return np.stack([robust.normals, pixels.solve(robust=False).normals])
 
 
-def _mix(pixels: Pixels, robust: Solution, mixture: Mixture) -> Solution:
+def _mix(pixels: Pixels, robust: Solution, mixture: Mixture, track: Track) -> Solution:
     """Solve under a mixture; a pixel of three samples, or one that no start solves, stays as it was."""
     from calibration.photometric.kernels import BANK_ERROR
 
-    mixed = mend(pixels, fit(pixels, _starts(pixels, robust), mixture), mixture)
+    mixed = fit(pixels, _starts(pixels, robust), mixture, track=track)
+    mixed = mend(pixels, mixed, mixture, track)
     sigma = sigma_deg(mixed, common(pixels, mixed, mixture))
     solved = np.isfinite(sigma)
     return Solution(

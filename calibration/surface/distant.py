@@ -15,6 +15,7 @@ from calibration.photometric import Gloss, sight
 from calibration.photometric.gloss import find_gloss
 from calibration.photometric.pixels import Pixels, Solution
 from calibration.photometric.robust import solve_robust
+from calibration.progress import Track, silent
 from calibration.surface.integration import integrate_grid
 from calibration.surface.near import enlarge
 from calibration.surface.shadows import cast_shadows
@@ -43,6 +44,7 @@ def without_shadows(
     gloss: Gloss | None = None,
     *,
     attached: bool = True,
+    track: Track = silent,
 ) -> tuple[NDArray[np.float32], Gloss, int]:
     """Leave out the samples in shadows that the surface casts and that the images confirm.
 
@@ -62,6 +64,8 @@ def without_shadows(
     attached : bool
         Leave out hidden samples also where the surface faces away from their light: to the robust solver they
         say nothing, and light that bounces makes them say something wrong. A mixture learns from them.
+    track : callable, optional
+        Shows progress.
 
     Returns
     -------
@@ -87,14 +91,14 @@ def without_shadows(
     samples = radiance[(slice(None), *grid)]
     pixels = Pixels.prepare(samples, variance[(slice(None), *grid)], lights, points, mask[grid])
     if gloss is None:
-        gloss = find_gloss(pixels) or Gloss(1.0, 0.0)
+        gloss = find_gloss(pixels, track=track) or Gloss(1.0, 0.0)
     lobe = gloss if gloss.strength > 0 else None
 
     found = solve_robust(pixels, lobe)
     hidden = kept = np.zeros(samples.shape[:3], np.bool_)
     depth: Float | None = None
     rounds = 1
-    for rounds in range(1, _ROUNDS + 1):
+    for rounds in track(range(1, _ROUNDS + 1), "finding shadows"):
         if np.isfinite(found.normals[..., 0]).sum() < 2:
             return radiance, gloss, rounds
         depth = integrate_grid(found.normals, found.sigma_deg, rays, smooth=False, tolerance=_TOLERANCE)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from calibration.geometry import Float
 from calibration.lens import LensModel
 from calibration.photometric import NormalMap, sight
+from calibration.progress import Track, silent
 from calibration.provenance import FitError
 from calibration.surface.edges import Edges
 from calibration.surface.jumps import with_jumps
@@ -24,6 +25,7 @@ def integrate(
     anchor_sigma_mm: float = 1.0,
     smooth: bool = False,
     tolerance: float = 1e-6,
+    track: Track = silent,
 ) -> NDArray[np.float32]:
     """Depth whose surface has the given normals.
 
@@ -47,6 +49,8 @@ def integrate(
         where it is known that nothing jumps.
     tolerance : float
         Of the linear solver: residual relative to the right side.
+    track : callable, optional
+        Shows progress, of surfaces with jumps.
 
     Returns
     -------
@@ -90,6 +94,7 @@ def integrate(
         anchor_sigma_mm=anchor_sigma_mm,
         smooth=smooth,
         tolerance=tolerance,
+        track=track,
     ).astype(np.float32)
 
 
@@ -103,6 +108,7 @@ def integrate_grid(
     anchor_sigma_mm: float = 1.0,
     smooth: bool = True,
     tolerance: float = 1e-6,
+    track: Track = silent,
 ) -> Float:
     """``integrate`` on any grid of rays (h, w, 3) with z = 1, as float64; None for an orthographic view."""
     depth = np.full(normals.shape[:2], np.nan)
@@ -132,7 +138,7 @@ def integrate_grid(
         edges.mean, wanted=wanted, start=start, tolerance=tolerance if smooth else max(tolerance, 1e-3)
     )
     if not smooth:
-        u = with_jumps(edges, solver, u, pull, wanted, tolerance)
+        u = with_jumps(edges, solver, u, pull, wanted, tolerance, track)
     depth[box] = _level(u, edges.joined(), given[box], None if pull is None else pull > 0, perspective)
     return depth
 

@@ -1,5 +1,6 @@
 """Jumps of depth: which steps between neighbours are not believed."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from calibration.geometry import Float
+from calibration.progress import Counted, Track, silent
 from calibration.provenance import FitError
 from calibration.surface.edges import Edges
 from calibration.surface.pieces import put_together
@@ -35,20 +37,23 @@ _SWEEPS = 4
 
 
 def with_jumps(
-    edges: Edges, solver: Differences, u: Float, pull: Any, wanted: Any, tolerance: float
+    edges: Edges,
+    solver: Differences,
+    u: Float,
+    pull: Any,
+    wanted: Any,
+    tolerance: float,
+    track: Track = silent,
 ) -> Float:
     """The smooth solution ``u`` with its jumps found.
 
     Surfaces from several starts compete by what of their edges does not fit.
     """
     search = _Search(edges, solver, pull, wanted)
-    search.offer(search.apart(u, _MOST_ROUNDS), _WIDTHS)
-    far = _from_far(edges, u)
-    if far is not None:
-        search.offer(search.apart(far, _FINISHING_ROUNDS), _WIDTHS)
-    for cut in edges.contradicted(*_CONTRADICTIONS):
-        search.offer(search.together(u, cut), _LAST_WIDTHS)
-    for _ in range(_MOST_MOVES):
+    starts = Counted(search.starts(u), 2 + len(_CONTRADICTIONS))
+    for start, widths in track(starts, "finding depth"):
+        search.offer(start, widths)
+    for _ in track(range(_MOST_MOVES), "moving pieces of depth"):
         if not search.offer(search.together(search.best, edges.broken(search.best)), _LAST_WIDTHS):
             break
     return search.finish(tolerance)
@@ -65,6 +70,15 @@ class _Search:
         self._weight = np.zeros_like(edges.base)
         self._loss = np.inf
         self.best: Float = np.zeros(edges.shape)
+
+    def starts(self, u: Float) -> Iterator[tuple[Float, tuple[float, ...]]]:
+        """Surfaces to begin with, and the widths by which each is put in place."""
+        yield self.apart(u, _MOST_ROUNDS), _WIDTHS
+        far = _from_far(self._edges, u)
+        if far is not None:
+            yield self.apart(far, _FINISHING_ROUNDS), _WIDTHS
+        for cut in self._edges.contradicted(*_CONTRADICTIONS):
+            yield self.together(u, cut), _LAST_WIDTHS
 
     def apart(self, u: Float, rounds: int) -> Float:
         """Bilateral rounds from ``u``: which pixels belong together."""

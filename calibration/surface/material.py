@@ -10,6 +10,7 @@ from calibration.photometric.choice import ahead
 from calibration.photometric.mixture import fit, foretell, learn
 from calibration.photometric.pixels import Pixels, rms
 from calibration.photometric.robust import solve_robust
+from calibration.progress import Track, silent
 from calibration.surface.integration import integrate_grid
 
 # Pixels by which a distance is judged, and by which the mixture of the shape is learned.
@@ -38,6 +39,7 @@ def as_mixture(
     prior: Float,
     *,
     asked: bool,
+    track: Track = silent,
 ) -> tuple[Float, float] | None:
     """The depth at which a mixture of reflectances explains the samples, and one sigma of its logarithm.
 
@@ -53,6 +55,8 @@ def as_mixture(
         What is known of the depth without the lights, to 10 %.
     asked : bool
         A mixture is wanted, whatever the lights left out say.
+    track : callable, optional
+        Shows progress.
 
     Returns
     -------
@@ -75,7 +79,7 @@ def as_mixture(
     """
     here, moved, sigma = pixels, 0.0, np.inf
     away = float(np.median(np.log(pixels.points[..., 2] / prior)[pixels.mask]))
-    for last in (False, True):
+    for last in track((False, True), "finding the distance by the material"):
         found = _distance(here.sample(_PIXELS), gloss, away + moved)
         if found is None:
             return None

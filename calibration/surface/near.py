@@ -14,6 +14,7 @@ from calibration.photometric import Gloss, Method, NormalMap, sight
 from calibration.photometric.gloss import find_gloss
 from calibration.photometric.pixels import Pixels
 from calibration.photometric.solver import solve_at
+from calibration.progress import Track, silent
 from calibration.provenance import FitError, Provenance
 from calibration.surface.integration import integrate_grid
 from calibration.surface.material import as_mixture
@@ -43,6 +44,7 @@ def alternate(
     method: Method,
     gloss: Gloss | None,
     provenance: Provenance | None,
+    track: Track = silent,
 ) -> tuple[NormalMap, Float, float, int]:
     """Normals, depth (h, w), one sigma of its factor and the rounds until it stood still: ``reconstruct``."""
     h, w = mask.shape
@@ -58,20 +60,24 @@ def alternate(
         prior[::step, ::step],
         method,
         gloss,
+        track,
     )
-    own = _of_material(radiance, variance, lights, lens, step, mask, depth, prior, method, found)
+    own = _of_material(radiance, variance, lights, lens, step, mask, depth, prior, method, found, track)
     if own is not None:
         depth = own[0]
     rays = sight(lens, np.arange(h), np.arange(w))
     start = enlarge(depth, step, (h, w))
     points = rays * start[..., None].astype(np.float32)
     lit = _lit(radiance, np.where(mask, start, np.nan), lights, lens, 1)
-    normals = solve_at(lit, variance, lights, points, mask, method=method, gloss=found, provenance=provenance)
+    normals = solve_at(
+        lit, variance, lights, points, mask,
+        method=method, gloss=found, provenance=provenance, track=track,
+    )  # fmt: skip
     telling = normals
     if normals.method == "mixture":
         # Its gloss cannot be taken from the samples, and gloss that is left in them moves the surface.
-        telling = solve_at(lit, variance, lights, points, mask, method="robust", gloss=found)
-    depth, sigma = _depth(lit, variance, lights, rays, start, normals, telling, prior)
+        telling = solve_at(lit, variance, lights, points, mask, method="robust", gloss=found, track=track)
+    depth, sigma = _depth(lit, variance, lights, rays, start, normals, telling, prior, track)
     if own is not None:
         # The samples without a mixture would put the whole elsewhere; what they tell of its pieces stays.
         depth, sigma = depth * np.exp(np.nanmedian(np.log(start / depth)[mask])), own[1]
@@ -89,6 +95,7 @@ def _of_material(
     prior: Float,
     method: Method,
     gloss: Gloss,
+    track: Track,
 ) -> tuple[Float, float] | None:
     """``as_mixture`` on the coarse grid, from the depth that it has."""
     if method not in ("auto", "mixture"):
@@ -99,7 +106,7 @@ def _of_material(
     points = np.asarray(rays * depth[..., None], np.float32)
     pixels = Pixels.prepare(lit, variance[:, *grid], lights, points, mask[grid])
     lobe = gloss if gloss.strength > 0 else None
-    return as_mixture(pixels, rays, lobe, prior[grid], asked=method == "mixture")
+    return as_mixture(pixels, rays, lobe, prior[grid], asked=method == "mixture", track=track)
 
 
 def _coarse(
@@ -112,6 +119,7 @@ def _coarse(
     prior: Float,
     method: Method,
     known: Gloss | None,
+    track: Track,
 ) -> tuple[Float, Gloss, int]:
     h, w = mask.shape
     rays = sight(lens, np.arange(0, h * step, step), np.arange(0, w * step, step))
@@ -120,8 +128,7 @@ def _coarse(
     gloss, settled = known or matt, False
     # A richer model of the surface hardly moves the depth at which light and sight are computed.
     plain: Method = "least-squares" if method == "least-squares" else "robust"
-    while rounds < _ROUNDS:
-        rounds += 1
+    for rounds in track(range(1, _ROUNDS + 1), "finding normals and depth together"):
         before = depth
         points = np.asarray(rays * depth[..., None], np.float32)
         # The shape of the first round is too rough to tell gloss; then the two settle together, as gloss
@@ -157,14 +164,16 @@ def _depth(
     normals: NormalMap,
     telling: NormalMap,
     prior: Float,
+    track: Track = silent,
 ) -> tuple[Float, float]:
     """Depth from ``normals``, its pieces where the lights say, and one sigma of the logarithm of its factor.
 
     ``telling`` is the surface without a mixture, by which the samples tell the distance.
     """
     depth = integrate_grid(
-        normals.normals, normals.sigma_deg, rays, depth_mm=before, smooth=False, tolerance=_TOLERANCE
-    )
+        normals.normals, normals.sigma_deg, rays,
+        depth_mm=before, smooth=False, tolerance=_TOLERANCE, track=track,
+    )  # fmt: skip
     placed = place(radiance, variance, lights, rays, depth, before, telling, prior)
     if placed.anchors_mm is None:
         return placed.depth_mm, placed.sigma
@@ -178,6 +187,7 @@ def _depth(
         anchor_sigma_mm=_ANCHOR_PX * pitch * float(np.nanmedian(placed.anchors_mm)),
         smooth=False,
         tolerance=_TOLERANCE,
+        track=track,
     )
     return depth, placed.sigma
 

@@ -10,6 +10,7 @@ from calibration.lens import LensModel
 from calibration.lights.model import DistantLight, NearLight
 from calibration.photometric import Gloss, Method, NormalMap, object_mask, solve
 from calibration.photometric.solver import check
+from calibration.progress import Track, silent
 from calibration.provenance import Provenance
 from calibration.surface.distant import without_shadows
 from calibration.surface.integration import integrate
@@ -49,12 +50,13 @@ def reconstruct(
     method: Method = "auto",
     gloss: Gloss | None = None,
     provenance: Provenance | None = None,
+    track: Track = silent,
 ) -> Reconstruction:
     """Normals, albedo and depth from images under known lights.
 
     Parameters
     ----------
-    radiance, variance, lights, lens, mask, method, gloss, provenance
+    radiance, variance, lights, lens, mask, method, gloss, provenance, track
         As for ``photometric.solve``.
     depth_mm : float or ndarray (h, w), optional
         Where the surface is, roughly (10 %). Near lights then find the scale by themselves; with distant
@@ -99,15 +101,18 @@ def reconstruct(
             method=method,
             gloss=gloss,
             provenance=provenance,
+            track=track,
         )
         return Reconstruction(normals, depth.astype(np.float32), sigma, rounds)
     rounds = 1
     if method != "least-squares":
         radiance, gloss, rounds = without_shadows(
-            radiance, variance, lights, lens, mask, gloss, attached=method == "robust"
+            radiance, variance, lights, lens, mask, gloss, attached=method == "robust", track=track
         )
     normals = solve(
         radiance, variance, lights,
         lens=lens, depth_mm=depth_mm, mask=mask, method=method, gloss=gloss, provenance=provenance,
+        track=track,
     )  # fmt: skip
-    return Reconstruction(normals, integrate(normals, lens, depth_mm=depth_mm), float("nan"), rounds)
+    surface = integrate(normals, lens, depth_mm=depth_mm, track=track)
+    return Reconstruction(normals, surface, float("nan"), rounds)

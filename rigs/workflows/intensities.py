@@ -13,6 +13,7 @@ from calibration.photometric import IntensityFit, Method, estimate_intensities
 from calibration.provenance import FitError
 from calibration.surface import reconstruct as surface_of
 from rigs.workflows.frames import LightImages
+from rigs.workflows.progress import Track, silent
 
 Intensities = Literal["auto", "given", "estimated"]
 
@@ -43,6 +44,7 @@ def settle_intensities(
     depth_mm: float | None,
     mask: NDArray[np.bool_],
     method: Method,
+    track: Track = silent,
 ) -> Settled:
     """The intensities to reconstruct with.
 
@@ -61,7 +63,7 @@ def settle_intensities(
         return Settled(lights)
     used = [lights.lights[name] for name in images.names]
     try:
-        fit = _estimate(images, used, lens, depth_mm, mask, method)
+        fit = _estimate(images, used, lens, depth_mm, mask, method, track)
     except FitError as error:
         if how == "estimated":
             raise
@@ -93,6 +95,7 @@ def _estimate(
     depth_mm: float | None,
     mask: NDArray[np.bool_],
     method: Method,
+    track: Track,
 ) -> IntensityFit:
     def at(depth: NDArray[np.floating]) -> IntensityFit:
         known = mask & np.isfinite(depth)
@@ -116,6 +119,7 @@ def _estimate(
             mask=mask,
             depth_mm=float(np.exp(taken)),
             method=plain,
+            track=track,
         ).depth_mm
         found = float(np.nanmedian(np.log(depth[mask])))
         # Distance and intensities hang together, and left alone they creep along by small steps.

@@ -184,7 +184,7 @@ def reconstruct(
             )
     images, unlit = (images, ()) if unmixed is not None else _lit(session, images, mask)
     lights, remarks, contradictions = settle_intensities(
-        lights, images, intensities, lens=lens, depth_mm=depth_mm, mask=mask, method=method
+        lights, images, intensities, lens=lens, depth_mm=depth_mm, mask=mask, method=method, track=track
     )
     provenance = provenance_of(session, method=method, lights=len(images.names), intensities=intensities)
     reconstruction = surface_of(
@@ -196,6 +196,7 @@ def reconstruct(
         depth_mm=depth_mm,
         method=method,
         provenance=provenance,
+        track=track,
     )
     if known is not None:
         held = integrate(
@@ -204,6 +205,7 @@ def reconstruct(
             depth_mm=reconstruction.depth_mm,
             anchors_mm=known,
             anchor_sigma_mm=anchor_sigma_mm,
+            track=track,
         )
         reconstruction = reconstruction._replace(depth_mm=held)
     name = stack_of(session, camera).records[0].shot.camera
