@@ -1,5 +1,7 @@
 """Shape and distance of a surface of real material: under near lights the mixture has its own of both."""
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,14 +24,49 @@ _FIRST = 0.03
 _LONGEST = 0.03
 _NUDGE = 2e-3
 # Steps below this part of sigma end the search; so many are enough.
-_STILL = 0.1
+_STILL = 0.25
 _STEPS = 6
 _MODEL_ERROR = 0.01
 _TUKEY = 4.685
 _PRIOR_SIGMA = 0.1
 # Sigmas between the distances of both models beyond which the plain one is doubted.
 _APART = 3.0
+# Standard errors in foretelling by which a mixture that is behind says nothing of the plain one's distance.
+_REFUTED = -2.0
 _TOLERANCE = 1e-5
+
+
+class Judged(NamedTuple):
+    """What a second model of the surface says of its distance.
+
+    Attributes
+    ----------
+    depth_mm : ndarray (h, w) or None
+        Where the mixture explains the samples; None where the robust solver's model does as well.
+    sigma : float
+        One sigma of the logarithm of the mixture's distance; where that is not taken, how much further than
+        by chance it is from the plain model's.
+    """
+
+    depth_mm: Float | None
+    sigma: float
+
+
+class _Found(NamedTuple):
+    """Logarithm of a factor of distance, one sigma, and how each light's error moves it, (n,)."""
+
+    moved: float
+    sigma: float
+    influence: Float
+
+
+class _State(NamedTuple):
+    """The fit at one distance: slope (n,) of the squares light by light, residuals and weights (n, p, c)."""
+
+    at: float
+    slopes: Float
+    residual: Float
+    weight: Float
 
 
 def as_mixture(
@@ -37,11 +74,12 @@ def as_mixture(
     rays: NDArray[np.float32],
     gloss: Gloss | None,
     prior: Float,
+    influence: Float,
     *,
     asked: bool,
     track: Track = silent,
-) -> tuple[Float, float] | None:
-    """The depth at which a mixture of reflectances explains the samples, and one sigma of its logarithm.
+) -> Judged:
+    """The depth at which a mixture of reflectances explains the samples, and what it tells of the other.
 
     Parameters
     ----------
@@ -53,6 +91,8 @@ def as_mixture(
         Of the robust solver's model.
     prior : ndarray (h, w)
         What is known of the depth without the lights, to 10 %.
+    influence : ndarray (n,)
+        How each light's error moves the logarithm of the distance that the robust solver's model has.
     asked : bool
         A mixture is wanted, whatever the lights left out say.
     track : callable, optional
@@ -60,8 +100,7 @@ def as_mixture(
 
     Returns
     -------
-    depth (h, w) and sigma, or None
-        None where the robust solver's model does as well at its own depth, or the samples tell no distance.
+    Judged
 
     Notes
     -----
@@ -69,31 +108,38 @@ def as_mixture(
     matt one some per cent nearer. So each model is judged by the lights left out (``choose``) at the depth
     where it explains the samples best. The plain one is next to a special case of the mixture: were it right,
     both would have the same distance (J. A. Hausman, Econometrica 46 (1978), doi:10.2307/1913827). So where
-    these are three sigmas apart the mixture is taken unless it foretells worse by more than one standard
-    error; else only if it foretells better by as much.
+    these are three sigmas of their difference apart the mixture is taken if it foretells better at all; else
+    only if it does so by one standard error. Errors of the lights are common to both: the sigma is that of
+    the difference of what each light's error does to either. Where the plain one stays, the difference counts
+    as an error of its distance, unless the mixture foretells worse by two standard errors.
 
     The distance is where the weighted squares of the residuals do not change along it; normals and shares
     are held, as at a minimum in these the derivative is the same. The mixture is learned anew at each
-    distance. Sigma takes the lights as the independent observations. Where no reflectance of the bank is the
-    object's own the distance is still off, by 1 % on a coated body with light from surface to surface.
+    distance. Sigma takes the lights as the independent observations; light by light it needs the derivatives
+    with normals and shares following the distance, as what these take up cancels only in the sum. Where no
+    reflectance of the bank is the object's own the distance is still off, by 1 % on a coated body with light
+    from surface to surface.
     """
-    here, moved, sigma = pixels, 0.0, np.inf
+    here, moved = pixels, 0.0
     away = float(np.median(np.log(pixels.points[..., 2] / prior)[pixels.mask]))
     for last in track((False, True), "finding the distance by the material"):
         found = _distance(here.sample(_PIXELS), gloss, away + moved)
         if found is None:
-            return None
-        step, sigma = found
-        moved += step
-        here = here._replace(points=here.points * np.float32(np.exp(step)))
+            return Judged(None, 0.0)
+        moved += found.moved
+        here = here._replace(points=here.points * np.float32(np.exp(found.moved)))
         mixture = _learned(here.sample(_TAUGHT), gloss)
         if not last:
             here = here._replace(points=_reshaped(here, rays, gloss, mixture))
-    # Standard errors in foretelling by which the mixture must be ahead, or may be behind.
-    wanted = -1.0 if abs(moved) > _APART * sigma else 1.0
-    if not asked and not ahead((pixels, gloss), (here, mixture)) > wanted:
-        return None
-    return here.points[..., 2].astype(np.float64), sigma
+    assert found is not None
+    chance = _sigma(found.influence - influence)
+    if not asked:
+        lead = ahead((pixels, gloss), (here, mixture))
+        # Standard errors in foretelling by which the mixture must be ahead.
+        if not lead > (0.0 if abs(moved) > _APART * chance else 1.0):
+            unexplained = moved**2 - chance**2 if lead > _REFUTED else 0.0
+            return Judged(None, float(np.sqrt(max(unexplained, 0.0))))
+    return Judged(here.points[..., 2].astype(np.float64), found.sigma)
 
 
 def _starts(pixels: Pixels, gloss: Gloss | None) -> NDArray[np.float32]:
@@ -116,34 +162,53 @@ def _reshaped(
     return np.asarray(rays * np.where(np.isfinite(depth), depth, before)[..., None], np.float32)
 
 
-def _distance(sample: Pixels, gloss: Gloss | None, away: float) -> tuple[float, float] | None:
-    """Logarithm of the factor from here to the best distance, by secants, and its sigma."""
-    at, slope, before = 0.0, 0.0, None
+def _distance(sample: Pixels, gloss: Gloss | None, away: float) -> _Found | None:
+    """From here to the best distance, by chords from the furthest distance tried."""
+    at = 0.0
+    tried: list[_State] = []
     for number in range(_STEPS):
         moved = sample._replace(points=sample.points * np.float32(np.exp(at)))
-        by_light = _slopes(moved, gloss)
-        slope = float(by_light.sum())
-        if before is None:
+        state = _State(at, *_slopes(moved, gloss))
+        slope = float(state.slopes.sum())
+        if not tried:
             step = -float(np.copysign(_FIRST, slope))
         else:
-            bend = (slope - before[1]) / (at - before[0])
+            # What is learned anew at each distance jitters: the longest chord feels it least.
+            far = max(tried, key=lambda other: abs(other.at - at))
+            bend = (slope - float(far.slopes.sum())) / (at - far.at)
             if not bend > 0:
                 return None
-            lights = len(by_light)
-            spread = float(np.sum((by_light / bend) ** 2)) * lights / max(lights - 4, 1)
+            influence = _influence(state, far, bend)
+            spread = _sigma(influence) ** 2
             information = 1 / max(spread, 1e-12)
             posterior = information + 1 / _PRIOR_SIGMA**2
             step = (-information * slope / bend - (away + at) / _PRIOR_SIGMA**2) / posterior
             step = float(np.clip(step, -_LONGEST, _LONGEST))
             if abs(step) < _STILL * np.sqrt(spread) or number == _STEPS - 1:
-                return at + step, float(posterior**-0.5)
-        before = at, slope
+                return _Found(at + step, float(posterior**-0.5), influence)
+        tried.append(state)
         at += step
     raise AssertionError
 
 
-def _slopes(sample: Pixels, gloss: Gloss | None) -> Float:
-    """Derivative (n,) of the weighted squares along the logarithm of the distance, light by light."""
+def _influence(here: _State, there: _State, bend: float) -> Float:
+    """How each light's error moves the distance (n,): derivatives with normals and shares that follow it."""
+    both = (here.weight > 0) & (there.weight > 0)
+    along = np.where(both, (here.residual - there.residual) / (here.at - there.at), 0.0)
+    gradient = np.sum(here.weight * along * here.residual, axis=(1, 2))
+    curvature = np.sum(here.weight * along**2, axis=(1, 2))
+    wanted = -gradient.sum() / max(float(curvature.sum()), 1e-12)
+    return np.asarray(-(gradient + wanted * curvature) / bend)
+
+
+def _sigma(influence: Float) -> float:
+    """One sigma from the influence (n,) of each light, the independent observations."""
+    lights = len(influence)
+    return float(np.sqrt(np.sum(influence**2) * lights / max(lights - 4, 1)))
+
+
+def _slopes(sample: Pixels, gloss: Gloss | None) -> tuple[Float, Float, Float]:
+    """Derivative (n,) of the weighted squares along the logarithm of the distance, residuals and weights."""
     starts = _starts(sample, gloss)
     mixture = learn(sample, starts, BANKS["whole bank"])
     found = fit(sample, starts, mixture, shares=True)
@@ -165,4 +230,6 @@ def _slopes(sample: Pixels, gloss: Gloss | None) -> Float:
     wide = np.maximum(1.0, 1.4826 * np.median(off, axis=0))
     weight = np.where(usable, np.clip(1 - (off / (_TUKEY * wide)) ** 2, 0, None) ** 2 / sigma**2, 0.0)
     slope = -(further - nearer) / (2 * _NUDGE)
-    return np.asarray(np.where(weight > 0, weight * slope * residual, 0.0).sum(axis=(1, 2)))
+    residual = np.where(weight > 0, residual, 0.0)
+    slopes = np.sum(np.where(weight > 0, weight * slope, 0.0) * residual, axis=(1, 2))
+    return np.asarray(slopes), residual, weight

@@ -17,8 +17,8 @@ from calibration.photometric.solver import solve_at
 from calibration.progress import Track, silent
 from calibration.provenance import FitError, Provenance
 from calibration.surface.integration import integrate_grid
-from calibration.surface.material import as_mixture
-from calibration.surface.scale import place
+from calibration.surface.material import Judged, as_mixture
+from calibration.surface.scale import Placed, place
 from calibration.surface.shadows import cast_shadows
 
 _COARSE_PIXELS = 15000
@@ -50,7 +50,7 @@ def alternate(
     h, w = mask.shape
     step = max(1, round(float(np.sqrt(mask.sum() / _COARSE_PIXELS))))
     prior = np.broadcast_to(np.asarray(depth_mm, np.float64), (h, w))
-    depth, found, rounds = _coarse(
+    placed, found, rounds = _coarse(
         radiance[:, ::step, ::step],
         variance[:, ::step, ::step],
         lights,
@@ -62,9 +62,8 @@ def alternate(
         gloss,
         track,
     )
-    own = _of_material(radiance, variance, lights, lens, step, mask, depth, prior, method, found, track)
-    if own is not None:
-        depth = own[0]
+    own = _of_material(radiance, variance, lights, lens, step, mask, placed, prior, method, found, track)
+    depth = placed.depth_mm if own.depth_mm is None else own.depth_mm
     rays = sight(lens, np.arange(h), np.arange(w))
     start = enlarge(depth, step, (h, w))
     points = rays * start[..., None].astype(np.float32)
@@ -77,11 +76,12 @@ def alternate(
     if normals.method == "mixture":
         # Its gloss cannot be taken from the samples, and gloss that is left in them moves the surface.
         telling = solve_at(lit, variance, lights, points, mask, method="robust", gloss=found, track=track)
-    depth, sigma = _depth(lit, variance, lights, rays, start, normals, telling, prior, track)
-    if own is not None:
-        # The samples without a mixture would put the whole elsewhere; what they tell of its pieces stays.
-        depth, sigma = depth * np.exp(np.nanmedian(np.log(start / depth)[mask])), own[1]
-    return normals, depth, sigma, rounds
+    final = _depth(lit, variance, lights, rays, start, normals, telling, prior, track)
+    if own.depth_mm is None:
+        return normals, final.depth_mm, float(np.hypot(final.sigma, own.sigma)), rounds
+    # The samples without a mixture would put the whole elsewhere; what they tell of its pieces stays.
+    depth = final.depth_mm * np.exp(np.nanmedian(np.log(start / final.depth_mm)[mask]))
+    return normals, depth, own.sigma, rounds
 
 
 def _of_material(
@@ -91,22 +91,25 @@ def _of_material(
     lens: LensModel,
     step: int,
     mask: NDArray[np.bool_],
-    depth: Float,
+    placed: Placed,
     prior: Float,
     method: Method,
     gloss: Gloss,
     track: Track,
-) -> tuple[Float, float] | None:
+) -> Judged:
     """``as_mixture`` on the coarse grid, from the depth that it has."""
     if method not in ("auto", "mixture"):
-        return None
+        return Judged(None, 0.0)
+    depth = placed.depth_mm
     grid = np.s_[::step, ::step]
     rays = sight(lens, np.arange(0, mask.shape[0], step), np.arange(0, mask.shape[1], step))
     lit = _lit(radiance[:, *grid], np.where(mask[grid], depth, np.nan), lights, lens, step)
     points = np.asarray(rays * depth[..., None], np.float32)
     pixels = Pixels.prepare(lit, variance[:, *grid], lights, points, mask[grid])
     lobe = gloss if gloss.strength > 0 else None
-    return as_mixture(pixels, rays, lobe, prior[grid], asked=method == "mixture", track=track)
+    return as_mixture(
+        pixels, rays, lobe, prior[grid], placed.influence, asked=method == "mixture", track=track
+    )
 
 
 def _coarse(
@@ -120,7 +123,7 @@ def _coarse(
     method: Method,
     known: Gloss | None,
     track: Track,
-) -> tuple[Float, Gloss, int]:
+) -> tuple[Placed, Gloss, int]:
     h, w = mask.shape
     rays = sight(lens, np.arange(0, h * step, step), np.arange(0, w * step, step))
     depth, rounds, lit = prior, 0, radiance
@@ -138,7 +141,8 @@ def _coarse(
             last, gloss = gloss, find_gloss(pixels, None if gloss is matt else gloss) or matt
             settled = gloss is matt or abs(gloss.strength - last.strength) < _SETTLED * gloss.strength
         normals = solve_at(lit, variance, lights, points, mask, method=plain, gloss=gloss)
-        depth, _ = _depth(lit, variance, lights, rays, before, normals, normals, prior)
+        placed = _depth(lit, variance, lights, rays, before, normals, normals, prior)
+        depth = placed.depth_mm
         both = np.isfinite(depth) & np.isfinite(before)
         if not both.any():
             raise FitError("the surface fell apart while alternating: check lights and depth_mm")
@@ -152,7 +156,7 @@ def _coarse(
             and np.quantile(change, 0.9) < _CONVERGED
         ):
             break
-    return depth, gloss, rounds
+    return placed._replace(depth_mm=depth), gloss, rounds
 
 
 def _depth(
@@ -165,8 +169,8 @@ def _depth(
     telling: NormalMap,
     prior: Float,
     track: Track = silent,
-) -> tuple[Float, float]:
-    """Depth from ``normals``, its pieces where the lights say, and one sigma of the logarithm of its factor.
+) -> Placed:
+    """Depth from ``normals``, its pieces where the lights say, and what these say of its factor.
 
     ``telling`` is the surface without a mixture, by which the samples tell the distance.
     """
@@ -176,7 +180,7 @@ def _depth(
     )  # fmt: skip
     placed = place(radiance, variance, lights, rays, depth, before, telling, prior)
     if placed.anchors_mm is None:
-        return placed.depth_mm, placed.sigma
+        return placed
     pitch = float(np.nanmedian(np.linalg.norm(np.diff(rays, axis=1), axis=2)))
     depth = integrate_grid(
         normals.normals,
@@ -189,7 +193,7 @@ def _depth(
         tolerance=_TOLERANCE,
         track=track,
     )
-    return depth, placed.sigma
+    return placed._replace(depth_mm=depth)
 
 
 def _lit(

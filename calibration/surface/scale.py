@@ -32,11 +32,13 @@ class Placed(NamedTuple):
     """Depth (h, w) at the factor of its largest piece, one sigma of that factor's logarithm, and anchors.
 
     ``anchors_mm`` (h, w) is the depth that all pieces should have, NaN between them; None where they have it.
+    ``influence`` (n,) is how each light's error moves the logarithm of the factor.
     """
 
     depth_mm: Float
     sigma: float
     anchors_mm: Float | None
+    influence: Float
 
 
 def place(
@@ -74,7 +76,7 @@ def place(
     labels = pieces(normals.normals, depth, rays)
     at = _sample(labels)
     if not len(at):
-        return Placed(np.asarray(depth, np.float64), _PRIOR_SIGMA, None)
+        return Placed(np.asarray(depth, np.float64), _PRIOR_SIGMA, None, np.zeros(len(lights)))
     held = _medians(np.log(before / depth), labels)
     moved = np.asarray(depth * np.exp(held[labels]))
     gradient, curvature, ok = _scale_terms(radiance, variance, lights, rays, moved, normals, at)
@@ -86,17 +88,18 @@ def place(
         held[:] = np.median(held[part]) if len(part) else 0.0
         judged, part, labels = np.array([1]), np.ones_like(part), (labels > 0).astype(np.int32)
         if not len(part):
-            return Placed(np.asarray(depth, np.float64), _PRIOR_SIGMA, None)
+            return Placed(np.asarray(depth, np.float64), _PRIOR_SIGMA, None, np.zeros(len(lights)))
     judged = judged[np.argsort(-np.bincount(labels.ravel())[judged], kind="stable")]
     # The largest piece of what touches leads; the others are compared with it.
     body = cv2.connectedComponents(np.isfinite(depth).astype(np.uint8), connectivity=4)[1]
     leaders: dict[int, tuple[float, Float]] = {}
     factor = np.full(len(held), np.nan)
-    largest, contradicted = float("nan"), False
+    largest: tuple[float, Float] | None = None
+    contradicted = False
     for piece in judged:
         mine = part == piece
         step, sigma, influence = _posterior(gradient[mine], curvature[mine], float(np.median(away[mine])))
-        largest = sigma if np.isnan(largest) else largest
+        largest = largest or (sigma, influence)
         own = held[piece] + step
         factor[piece], other = leaders.setdefault(int(body[labels == piece][0]), (own, influence))
         spread = np.sum((influence - other) ** 2) * len(other) / max(len(other) - 4, 1)
@@ -106,7 +109,8 @@ def place(
     for number, (leading, _) in leaders.items():
         common[number] = leading
     anchors = np.asarray(depth * np.exp(factor[labels])) if contradicted else None
-    return Placed(np.asarray(depth * np.exp(common[body])), largest, anchors)
+    assert largest is not None
+    return Placed(np.asarray(depth * np.exp(common[body])), largest[0], anchors, largest[1])
 
 
 def _medians(values: Float, labels: NDArray[np.int32]) -> Float:

@@ -70,6 +70,12 @@ def pixels_at(factor, coat, noise=2e-3):
     return Pixels.prepare(value, variance, lamps(), (points * factor).astype(np.float32), MASK)
 
 
+def judged(pixels, gloss, *, asked):
+    """By a robust model whose distance no light moves."""
+    rays, prior = RAYS.astype(np.float32), np.full(MASK.shape, FAR)
+    return as_mixture(pixels, rays, gloss, prior, np.zeros(len(lamps())), asked=asked)
+
+
 def off(depth):
     return abs(float(np.median(np.log(depth / surface()[0][..., 2]))))
 
@@ -77,22 +83,20 @@ def off(depth):
 def test_a_coated_body_is_as_far_off_as_it_is():
     # Where a matt surface explains the samples best: some per cent nearer.
     pixels = pixels_at(0.97, coat=True)
-    found = as_mixture(
-        pixels, RAYS.astype(np.float32), find_gloss(pixels), np.full(MASK.shape, FAR), asked=False
-    )
-    assert found is not None
-    depth, sigma = found
-    assert off(depth) < 0.01
-    assert 0 < sigma < 0.02
+    found = judged(pixels, find_gloss(pixels), asked=False)
+    assert found.depth_mm is not None
+    assert off(found.depth_mm) < 0.01
+    assert 0 < found.sigma < 0.01
 
 
 def test_a_matt_body_stays_where_the_plain_model_has_it():
     pixels = pixels_at(1.0, coat=False)
-    prior = np.full(MASK.shape, FAR)
-    assert as_mixture(pixels, RAYS.astype(np.float32), None, prior, asked=False) is None
-    asked = as_mixture(pixels, RAYS.astype(np.float32), None, prior, asked=True)
-    assert asked is not None
-    assert off(asked[0]) < max(3 * asked[1], 0.005)
+    stays = judged(pixels, None, asked=False)
+    assert stays.depth_mm is None
+    assert 0 <= stays.sigma < 0.005
+    asked = judged(pixels, None, asked=True)
+    assert asked.depth_mm is not None
+    assert off(asked.depth_mm) < max(3 * asked.sigma, 0.005)
 
 
 def test_too_few_lights_ask_for_no_mixture():
