@@ -114,7 +114,8 @@ def _csv_lights(path: Path, text: str) -> tuple[dict[str, LightModel], bool]:
 def write_light_csv(path: Path, lights: Mapping[str, LightModel]) -> None:
     """Write a list that `read_lights` reads, in the camera frame: directions, or positions with their lobes.
 
-    Every number is written whole, so the same lights come back but for covariances and sigmas.
+    Every number is written whole, so the same lights come back but for covariances and sigmas. Where all
+    intensities are 1 nothing is told of them, and the column is left out.
 
     Raises
     ------
@@ -128,7 +129,9 @@ def write_light_csv(path: Path, lights: Mapping[str, LightModel]) -> None:
         raise ValueError("near and distant lights do not go into one list")
     near = any(isinstance(light, NearLight) for light in lights.values())
     colours = max((len(light.intensity) for light in lights.values()), default=1)
-    strengths = _RGB if colours == 3 else ("intensity",)
+    strengths: tuple[str, ...] = _RGB if colours == 3 else ("intensity",)
+    if all(set(light.intensity) == {1.0} for light in lights.values()):
+        strengths, colours = (), 0
     rows = [["light", *(_POSITION if near else _DIRECTION), *strengths, *(_LOBE if near else ())]]
     for name, light in lights.items():
         strength = light.intensity * (colours // len(light.intensity))

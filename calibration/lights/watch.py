@@ -15,6 +15,10 @@ _PIXELS = 1500
 _LEAST_LIGHTS = 5
 _LEAST_SIGMA, _LEAST_SIGMA_RAD = 0.02, np.radians(0.6)
 """Of strength and turn: gloss and light from thing to thing deceive by as much, alike in a few lights."""
+_MOST_SIGMA, _MOST_SIGMA_RAD = 0.3, np.radians(6)
+"""Of strength and turn: beyond, pictures and lights do not belong together, or the pictures show noise."""
+_LIT = 0.5
+"""Share of the pixels that some light must brighten."""
 _SHADOW = 0.15
 """Share of a pixel's brightest radiance below which it may be in shadow."""
 
@@ -57,7 +61,8 @@ def watch_lights(
     Raises
     ------
     FitError
-        Fewer than 5 lights, a light that is not among the calibrated ones, or too little to see.
+        Fewer than 5 lights, a light that is not among the calibrated ones, too little to see, or
+        pictures that most lights contradict.
 
     Notes
     -----
@@ -89,6 +94,12 @@ def watch_lights(
         angle = np.linalg.norm(turn, axis=1)
         # Of a deviate in two dimensions the median length is 1.177 sigma.
         unsure = max(float(np.median(angle[trusted])) / 1.177, _LEAST_SIGMA_RAD)
+        if scatter > _MOST_SIGMA or unsure > _MOST_SIGMA_RAD:
+            raise FitError(
+                "the pictures do not tell: most lights contradict theirs (turned by "
+                f"{np.degrees(unsure):.0f} deg, {100 * scatter:.0f} % off in strength); are names and pictures "
+                "in the right order, is this the rig of the lights, and is there more than noise?"
+            )
         verdicts = [
             judge(name, float(a), unsure, float(np.exp(v)), scatter)
             for name, a, v in zip(names, angle, level, strict=True)
@@ -120,6 +131,11 @@ def _samples(
     if good.sum() < 200:
         raise FitError(f"only {int(good.sum())} pixels of the object can be compared: want 200")
     rows, columns, values = rows[good], columns[good], values[:, good]
+    bright = float(np.mean(np.nanmax(values, axis=0) > 0))
+    if bright < _LIT:
+        raise FitError(
+            f"{100 * (1 - bright):.0f} % of the object is dark under every light: did the lamps burn?"
+        )
     if lens is None:
         points = np.zeros((len(rows), 3))
     else:

@@ -1,6 +1,6 @@
 """Depth to triangles."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,18 +19,21 @@ class Mesh(NamedTuple):
     Attributes
     ----------
     vertices : ndarray (v, 3), float32
-        mm (px for an orthographic view).
+        In ``unit``.
     faces : ndarray (f, 3), int32
         Counter-clockwise seen from the camera: face normals point towards it.
     colours : ndarray (v, 3), uint8, or None
         sRGB.
     normals : ndarray (v, 3), float32, or None
+    unit : {"mm", "px"}
+        px: an orthographic view, whose scale nothing tells.
     """
 
     vertices: NDArray[np.float32]
     faces: NDArray[np.int32]
     colours: NDArray[np.uint8] | None = None
     normals: NDArray[np.float32] | None = None
+    unit: Literal["mm", "px"] = "mm"
 
 
 def mesh(
@@ -107,7 +110,8 @@ def mesh(
     rank[used] = np.arange(len(used), dtype=np.int32)
     colours = None if albedo is None else _colours(albedo).reshape(-1, 3)[used]
     vectors = None if normals is None else np.asarray(normals, np.float32).reshape(-1, 3)[used]
-    return Mesh(flat[used].astype(np.float32), rank[faces], colours, vectors)
+    unit: Literal["mm", "px"] = "px" if lens is None else "mm"
+    return Mesh(flat[used].astype(np.float32), rank[faces], colours, vectors, unit)
 
 
 def _pitch(sights: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -20,7 +20,7 @@ _ARRAY_BUFFER, _ELEMENT_BUFFER = 34962, 34963
 
 
 def write_ply(path: str | os.PathLike[str], mesh: Mesh) -> None:
-    """Write a binary little-endian PLY, mm, camera frame (x right, y down, z forward).
+    """Write a binary little-endian PLY, in the mesh's unit, camera frame (x right, y down, z forward).
 
     The file appears whole or not at all: it is written under a temporary name, synced and renamed.
     """
@@ -40,7 +40,7 @@ def write_ply(path: str | os.PathLike[str], mesh: Mesh) -> None:
     header = [
         "ply",
         "format binary_little_endian 1.0",
-        f"comment units mm; {_FRAME}",
+        f"comment units {mesh.unit}; {_FRAME}",
         f"element vertex {len(vertices)}",
         *(f"property {types[kind]} {name}" for name, kind in columns),
         f"element face {len(faces)}",
@@ -51,7 +51,7 @@ def write_ply(path: str | os.PathLike[str], mesh: Mesh) -> None:
 
 
 def write_obj(path: str | os.PathLike[str], mesh: Mesh) -> None:
-    """Write a Wavefront OBJ, mm, camera frame (x right, y down, z forward).
+    """Write a Wavefront OBJ, in the mesh's unit, camera frame (x right, y down, z forward).
 
     Colours follow the coordinates of their vertex (0 to 1, sRGB), as most readers take them. The file appears
     whole or not at all.
@@ -61,7 +61,7 @@ def write_obj(path: str | os.PathLike[str], mesh: Mesh) -> None:
     if mesh.colours is not None:
         table = np.hstack([table, mesh.colours / 255])
         form += " %.4g %.4g %.4g"
-    lines = [f"# units mm; {_FRAME}", _lines(form, table)]
+    lines = [f"# units {mesh.unit}; {_FRAME}", _lines(form, table)]
     one = mesh.faces.astype(np.int64) + 1
     if mesh.normals is None:
         lines.append(_lines("f %d %d %d", one))

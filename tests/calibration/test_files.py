@@ -367,6 +367,14 @@ def test_lights_come_back_from_a_csv(tmp_path, near, channels):
             np.testing.assert_allclose(have, want, rtol=1e-14)
 
 
+def test_a_csv_tells_no_intensities_where_none_are_known(tmp_path):
+    lights = {f"l{i}": DistantLight(direction=(0.6, 0.0, -0.8)) for i in range(3)}
+    write_light_csv(tmp_path / "a.csv", lights)
+    found = read_lights(tmp_path / "a.csv")
+    assert found.lights == lights
+    assert found.provenance.options == {"intensity": "equal"}
+
+
 def test_a_csv_of_lights_that_cannot_be_written(tmp_path):
     near, far = NearLight(position_mm=(1, 2, 3)), DistantLight(direction=(0, 0, -1))
     with pytest.raises(ValueError, match="near and distant"):

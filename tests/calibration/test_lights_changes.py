@@ -161,6 +161,10 @@ def test_a_check_that_cannot_be_made_says_why():
         watch_lights(["sun", *list(lights)[1:]], images, lights, mask, None)
     with pytest.raises(FitError, match="pixels of the object"):
         watch_lights(list(lights), images, lights, np.zeros_like(mask), None)
+    with pytest.raises(FitError, match="dark under every light"):
+        watch_lights(list(lights), [np.zeros_like(image) for image in images], lights, mask, None)
+    with pytest.raises(FitError, match="most lights contradict"):
+        watch_lights(list(lights), images[1:] + images[:1], lights, mask, None)
 
 
 @pytest.mark.skipif(not (DATA / "diligent/catPNG").is_dir(), reason="no diligent data at GNOMON_DATA")

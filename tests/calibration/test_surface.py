@@ -461,8 +461,10 @@ def test_ply_is_read_back_by_trimesh(tmp_path: Path) -> None:
     assert np.array_equal(read.visual.vertex_colors[:, :3], one.colours)
     assert np.allclose(read.vertex_normals, one.normals, atol=1e-6)
     assert [p.name for p in tmp_path.iterdir()] == ["a.ply"]
+    assert b"units mm" in (tmp_path / "a.ply").read_bytes()[:200]
     bare = mesh(depth, None)
     write_ply(tmp_path / "a.ply", bare)
+    assert b"units px" in (tmp_path / "a.ply").read_bytes()[:200]
     assert len(trimesh.load(tmp_path / "a.ply", process=False).vertices) == len(bare.vertices)
 
 
