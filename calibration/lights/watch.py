@@ -97,8 +97,8 @@ def watch_lights(
         if scatter > _MOST_SIGMA or unsure > _MOST_SIGMA_RAD:
             raise FitError(
                 "the pictures do not tell: most lights contradict theirs (turned by "
-                f"{np.degrees(unsure):.0f} deg, {100 * scatter:.0f} % off in strength); are names and pictures "
-                "in the right order, is this the rig of the lights, and is there more than noise?"
+                f"{np.degrees(unsure):.0f} deg, {100 * scatter:.0f} % off in strength); are names and "
+                "pictures in the right order, is this the rig of the lights, and is there more than noise?"
             )
         verdicts = [
             judge(name, float(a), unsure, float(np.exp(v)), scatter)
