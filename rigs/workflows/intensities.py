@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from calibration.lens import LensModel
 from calibration.lights.intensity import answered, are_known
-from calibration.lights.model import LightModel, LightSet
+from calibration.lights.model import DistantLight, LightModel, LightSet
 from calibration.photometric import IntensityFit, Method, estimate_intensities
 from calibration.provenance import FitError
 from calibration.surface import reconstruct as surface_of
@@ -25,6 +25,8 @@ _LONGEST_STEP = 0.08
 # Between 1.7 and less, of `psm` with directions off by degrees, and 13 and more, of the objects of DiLiGenT
 # with their intensities, which vary by 47 %, withheld.
 _CLEARLY = 4.0
+# Sigma of the directions, degrees, from which on estimated intensities are doubtful.
+_UNSURE_DEG = 1.0
 
 
 class Settled(NamedTuple):
@@ -76,7 +78,7 @@ def settle_intensities(
     remark = f"intensities: estimated from the object; they {differ} ({_sure(fit)})"
     relit = dict(zip(images.names, fit.applied(used), strict=True))
     quality = answered(lights.quality) or fit.quality
-    warnings = (*(contradicted if known else ()), *fit.quality.warnings)
+    warnings = (*(contradicted if known else ()), *fit.quality.warnings, *_doubtful(used))
     found = lights.replace(
         lights={name: relit.get(name, light) for name, light in lights.lights.items()},
         quality=quality.replace(warnings=tuple(dict.fromkeys((*quality.warnings, *warnings)))),
@@ -144,6 +146,22 @@ def _root(tried: Sequence[tuple[float, float]]) -> float:
 def _no_better(fit: IntensityFit) -> str:
     ratio = fit.given_rms / max(fit.quality.residual_rms, 1e-6)
     return f"others leave 1/{ratio:.1f} of the residuals, want 1/{_CLEARLY:.0f} or less to take them"
+
+
+def _doubtful(lights: Sequence[LightModel]) -> tuple[str, ...]:
+    """A warning where the directions that the intensities rest on are hardly known."""
+    sigmas = [
+        np.degrees(np.sqrt(np.trace(np.asarray(light.covariance)) / 2))
+        for light in lights
+        if isinstance(light, DistantLight) and light.covariance is not None
+    ]
+    sigma = float(np.median(sigmas)) if sigmas else 0.0
+    if sigma < _UNSURE_DEG:
+        return ()
+    return (
+        f"the estimated intensities rest on directions of sigma {sigma:.1f} deg: they err by some "
+        f"{2 * sigma:.0f} %, and the normals bend with them; --intensities given takes no others",
+    )
 
 
 def _sure(fit: IntensityFit) -> str:

@@ -93,6 +93,16 @@ def test_wrong_directions_do_not_make_intensities(tmp_path: Path) -> None:
         np.nanmean(angle_deg(r.reconstruction.normals.normals, truth)) for r in (found, result)
     )
     assert as_equal < worse
+    assert not [w for w in found.lights.quality.warnings if "rest on directions" in w]
+    lights = read_lights(lp)
+    told = {
+        name: light.replace(covariance=np.eye(2) * np.radians(5) ** 2)
+        for name, light in lights.lights.items()
+    }
+    doubted = workflows.reconstruct(
+        session, lights.replace(lights=told), method="robust", intensities="estimated"
+    )
+    assert [w for w in doubted.lights.quality.warnings if "rest on directions of sigma 5.0 deg" in w]
 
 
 def test_a_flat_thing_does_not_tell(gnomon: Gnomon, tmp_path: Path) -> None:
