@@ -53,7 +53,7 @@ def test_errors_of_the_lights_are_in_the_sigma_of_the_scale() -> None:
             ratio = np.sum((position - centre) ** 2) / np.sum((np.array(light.position_mm) - centre) ** 2)
             power = light.intensity[0] * ratio * (1 + 0.003 * rng.normal())
             moved.append(light.replace(position_mm=tuple(position), intensity=(power,)))
-        found = _reconstruct(scene._replace(lights=moved), gloss=Gloss(1.0, 0.0))
+        found = _reconstruct(scene._replace(lights=moved), method="robust", gloss=Gloss(1.0, 0.0))
         errors = angle_deg(found.normals.normals, scene.normals)[scene.judged]
         assert errors.mean() < 0.6
         assert _depth_error(scene, found.depth_mm) < 0.3
@@ -115,7 +115,7 @@ def test_distant_lights_take_the_scale_that_is_given() -> None:
 
 def test_mask_is_found_when_none_is_given() -> None:
     scene = render(lens(84, 72), dome(), backdrop=0.03)
-    found = _reconstruct(scene, mask=None)
+    found = _reconstruct(scene, mask=None, method="robust")
     assert (found.normals.valid & scene.mask).sum() > 0.95 * scene.mask.sum()
     assert _depth_error(scene, found.depth_mm) < 0.1
 
