@@ -73,7 +73,7 @@ def main() -> int:
             photographs += [row.replace(section="lights") for row in lights.real(data)]
         twin = lights.twin(quick=options.quick)
         print(f"{time.monotonic() - begun:6.1f} s  lights of the twin", flush=True)
-        near = list(near_twin.near_twin(Path(temporary) / "near"))
+        near = list(near_twin.near_twin(Path(temporary) / "near", quick=options.quick))
         twin += [row.replace(section="near light") for row in near]
     print(f"{time.monotonic() - begun:6.1f} s  near light of the twin", flush=True)
     missing = f"\nNot there: {', '.join(absent)}.\n" if absent else ""
