@@ -7,12 +7,16 @@ import typer
 
 from rigs.cli.app import calibrate_app
 from rigs.cli.options import (
+    AlbedoOption,
     BoardOption,
     CameraOption,
     LensOption,
+    MatteDiameterOption,
+    MatteMaskOption,
     ModelOut,
     RigOption,
     SensorOption,
+    SphereDiameterOption,
     board_of,
     matte_of,
     models_of,
@@ -190,9 +194,7 @@ def calibrate_lights(
     rig: RigOption = None,
     sensor: SensorOption = None,
     lens: LensOption = None,
-    sphere_mm: Annotated[
-        float | None, typer.Option("--sphere-diameter", help="Diameter of the spheres, mm.")
-    ] = None,
+    sphere_mm: SphereDiameterOption = None,
     spheres: Annotated[
         int | None, typer.Option(help="How many spheres are in view; found by itself if not given.")
     ] = None,
@@ -204,14 +206,9 @@ def calibrate_lights(
         Literal["mirror", "matte", "both"],
         typer.Option(help="What the spheres are; of both kinds --matte-... describe the matte ones."),
     ] = "mirror",
-    matte_mm: Annotated[
-        float | None,
-        typer.Option("--matte-diameter", help="Of the matte spheres, mm; that of the mirrors if not given."),
-    ] = None,
-    matte_mask: Annotated[
-        list[Path] | None, typer.Option(help="Mask image of one matte sphere (repeat for several).")
-    ] = None,
-    albedo: Annotated[float, typer.Option(help="Diffuse reflectance of the matte spheres.")] = 0.9,
+    matte_mm: MatteDiameterOption = None,
+    matte_mask: MatteMaskOption = None,
+    albedo: AlbedoOption = 0.9,
     focal_35mm: Annotated[
         float | None,
         typer.Option("--focal-35mm", help="Focal length on 36 mm film, mm, where there is no lens model."),

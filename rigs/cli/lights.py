@@ -7,10 +7,14 @@ import typer
 
 from rigs.cli.app import rig_app
 from rigs.cli.options import (
+    AlbedoOption,
     CameraOption,
     LensOption,
+    MatteDiameterOption,
+    MatteMaskOption,
     RigOption,
     SensorOption,
+    SphereDiameterOption,
     lights_of,
     matte_of,
     models_of,
@@ -31,9 +35,7 @@ def rig_lights_moved(
     ] = None,
     sensor: SensorOption = None,
     lens: LensOption = None,
-    sphere_mm: Annotated[
-        float | None, typer.Option("--sphere-diameter", help="Diameter of the spheres, mm.")
-    ] = None,
+    sphere_mm: SphereDiameterOption = None,
     spheres: Annotated[int | None, typer.Option(help="How many spheres are in view.")] = None,
     mask: Annotated[
         list[Path] | None,
@@ -43,14 +45,9 @@ def rig_lights_moved(
         Literal["mirror", "matte", "both"],
         typer.Option(help="What the spheres are; both: mirrors, and matte ones beside them."),
     ] = "mirror",
-    matte_mm: Annotated[
-        float | None,
-        typer.Option("--matte-diameter", help="Of the matte spheres, mm; that of the mirrors if not given."),
-    ] = None,
-    matte_mask: Annotated[
-        list[Path] | None, typer.Option(help="Mask image of one matte sphere (repeat for several).")
-    ] = None,
-    albedo: Annotated[float, typer.Option(help="Diffuse reflectance of the matte spheres.")] = 0.9,
+    matte_mm: MatteDiameterOption = None,
+    matte_mask: MatteMaskOption = None,
+    albedo: AlbedoOption = 0.9,
     camera: CameraOption = None,
 ) -> None:
     """Which light has moved, dimmed or failed since the lights were calibrated.

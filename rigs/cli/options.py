@@ -94,6 +94,18 @@ GeometryOption = Annotated[
         "--cameras", help="Cameras of the rig (.json, or Kalibr's .yaml), else those that rig.yaml pins."
     ),
 ]
+SphereDiameterOption = Annotated[
+    float | None, typer.Option("--sphere-diameter", help="Diameter of the spheres, mm.")
+]
+MatteDiameterOption = Annotated[
+    float | None,
+    typer.Option("--matte-diameter", help="Of the matte spheres, mm; that of the mirrors if not given."),
+]
+MatteMaskOption = Annotated[
+    list[Path] | None,
+    typer.Option("--matte-mask", help="Mask image of one matte sphere (repeat for several)."),
+]
+AlbedoOption = Annotated[float, typer.Option("--albedo", help="Diffuse reflectance of the matte spheres.")]
 RigOption = Annotated[Path | None, typer.Option("--rig", help="rig.yaml: targets and pinned calibrations.")]
 ModelOut = Annotated[Path, typer.Option(help="Model file to write; ends in .json.", callback=model_name)]
 CameraOption = Annotated[
