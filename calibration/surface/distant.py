@@ -18,15 +18,13 @@ from calibration.photometric.robust import solve_robust
 from calibration.progress import Track, silent
 from calibration.surface.integration import integrate_grid
 from calibration.surface.near import enlarge
-from calibration.surface.shadows import cast_shadows
+from calibration.surface.shadows import LEAST_LIT, cast_shadows
 
 # Pixels on which the surface is found; of larger pictures every second, third, ...
 _COARSE_PIXELS = 100_000
 _ROUNDS = 4
 _STILL = 1e-3
 _TOLERANCE = 1e-4
-# Samples that a pixel keeps at least: beyond, geometry is not believed against the robust solver.
-_LEAST_LIT = 4
 # A sample in shadow is darker than this part of what its light would give; light that bounces brightens it.
 _DARK = 0.5
 # Where a light would give less than this part of a pixel's mean the images do not tell.
@@ -126,7 +124,7 @@ def without_shadows(
 def _enough(hidden: NDArray[np.bool_], samples: NDArray[np.float32]) -> NDArray[np.bool_]:
     """``hidden`` where enough samples remain."""
     usable = np.isfinite(samples) if samples.ndim == 3 else np.isfinite(samples).all(axis=3)
-    return np.asarray(hidden & (np.count_nonzero(usable & ~hidden, axis=0) >= _LEAST_LIT))
+    return np.asarray(hidden & (np.count_nonzero(usable & ~hidden, axis=0) >= LEAST_LIT))
 
 
 def _solve(

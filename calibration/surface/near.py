@@ -1,6 +1,7 @@
 """Normals and depth together: a near light's direction depends on where the surface is."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -19,7 +20,7 @@ from calibration.provenance import FitError, Provenance
 from calibration.surface.integration import integrate_grid
 from calibration.surface.material import Judged, as_mixture
 from calibration.surface.scale import Placed, place
-from calibration.surface.shadows import cast_shadows
+from calibration.surface.shadows import LEAST_LIT, cast_shadows
 
 _COARSE_PIXELS = 15000
 _ROUNDS = 12
@@ -29,8 +30,22 @@ _TOLERANCE = 1e-5
 _SETTLED = 0.005
 # One sigma of the depth of a piece that the lights have moved: each pixel says little, the piece much.
 _ANCHOR_PX = 1.0
-# Samples that a pixel keeps at least: beyond, geometry is not believed against the robust solver.
-_LEAST_LIT = 4
+
+
+class _Grid(NamedTuple):
+    """What is known of every ``step``-th pixel, on which the surface is found."""
+
+    radiance: NDArray[np.float32]
+    variance: NDArray[np.float32]
+    lights: Sequence[DistantLight | NearLight]
+    lens: LensModel
+    step: int
+    mask: NDArray[np.bool_]
+    prior: Float
+    rays: NDArray[np.float32]
+
+    def lit(self, depth: Float) -> NDArray[np.float32]:
+        return _lit(self.radiance, depth, self.lights, self.lens, self.step)
 
 
 def alternate(
@@ -50,19 +65,19 @@ def alternate(
     h, w = mask.shape
     step = max(1, round(float(np.sqrt(mask.sum() / _COARSE_PIXELS))))
     prior = np.broadcast_to(np.asarray(depth_mm, np.float64), (h, w))
-    placed, found, rounds = _coarse(
-        radiance[:, ::step, ::step],
-        variance[:, ::step, ::step],
+    every = np.s_[::step, ::step]
+    grid = _Grid(
+        radiance[:, *every],
+        variance[:, *every],
         lights,
         lens,
         step,
-        mask[::step, ::step],
-        prior[::step, ::step],
-        method,
-        gloss,
-        track,
+        mask[every],
+        prior[every],
+        sight(lens, np.arange(0, h, step), np.arange(0, w, step)),
     )
-    own = _of_material(radiance, variance, lights, lens, step, mask, placed, prior, method, found, track)
+    placed, found, rounds = _coarse(grid, method, gloss, track)
+    own = _of_material(grid, placed, method, found, track)
     depth = placed.depth_mm if own.depth_mm is None else own.depth_mm
     rays = sight(lens, np.arange(h), np.arange(w))
     start = enlarge(depth, step, (h, w))
@@ -84,49 +99,23 @@ def alternate(
     return normals, depth, own.sigma, rounds
 
 
-def _of_material(
-    radiance: NDArray[np.float32],
-    variance: NDArray[np.float32],
-    lights: Sequence[DistantLight | NearLight],
-    lens: LensModel,
-    step: int,
-    mask: NDArray[np.bool_],
-    placed: Placed,
-    prior: Float,
-    method: Method,
-    gloss: Gloss,
-    track: Track,
-) -> Judged:
-    """``as_mixture`` on the coarse grid, from the depth that it has."""
+def _of_material(grid: _Grid, placed: Placed, method: Method, gloss: Gloss, track: Track) -> Judged:
+    """``as_mixture`` from the depth that the grid has."""
     if method not in ("auto", "mixture"):
         return Judged(None, 0.0)
     depth = placed.depth_mm
-    grid = np.s_[::step, ::step]
-    rays = sight(lens, np.arange(0, mask.shape[0], step), np.arange(0, mask.shape[1], step))
-    lit = _lit(radiance[:, *grid], np.where(mask[grid], depth, np.nan), lights, lens, step)
-    points = np.asarray(rays * depth[..., None], np.float32)
-    pixels = Pixels.prepare(lit, variance[:, *grid], lights, points, mask[grid])
+    lit = grid.lit(np.where(grid.mask, depth, np.nan))
+    points = np.asarray(grid.rays * depth[..., None], np.float32)
+    pixels = Pixels.prepare(lit, grid.variance, grid.lights, points, grid.mask)
     lobe = gloss if gloss.strength > 0 else None
     return as_mixture(
-        pixels, rays, lobe, prior[grid], placed.influence, asked=method == "mixture", track=track
+        pixels, grid.rays, lobe, grid.prior, placed.influence, asked=method == "mixture", track=track
     )
 
 
-def _coarse(
-    radiance: NDArray[np.float32],
-    variance: NDArray[np.float32],
-    lights: Sequence[DistantLight | NearLight],
-    lens: LensModel,
-    step: int,
-    mask: NDArray[np.bool_],
-    prior: Float,
-    method: Method,
-    known: Gloss | None,
-    track: Track,
-) -> tuple[Placed, Gloss, int]:
-    h, w = mask.shape
-    rays = sight(lens, np.arange(0, h * step, step), np.arange(0, w * step, step))
-    depth, rounds, lit = prior, 0, radiance
+def _coarse(grid: _Grid, method: Method, known: Gloss | None, track: Track) -> tuple[Placed, Gloss, int]:
+    variance, lights, mask, rays = grid.variance, grid.lights, grid.mask, grid.rays
+    depth, rounds, lit = grid.prior, 0, grid.radiance
     matt = Gloss(1.0, 0.0)
     gloss, settled = known or matt, False
     # A richer model of the surface hardly moves the depth at which light and sight are computed.
@@ -141,13 +130,13 @@ def _coarse(
             last, gloss = gloss, find_gloss(pixels, None if gloss is matt else gloss) or matt
             settled = gloss is matt or abs(gloss.strength - last.strength) < _SETTLED * gloss.strength
         normals = solve_at(lit, variance, lights, points, mask, method=plain, gloss=gloss)
-        placed = _depth(lit, variance, lights, rays, before, normals, normals, prior)
+        placed = _depth(lit, variance, lights, rays, before, normals, normals, grid.prior)
         depth = placed.depth_mm
         both = np.isfinite(depth) & np.isfinite(before)
         if not both.any():
             raise FitError("the surface fell apart while alternating: check lights and depth_mm")
         change = np.abs(np.log(depth[both] / before[both]))
-        lit = _lit(radiance, depth, lights, lens, step)
+        lit = grid.lit(depth)
         # Pixels that drop out of one round may come back in the next.
         depth = fill(depth)
         if (
@@ -205,7 +194,7 @@ def _lit(
 ) -> NDArray[np.float32]:
     """The samples without those in the shadows that the surface casts; NaN in their places."""
     hidden = cast_shadows(depth, lights, lens, step=step)
-    hidden &= np.count_nonzero(~hidden, axis=0) >= _LEAST_LIT
+    hidden &= np.count_nonzero(~hidden, axis=0) >= LEAST_LIT
     lit = radiance.copy()
     lit[hidden] = np.nan
     return lit

@@ -15,6 +15,8 @@ from calibration.photometric import sight
 # The first pixel beside a point is the point's own slope; and depth from normals is off by part of a pixel.
 _FIRST = 1.5
 _MARGIN_PX = 0.5
+# Samples that a pixel keeps at least: beyond, geometry is not believed against the robust solver.
+LEAST_LIT = 4
 
 
 def cast_shadows(
