@@ -10,7 +10,7 @@ from calibration.geometry import Float
 from calibration.lens import LensModel
 from calibration.photometric.mask import object_mask
 from calibration.photometric.pixels import Light, Pixels, evenly, rms
-from calibration.photometric.solver import check, sight
+from calibration.photometric.solver import check, points_at
 from calibration.provenance import FitError, Quality
 
 _PIXELS = 2000
@@ -150,10 +150,7 @@ def estimate_intensities(
         )
     if mask is None:
         mask = object_mask(radiance, variance)
-    points = np.array([[[0, 0, 1]]], np.float32)
-    if lens is not None:
-        rays = sight(lens, np.arange(lens.height), np.arange(lens.width))
-        points = np.asarray(rays * np.asarray(1.0 if depth_mm is None else depth_mm)[..., None], np.float32)
+    points = points_at(lens, depth_mm, *radiance.shape[1:3])
     pixels = Pixels.prepare(radiance, variance, lights, points, mask)
     at = evenly(np.flatnonzero(pixels.mask.ravel()), _PIXELS)
     patch = _patches(at, pixels.mask)

@@ -108,7 +108,7 @@ def solve(
     h, w = radiance.shape[1:3]
     if mask is None:
         mask = object_mask(radiance, variance)
-    points = _points(lens, depth_mm, h, w)
+    points = points_at(lens, depth_mm, h, w)
     return solve_at(
         radiance,
         variance,
@@ -295,7 +295,7 @@ def check(
             raise ValueError(f"light {i} has intensity {light.intensity}: must be positive")
 
 
-def _points(
+def points_at(
     lens: LensModel | None, depth_mm: NDArray[np.floating] | float | None, h: int, w: int
 ) -> NDArray[np.float32]:
     """Surface points (h, w, 3), mm, or for an orthographic view the one direction of sight."""
