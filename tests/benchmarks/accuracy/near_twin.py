@@ -8,7 +8,6 @@ leaves 80.
 """
 
 import argparse
-import subprocess
 import sys
 import tempfile
 import time
@@ -16,7 +15,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from commands import CommandError, gnomon
 from numpy.typing import NDArray
+from objects import read_normals
+from real import table
 
 from calibration.files import load_model, read_exr, save_model
 from calibration.geometry import angle_deg
@@ -46,17 +48,6 @@ NORMALS_DEG, DEPTH_MM = 1.5, 0.2
 BALL = 1  # number of the ball among the things of the pose
 
 
-def gnomon(command: str, **values: object) -> float:
-    """Run a command and return the seconds it took; its last line is the error where it fails."""
-    words = [word.format(**values) for word in command.split()]
-    started = time.monotonic()
-    done = subprocess.run([sys.executable, "-m", "rigs.cli", *words], capture_output=True, text=True)
-    if done.returncode:
-        last = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]
-        raise SystemExit(f"gnomon {' '.join(words[:2])}: {last}")
-    return time.monotonic() - started
-
-
 def near_twin(work: Path, *, quick: bool) -> Iterator[Metric]:
     """Run the chain in ``work`` and compare; sessions and models that are there are kept."""
     paths = {"work": work, "rig": RIG, "truth": TRUTH}
@@ -70,11 +61,12 @@ def near_twin(work: Path, *, quick: bool) -> Iterator[Metric]:
     for name, command in CALIBRATE.items():
         if not (work / f"{name}.json").exists():
             gnomon(command, **paths)
-    seconds = gnomon(RECONSTRUCT, **paths)
+    started = time.monotonic()
+    gnomon(RECONSTRUCT, **paths)
+    seconds = time.monotonic() - started
 
     true = twin.maps("hills", "top")
-    channels = read_exr(work / "result/normals.exr")
-    normals = np.stack([channels[f"N.{axis}"] for axis in "XYZ"], axis=-1)
+    normals = read_normals(work / "result")
     depth = read_exr(work / "result/depth.exr")["Z"]
     where = (true.thing >= 0) & (true.thing <= BALL) & (twin.lit_count("hills", "top") >= 4)
     yield from lights(load_model(work / "lights.json", LightSet), twin)
@@ -127,14 +119,12 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="take the true lens instead of calibrating one")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        missed = 0
-        for metric in near_twin(options.work or Path(temporary), quick=options.quick):
-            bound = "" if metric.bound is None else f"≤ {metric.bound:g}"
-            missed += metric.passed is False
-            mark = "MISSED" if metric.passed is False else ""
-            row = f"{metric.quantity:34} {metric.value:9.4g} {metric.unit:3} {bound:7} {mark} {metric.note}"
-            print(row.rstrip(), flush=True)
-    return int(missed > 0)
+        try:
+            rows = list(near_twin(options.work or Path(temporary), quick=options.quick))
+        except CommandError as error:
+            raise SystemExit(str(error)) from None
+    print(table(rows))
+    return int(any(row.passed is False for row in rows))
 
 
 if __name__ == "__main__":
