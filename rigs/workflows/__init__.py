@@ -5,6 +5,7 @@ Each workflow takes a session and models and gives a model or a result; files ar
 wraps a long loop to show its progress.
 """
 
+from calibration.progress import Track, silent
 from rigs.workflows.boards import choose_board, doubtful_size, parse_board, read_board
 from rigs.workflows.bracketing import Bracketed, describe_bracket, plan_brackets, write_plan
 from rigs.workflows.calibrating import calibrate_response
@@ -53,7 +54,6 @@ from rigs.workflows.models import (
     targets,
 )
 from rigs.workflows.printing import Paper, parse_paper, print_board
-from rigs.workflows.progress import Track, silent
 from rigs.workflows.reconstructing import Result, read_mask, reconstruct, solve_again, write_reconstruction
 from rigs.workflows.sensing import calibrate_sensor, describe_sensor, photons_per_s
 from rigs.workflows.timing import (

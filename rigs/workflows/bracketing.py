@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from calibration.progress import Track, silent
 from calibration.provenance import FitError
 from calibration.radiometric import RadiometricModel
 from calibration.radiometric import merge as merge_frames
@@ -16,7 +17,6 @@ from capture.session import Session, Stack
 from rigs.config import ConfigError, RigConfig, save_plan, validate
 from rigs.workflows.encoding import refuse_encoded
 from rigs.workflows.frames import sensor_for, stack_of
-from rigs.workflows.progress import Track, silent
 
 _SAME_GAIN_DB = 0.05
 

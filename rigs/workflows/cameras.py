@@ -12,6 +12,7 @@ from calibration.cameras.turns import turns_of
 from calibration.geometry import rotation
 from calibration.lens import LensModel
 from calibration.lights.model import LightSet
+from calibration.progress import Track, silent
 from calibration.provenance import FitError
 from calibration.radiometric import RadiometricModel
 from calibration.targets.boards import Board, BoardView, NoBoard, is_placed
@@ -27,7 +28,6 @@ from rigs.workflows.frames import (
     taken_again,
     told_once,
 )
-from rigs.workflows.progress import Track, silent
 
 _NAMED = 6
 

@@ -10,13 +10,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from calibration.progress import Counted, Track, silent
 from capture.plan import CapturePlan
 from capture.runner import PlanCheck, check, run
 from capture.session import Session
 from rigs.config import ConfigError, RigConfig
 from rigs.rig import open_rig
 from rigs.simulated import Truth
-from rigs.workflows.progress import Counted, Track, silent
 
 
 def check_plan(

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.progress import Track, silent
 from calibration.provenance import FitError
 from calibration.radiometric import RadiometricModel
 from calibration.radiometric.checks import (
@@ -35,7 +36,6 @@ from rigs.workflows.evidence import (
     views_of,
 )
 from rigs.workflows.frames import provenance_of, sensor_for, stack_of
-from rigs.workflows.progress import Track, silent
 
 Float = NDArray[np.float64]
 Box = tuple[int, int, int, int]

@@ -7,6 +7,7 @@ from typing import overload
 import numpy as np
 
 from calibration.lens import LensModel
+from calibration.progress import Track, silent
 from calibration.provenance import FitError
 from calibration.radiometric import Radiance, RadiometricModel, fit_flat, fit_vignetting
 from calibration.radiometric import merge as merge_frames
@@ -16,7 +17,6 @@ from capture.session import Session, Stack
 from rigs.config import ConfigError
 from rigs.workflows.encoding import doubted, doubts_of, refuse_encoded
 from rigs.workflows.frames import check_lens, provenance_of, sensor_for, stack_of
-from rigs.workflows.progress import Track, silent
 
 _TURN = re.compile(r".*?(\d+(?:\.\d+)?) ?deg")
 

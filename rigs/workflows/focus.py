@@ -18,6 +18,7 @@ from calibration.focus import (
 )
 from calibration.geometry import Float
 from calibration.lens import LensModel, fit_pose
+from calibration.progress import Track, silent
 from calibration.provenance import FitError
 from calibration.radiometric import RadiometricModel
 from calibration.targets.boards import Board, NoBoard, detect_board
@@ -27,7 +28,6 @@ from rigs.config import ConfigError
 from rigs.workflows.encoding import Doubt, doubted, doubts_of, refuse_encoded
 from rigs.workflows.frames import check_lens, gray, merged_of, of_kind, provenance_of, sensor_for
 from rigs.workflows.lens import board_views
-from rigs.workflows.progress import Track, silent
 
 _CLIPPED_BLACK = 0.01
 

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.lens import LensModel
+from calibration.progress import Track, silent
 from calibration.provenance import FitError, Provenance
 from calibration.radiometric import Radiance, RadiometricModel, demosaic
 from calibration.radiometric import merge as merge_frames
@@ -15,7 +16,6 @@ from calibration.targets.boards import Board, BoardView, NoBoard, detect_board
 from capture.frame import format_bits, format_cfa
 from capture.session import Session, Stack
 from rigs.workflows.evidence import CLIPPED, Clipped, clipping_texts, refuse_nonlinear
-from rigs.workflows.progress import Track, silent
 
 Image = NDArray[np.float32]
 Key = TypeVar("Key")

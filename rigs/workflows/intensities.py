@@ -10,10 +10,10 @@ from calibration.lens import LensModel
 from calibration.lights.intensity import answered, are_known
 from calibration.lights.model import DistantLight, LightModel, LightSet
 from calibration.photometric import IntensityFit, Method, estimate_intensities
+from calibration.progress import Track, silent
 from calibration.provenance import FitError
 from calibration.surface import reconstruct as surface_of
 from rigs.workflows.frames import LightImages
-from rigs.workflows.progress import Track, silent
 
 Intensities = Literal["auto", "given", "estimated"]
 

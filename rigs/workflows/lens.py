@@ -14,6 +14,7 @@ from calibration.lens.choice import CANDIDATES
 from calibration.lens.guidance import Suggestion, first_lens, idle_views, seen_board, suggest_views
 from calibration.lens.uncertainty import image_grid, projection_sigma, working_distance_mm
 from calibration.lens.verdict import in_px, place_in_words
+from calibration.progress import Track, silent
 from calibration.provenance import FitError
 from calibration.radiometric import RadiometricModel
 from calibration.targets.boards import (
@@ -38,7 +39,6 @@ from rigs.workflows.frames import (
     taken_again,
     told_once,
 )
-from rigs.workflows.progress import Track, silent
 
 _ENOUGH = 4  # views in a row of another board: the rest, slow to search in vain, will say the same
 LensKind = FittedKind | Literal["auto"]

@@ -20,6 +20,7 @@ from calibration.lights.model import LightSet, NearLight
 from calibration.lights.samples import MatteSamples, sample_plane, sample_spheres, white_spots
 from calibration.lights.shading import fit_shading
 from calibration.lights.watch import watch_lights
+from calibration.progress import Track, silent
 from calibration.provenance import FitError
 from calibration.radiometric import RadiometricModel
 from calibration.targets.boards import Board, NoBoard, detect_board
@@ -36,7 +37,6 @@ from rigs.workflows.frames import (
     provenance_of,
     stack_of,
 )
-from rigs.workflows.progress import Track, silent
 from rigs.workflows.reconstructing import read_mask
 
 Finish = Literal["mirror", "matte"]

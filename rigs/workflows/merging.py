@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from calibration import files
 from calibration.colour import ColourModel
+from calibration.progress import Track, silent
 from calibration.provenance import FitError, Quality
 from calibration.radiometric import Radiance, RadiometricModel, demosaic
 from calibration.radiometric import consistency as stacks
@@ -28,7 +29,6 @@ from rigs.workflows.merge_remarks import (
     name_movement,
     name_residuals,
 )
-from rigs.workflows.progress import Track, silent
 
 ExposureChoice = Literal["auto", "refined", "told"]
 

@@ -16,6 +16,7 @@ from calibration import files
 from calibration.lens import LensModel
 from calibration.lights.model import LightSet, NearLight
 from calibration.photometric import Method, Multiplex, NormalMap, object_mask, solve
+from calibration.progress import Track, silent
 from calibration.provenance import FitError, Provenance
 from calibration.radiometric import RadiometricModel
 from calibration.surface import Reconstruction, integrate, mesh, write_ply
@@ -34,7 +35,6 @@ from rigs.workflows.frames import (
 )
 from rigs.workflows.intensities import Intensities, settle_intensities
 from rigs.workflows.multiplexing import Unmixed, lit_at_once, unmix, with_whole_noise
-from rigs.workflows.progress import Track, silent
 
 _LEAST_SOLVED = 0.02
 _OTHER_FRAME = "a .csv list with y up and z to the camera says so by a column frame, yup; .lp lists are so"
