@@ -39,6 +39,7 @@ from calibration.files.light_lists import (
     write_lp,
 )
 from calibration.files.lights import read_lights, write_light_csv
+from calibration.files.meshes import write_gltf, write_obj, write_ply
 from calibration.files.models import load_model, save_model, write_bytes
 
 __all__ = [
@@ -71,12 +72,15 @@ __all__ = [
     "write_depth_png",
     "write_diligent_lights",
     "write_exr",
+    "write_gltf",
     "write_image",
     "write_kalibr",
     "write_light_csv",
     "write_lp",
     "write_mrcal",
     "write_normals_png",
+    "write_obj",
     "write_opencv_camera",
+    "write_ply",
     "write_ros_camera",
 ]

@@ -2,16 +2,6 @@
 
 from calibration.surface.integration import integrate
 from calibration.surface.mesh import Mesh, mesh
-from calibration.surface.mesh_files import write_gltf, write_obj, write_ply
 from calibration.surface.reconstruction import Reconstruction, reconstruct
 
-__all__ = [
-    "Mesh",
-    "Reconstruction",
-    "integrate",
-    "mesh",
-    "reconstruct",
-    "write_gltf",
-    "write_obj",
-    "write_ply",
-]
+__all__ = ["Mesh", "Reconstruction", "integrate", "mesh", "reconstruct"]

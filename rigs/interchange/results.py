@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration import files
-from calibration.files import NormalAxes
+from calibration.files import NormalAxes, write_gltf, write_obj, write_ply
 from calibration.lens import LensModel
 from calibration.lights.model import DistantLight, LightModel, LightSet
-from calibration.surface import mesh, write_gltf, write_obj, write_ply
+from calibration.surface import mesh
 from rigs.config import ConfigError
 
 LightFormat = Literal["csv", "lp", "alicevision", "diligent"]

@@ -19,7 +19,7 @@ from calibration.photometric import Method, Multiplex, NormalMap, object_mask, s
 from calibration.progress import Track, silent
 from calibration.provenance import FitError, Provenance
 from calibration.radiometric import RadiometricModel
-from calibration.surface import Reconstruction, integrate, mesh, write_ply
+from calibration.surface import Reconstruction, integrate, mesh
 from calibration.surface import reconstruct as surface_of
 from capture.session import Session
 from rigs.config import ConfigError
@@ -408,6 +408,6 @@ def _write_maps(out: Path, result: Result, lens: LensModel | None) -> list[Path]
         },
     )
     files.write_exr(out / "depth.exr", {"Z": depth}, about | {"units": result.depth_unit})
-    write_ply(out / "mesh.ply", surface)
+    files.write_ply(out / "mesh.ply", surface)
     files.write_normals_png(out / "normals.png", normals.normals)
     return [out / name for name in ("normals.exr", "albedo.exr", "depth.exr", "mesh.ply", "normals.png")]

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import trimesh
 
+from calibration.files import write_gltf, write_obj, write_ply
 from calibration.geometry import normalize
 from calibration.lens import BrownConrady, LensModel
 from calibration.provenance import FitError
-from calibration.surface import mesh, write_gltf, write_obj, write_ply
+from calibration.surface import mesh
 
 
 def _lens(width: int = 200, height: int = 160) -> LensModel:

@@ -165,7 +165,7 @@ def test_a_full_disk_leaves_no_half_result(solve, tmp_path, monkeypatch, earlier
     def full(path, *_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
-    monkeypatch.setattr(reconstructing, "write_ply", full)
+    monkeypatch.setattr(reconstructing.files, "write_ply", full)
     refused(solve(), str(tmp_path / "out"), "No space left on device", code=2)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
     assert (tmp_path / "out").exists() == earlier

@@ -1,8 +1,6 @@
 """Meshes to files: PLY, OBJ, glTF."""
 
 import json
-import os
-import secrets
 import struct
 from pathlib import Path
 from typing import Any
@@ -10,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.surface.mesh import Mesh
+from calibration.files.models import write_bytes
+from calibration.surface import Mesh
 
 _FRAME = "camera frame: x right, y down, z forward"
 # glTF: metres, x right, y up, z towards the viewer. A half turn about x, which keeps triangles' sides.
@@ -19,7 +18,7 @@ _FLOAT, _UINT = 5126, 5125
 _ARRAY_BUFFER, _ELEMENT_BUFFER = 34962, 34963
 
 
-def write_ply(path: str | os.PathLike[str], mesh: Mesh) -> None:
+def write_ply(path: Path, mesh: Mesh) -> None:
     """Write a binary little-endian PLY, in the mesh's unit, camera frame (x right, y down, z forward).
 
     The file appears whole or not at all: it is written under a temporary name, synced and renamed.
@@ -47,10 +46,10 @@ def write_ply(path: str | os.PathLike[str], mesh: Mesh) -> None:
         "property list uchar int vertex_indices",
         "end_header\n",
     ]
-    _write(path, "\n".join(header).encode("ascii"), vertices.tobytes(), faces.tobytes())
+    write_bytes(path, "\n".join(header).encode("ascii") + vertices.tobytes() + faces.tobytes())
 
 
-def write_obj(path: str | os.PathLike[str], mesh: Mesh) -> None:
+def write_obj(path: Path, mesh: Mesh) -> None:
     """Write a Wavefront OBJ, in the mesh's unit, camera frame (x right, y down, z forward).
 
     Colours follow the coordinates of their vertex (0 to 1, sRGB), as most readers take them. The file appears
@@ -68,10 +67,10 @@ def write_obj(path: str | os.PathLike[str], mesh: Mesh) -> None:
     else:
         lines.append(_lines("vn %.6g %.6g %.6g", np.nan_to_num(mesh.normals.astype(np.float64))))
         lines.append(_lines("f %d//%d %d//%d %d//%d", np.repeat(one, 2, axis=1)))
-    _write(path, ("\n".join(lines) + "\n").encode("ascii"))
+    write_bytes(path, ("\n".join(lines) + "\n").encode("ascii"))
 
 
-def write_gltf(path: str | os.PathLike[str], mesh: Mesh) -> None:
+def write_gltf(path: Path, mesh: Mesh) -> None:
     """Write a binary glTF 2.0 (``.glb``): metres, y up, z towards the viewer, as its specification has it.
 
     Mesh coordinates are mm: what is stored is a thousandth of them, turned by half a turn about x. Colours
@@ -132,15 +131,8 @@ def write_gltf(path: str | os.PathLike[str], mesh: Mesh) -> None:
     ).encode("ascii")
     text += b" " * (-len(text) % 4)
     head = struct.pack("<4sII", b"glTF", 2, 12 + 8 + len(text) + 8 + offset)
-    chunks = [array.tobytes() for array in arrays]
-    _write(
-        path,
-        head,
-        struct.pack("<I4s", len(text), b"JSON"),
-        text,
-        struct.pack("<I4s", offset, b"BIN\0"),
-        *chunks,
-    )
+    chunks = [struct.pack("<I4s", len(text), b"JSON"), text, struct.pack("<I4s", offset, b"BIN\0")]
+    write_bytes(path, b"".join([head, *chunks, *(array.tobytes() for array in arrays)]))
 
 
 def _linear(srgb: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -152,22 +144,3 @@ def _linear(srgb: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 def _lines(form: str, table: NDArray[Any]) -> str:
     return "\n".join(form % tuple(row) for row in table.tolist())
-
-
-def _write(path: str | os.PathLike[str], *parts: bytes) -> None:
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            for part in parts:
-                file.write(part)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except OSError as error:
-        if error.errno is not None and error.filename in (None, str(temporary)):
-            # Of a full disk say: name the file that was meant.
-            raise OSError(error.errno, error.strerror, str(target)) from None
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
