@@ -11,6 +11,7 @@ from calibration.geometry import Float
 _REACH_PX = 9  # beyond it lens distortion bends the edges, and little is gained
 _STEPS = 12
 _CENTRING = 12
+_STILL_PX = 1e-5  # a step this short is the last
 _SETTLED_PX = 0.01
 MAX_SHIFT_PX = 2.5
 _BLUR_PX = (0.2, 4.0)
@@ -110,41 +111,42 @@ def _fit(image: NDArray[np.float32], pixels: Float, axes_px: Float, clear: float
     model, jacobian, _ = _model(p, offset, bend)
     cost = (weight * (grey - model) ** 2).sum(axis=1)
     diagonal = np.arange(p.shape[1])
+    moving = np.arange(len(p))
     for _ in range(_STEPS):
-        weighted = jacobian * weight[..., None]
-        normal = np.einsum("nka,nkb->nab", weighted, jacobian)
-        gradient = np.einsum("nka,nk->na", weighted, grey - model)
-        damped = normal.copy()
-        damped[:, diagonal, diagonal] *= 1 + damping[:, None]
-        damped[:, diagonal, diagonal] += 1e-12
-        step = np.linalg.solve(damped, gradient[..., None])[..., 0]
-        trial = p + np.clip(step, -1.0, 1.0)
+        slopes = jacobian[moving]
+        weighted = slopes * weight[moving, None]
+        normal = weighted @ slopes.mT
+        normal[:, diagonal, diagonal] *= 1 + damping[moving, None]
+        normal[:, diagonal, diagonal] += 1e-12
+        step = np.linalg.solve(normal, weighted @ (grey - model)[moving, :, None])[..., 0]
+        trial = p[moving] + np.clip(step, -1.0, 1.0)
         # An edge that falls between two pixels has no measurable blur.
         trial[:, _BLURS] = np.clip(trial[:, _BLURS], *np.log(_BLUR_PX))
-        trial_model, trial_jacobian, _ = _model(trial, offset, bend)
-        trial_cost = (weight * (grey - trial_model) ** 2).sum(axis=1)
-        better = trial_cost <= cost
-        p = np.where(better[:, None], trial, p)
-        model = np.where(better[:, None], trial_model, model)
-        jacobian = np.where(better[:, None, None], trial_jacobian, jacobian)
-        cost = np.where(better, trial_cost, cost)
-        damping = np.clip(np.where(better, damping / 10, damping * 10), 1e-9, 1e6)
-        if np.all(np.abs(step[:, :2]).max(axis=1) < 1e-5):
+        trial_model, trial_jacobian, _ = _model(trial, offset, bend[moving])
+        trial_cost = (weight[moving] * (grey[moving] - trial_model) ** 2).sum(axis=1)
+        better = trial_cost <= cost[moving]
+        taken = moving[better]
+        p[taken], cost[taken] = trial[better], trial_cost[better]
+        model[taken], jacobian[taken] = trial_model[better], trial_jacobian[better]
+        damping[moving] = np.clip(damping[moving] * np.where(better, 0.1, 10), 1e-9, 1e6)
+        moving = moving[np.abs(step[:, :2]).max(axis=1) >= _STILL_PX]
+        if not len(moving):
             break
+    last = np.zeros(len(p))
+    moving = np.arange(len(p))
     for _ in range(_CENTRING):
-        model, jacobian, by_place = _model(p, offset, bend)
-        instruments = np.concatenate([by_place, jacobian[..., 2:]], axis=-1) * weight[..., None]
-        normal = np.einsum("nka,nkb->nab", instruments, jacobian)
-        normal[:, diagonal, diagonal] += 1e-12
-        step = np.linalg.solve(normal, np.einsum("nka,nk->na", instruments, grey - model)[..., None])[..., 0]
-        last = np.abs(step[:, :2]).max(axis=1)
-        if np.all(last < 1e-5):
-            break
-        p = p + np.clip(step, -0.5, 0.5)
+        model, instruments, normal = _centring(p[moving], weight[moving], offset, bend[moving])
+        step = np.linalg.solve(normal, instruments @ (grey[moving] - model)[..., None])[..., 0]
+        last[moving] = np.abs(step[:, :2]).max(axis=1)
+        p[moving] += np.clip(step, -0.5, 0.5)
         p[:, _BLURS] = np.clip(p[:, _BLURS], *np.log(_BLUR_PX))
+        moving = moving[last[moving] >= _STILL_PX]
+        if not len(moving):
+            break
+    model, instruments, normal = _centring(p, weight, offset, bend)
     cost = (weight * (grey - model) ** 2).sum(axis=1)
     freedom = np.maximum(count - p.shape[1], 1)
-    position = np.linalg.inv(normal)[:, :2] @ np.swapaxes(instruments, 1, 2)
+    position = np.linalg.inv(normal)[:, :2] @ instruments
     gain = _shared_noise(np.where(weight > 0, grey - model, 0.0), weight, position)
     sigma = np.sqrt(np.sum(position**2, axis=(1, 2)) / 2 * gain * cost / freedom)
     refined = base + p[:, :2]
@@ -161,6 +163,16 @@ def _fit(image: NDArray[np.float32], pixels: Float, axes_px: Float, clear: float
     )
     # The guess at the edges' normals points to -x and +y, so a positive contrast is a dark diagonal.
     return Refined(refined, sigma, np.asarray(good), p[:, 6] < 0, normals, blur)
+
+
+def _centring(p: Float, weight: Float, offset: Float, bend: Float) -> tuple[Float, Float, Float]:
+    """Grey values (n, k), the parameters' instruments (n, 10, k) and the matrix of their equations."""
+    model, jacobian, by_place = _model(p, offset, bend)
+    instruments = np.concatenate([by_place, jacobian[:, 2:]], axis=1) * weight[:, None]
+    normal = instruments @ jacobian.mT
+    diagonal = np.arange(p.shape[1])
+    normal[:, diagonal, diagonal] += 1e-12
+    return model, instruments, normal
 
 
 def _shared_noise(residual: Float, weight: Float, position: Float) -> Float:
@@ -228,7 +240,7 @@ def _first_guess(
 
 
 def _model(p: Float, offset: Float, bend: Float) -> tuple[Float, Float, Float]:
-    """Grey values (n, k), derivatives (n, k, 10), and the place's instruments (n, k, 2).
+    """Grey values (n, k), derivatives (n, 10, k), and the place's instruments (n, 2, k).
 
     ``bend`` (n, 2, 2): curvature vector of each edge, 1/px.
     """
@@ -264,8 +276,8 @@ def _model(p: Float, offset: Float, bend: Float) -> tuple[Float, Float, Float]:
             level * dy / _REACH_PX,
             -d1 * normals[1][2],
         ],
-        axis=-1,
+        axis=1,
     )
     h0, h1 = d0 * hats[0], d1 * hats[1]
-    by_place = np.stack([-h0 * normals[0][axis] - h1 * normals[1][axis] for axis in (0, 1)], axis=-1)
+    by_place = np.stack([-h0 * normals[0][axis] - h1 * normals[1][axis] for axis in (0, 1)], axis=1)
     return level * shading, jacobian, by_place
