@@ -5,6 +5,7 @@ from calibration.photometric.intensities import IntensityFit, estimate_intensiti
 from calibration.photometric.mask import object_mask
 from calibration.photometric.model import NormalMap
 from calibration.photometric.multiplexed import Colour, Multiplex, colour_of, fit_multiplex
+from calibration.photometric.pairing import Pairing, pair
 from calibration.photometric.solver import Method, sight, solve
 
 __all__ = [
@@ -14,10 +15,12 @@ __all__ = [
     "Method",
     "Multiplex",
     "NormalMap",
+    "Pairing",
     "colour_of",
     "estimate_intensities",
     "fit_multiplex",
     "object_mask",
+    "pair",
     "sight",
     "solve",
 ]

@@ -23,6 +23,10 @@ _ROUNDS = 8
 _SPREAD = 10.0
 # Known or not, frames without a signal tell nothing.
 _LEAST_SNR = 3.0
+# Pictures that differ by this share of their light, and by so many times what noise alone does, are of
+# different things. Pictures of psm, two spheres and DiLiGenT differ by 0.011 a degree between their lights.
+_UNLIKE = 0.05
+_MANY_NOISE = 2.0
 # Exposure times are good to no better than this; it keeps one precise pair from deciding a slope alone.
 _EXPOSURE_SIGMA = 0.005
 
@@ -184,6 +188,27 @@ def fit_ratio(x: Float, y: Float, var_x: Float, var_y: Float, offset_sigma: floa
     if not sigma < 0.3 * slope:
         return None
     return Ratio(float(slope), float(sigma), chi2, int(keep.sum()), float(1 - keep.mean()))
+
+
+def are_unlike(x: Float, y: Float, var_x: Float, var_y: Float) -> bool:
+    """Whether two frames taken alike show different pictures, whatever the light's strength in each.
+
+    Parameters
+    ----------
+    x, y : ndarray (n,)
+        Signal of each block above the black level, in one unit; NaN is left out.
+    var_x, var_y : ndarray (n,)
+        Variances of the noise.
+    """
+    good = np.isfinite(x) & np.isfinite(y) & np.isfinite(var_x) & np.isfinite(var_y)
+    x, y = x[good], y[good]
+    if not (len(x) and x.sum() > 0 and y.sum() > 0):
+        return False
+    gain = y.sum() / x.sum()
+    off = np.abs(y - gain * x).sum() / y.sum()
+    # Of a normal distribution the mean magnitude is 0.8 sigma.
+    noise = 0.8 * np.sqrt(np.maximum(var_y[good] + gain**2 * var_x[good], 0)).sum() / y.sum()
+    return bool(off > _UNLIKE + _MANY_NOISE * noise)
 
 
 def _first_line(x: Float, y: Float, known: bool) -> tuple[float, float]:

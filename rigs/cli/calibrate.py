@@ -237,7 +237,7 @@ def calibrate_lights(
     config = rig_config(rig)
     targets = workflows.targets(config)
     balls = workflows.sphere_target(config, sphere_mm, spheres)
-    lights = workflows.calibrate_lights(
+    result = workflows.calibrate_lights(
         Session.open(session),
         balls,
         sensor=radiometric,
@@ -252,9 +252,9 @@ def calibrate_lights(
         model=model,
         camera=camera,
         track=track,
-    ).lights
-    workflows.save(out, lights, say)
-    for line in workflows.describe_lights(lights):
+    )
+    workflows.save(out, result.lights, say)
+    for line in (*result.remarks, *workflows.describe_lights(result.lights)):
         say(line)
 
 

@@ -33,6 +33,7 @@ from rigs.workflows.evidence import (
     exposure_pairs,
     offset_sigma,
     see,
+    strangers,
     views_of,
 )
 from rigs.workflows.frames import provenance_of, sensor_for, stack_of
@@ -330,6 +331,10 @@ def _frames(views: Sequence[_View]) -> Iterator[Check]:
         text += f", taken as {_setting(one)} and {_setting(two)}" if other else ""
         text += f" ({len(copies)} copies)" if len(copies) > 1 else ""
         yield Check(name="copies", verdict="fail" if other else "warning", text=text)
+    lit = (v for v in views if v.light and {"object", "sphere"} & set(v.frames[0].record.shot.kinds))
+    for early, late in [pair for view in lit for pair in strangers(view.frames)][:1]:
+        text = f"shots {early.shot.index} and {late.shot.index}, both {_setting(early.shot)}"
+        yield Check(name="repeats", verdict="fail", text=f"{text}: different pictures")
     yield from _dead_lamps(views)
     if not copies:
         yield Check(name="copies", verdict="ok", text=f"{len(frames)} frames, all different")

@@ -12,6 +12,7 @@ from calibration.provenance import FitError
 from calibration.radiometric import RadiometricModel
 from calibration.radiometric.checks import (
     Pair,
+    are_unlike,
     block_means,
     block_size,
     fit_ratio,
@@ -241,6 +242,16 @@ def by_exposure(frames: Sequence[Seen]) -> dict[float, list[Seen]]:
     for seen in frames:
         out.setdefault(seen.record.exposure_s, []).append(seen)
     return dict(sorted(out.items()))
+
+
+def strangers(frames: Sequence[Seen]) -> list[tuple[FrameRecord, FrameRecord]]:
+    """Frames of one view that were taken alike and show another picture than the first of them, with it."""
+    return [
+        (same[0].record, later.record)
+        for same in by_exposure(frames).values()
+        for later in same[1:]
+        if are_unlike(same[0].mean, later.mean, same[0].variance, later.variance)
+    ]
 
 
 def exposure_pairs(frames: Sequence[Seen], offset: float) -> list[Pair]:

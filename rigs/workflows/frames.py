@@ -1,6 +1,6 @@
 """A session's frames merged to radiance, light by light."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -14,8 +14,17 @@ from calibration.radiometric import merge as merge_frames
 from calibration.radiometric.checks import clipped_shares
 from calibration.targets.boards import Board, BoardView, NoBoard, detect_board
 from capture.frame import format_bits, format_cfa
-from capture.session import Session, Stack
-from rigs.workflows.evidence import CLIPPED, Clipped, clipping_texts, refuse_nonlinear
+from capture.session import FrameRecord, Session, Stack
+from rigs.workflows.encoding import Doubt
+from rigs.workflows.evidence import (
+    CLIPPED,
+    Clipped,
+    by_exposure,
+    clipping_texts,
+    refuse_nonlinear,
+    signal_of,
+    strangers,
+)
 
 Image = NDArray[np.float32]
 Key = TypeVar("Key")
@@ -212,13 +221,15 @@ class LightImages(NamedTuple):
     """Merged radiance under each light in turn, background removed.
 
     ``names`` (n,); ``value``, ``variance`` (n, h, w[, 3]) float32, e-/s, NaN where no sample is valid.
-    ``warnings``: what is saturated in every exposure; a black level that nothing tells.
+    ``doubts``: what is saturated in every exposure; a black level that nothing tells; one picture under two
+    lights. ``remarks``: how many frames of one exposure were averaged.
     """
 
     names: tuple[str, ...]
     value: Image
     variance: Image
-    warnings: tuple[str, ...] = ()
+    doubts: tuple[Doubt, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 def light_images(
@@ -236,7 +247,7 @@ def light_images(
     ------
     FitError
         No such frames, several poses and none chosen, or no frame with a light; ``object`` frames that are
-        clearly not linear.
+        clearly not linear; one light with two different pictures, or one picture under all lights.
     """
     stack = of_kind(session, camera, kind, pose)
     poses = tuple(dict.fromkeys(stack.poses))
@@ -248,6 +259,10 @@ def light_images(
         raise FitError(f"{session.path}: no {kind!r} frame has a light")
     if kind == "object":
         refuse_nonlinear(session, stack, model, sensor, "photometric stereo")
+    copies = _copies(stack, names)
+    if len(copies) == len(names) - 1 > 0:
+        raise FitError(f"{session.path}: the pictures under all {len(names)} lights are one and the same")
+    remarks = _averaged(session, stack, model, names, measured=sensor is not None)
     pedestal, warning = _pedestal(session, stack, sensor)
     background = None if pedestal is not None else background_of(session, camera, poses[0], model)
     value: Image | None = None
@@ -261,7 +276,73 @@ def light_images(
             variance = np.empty_like(value)
         value[index], variance[index] = merged
     assert value is not None
-    return LightImages(names, value, variance, (*((warning,) if warning else ()), *_clipping(names, value)))
+    doubts = (
+        *((Doubt(warning),) if warning else ()),
+        *(
+            Doubt(f"lights {first} and {again}: the same picture: one of the two is missing", wrong=True)
+            for first, again in copies
+        ),
+        *map(Doubt, _clipping(names, value)),
+    )
+    return LightImages(names, value, variance, doubts, remarks)
+
+
+def _copies(stack: Stack, names: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Lights whose frames are those of another one to the last bit, after the first that has them.
+
+    Two exposures never are: the noise differs. Frames without any light in them may be.
+    """
+    first: dict[str, str] = {}
+    again: dict[str, str] = {}
+    for index, record in enumerate(stack.records):
+        name = record.shot.light
+        known = first.setdefault(record.sha256, name)
+        if known != name and name in names and name not in again and np.ptp(np.asarray(stack[index])) > 0:
+            again[name] = known
+    return tuple((known, name) for name, known in again.items())
+
+
+def _averaged(
+    session: Session, stack: Stack, model: RadiometricModel, names: Sequence[str], *, measured: bool
+) -> tuple[str, ...]:
+    """How many frames of one light and exposure there are, where there are several.
+
+    Raises
+    ------
+    FitError
+        They show two different pictures.
+    """
+    several: dict[int, list[str]] = {}
+    for name in names:
+        most = 1
+        lit = stack.select(light=name)
+        for gain in sorted(set(lit.gain_db.tolist())):
+            alike = [i for i, record in enumerate(lit.records) if record.gain_db == gain]
+            times = [lit.records[i].exposure_s for i in alike]
+            if len(set(times)) == len(times):
+                continue
+            frames = [signal_of(lit[i], lit.records[i], model, measured=measured) for i in alike]
+            for one, two in strangers(frames):
+                raise FitError(
+                    f"{session.path}: light {name} has two different pictures of one exposure, "
+                    f"{_told(session, one)} and {_told(session, two)}: give each light a name of its own, or "
+                    "leave out the wrong one"
+                )
+            most = max(most, *map(len, by_exposure(frames).values()))
+        if most > 1:
+            several.setdefault(most, []).append(name)
+    return tuple(
+        f"{count} frames of one exposure averaged under "
+        + (f"each of {len(named)} lights" if len(named) > 3 else ", ".join(named))
+        for count, named in sorted(several.items())
+    )
+
+
+def _told(session: Session, record: FrameRecord) -> str:
+    """File of a frame, and that of the picture that it was imported from."""
+    sources = session.facts.get("files", ())
+    index = record.shot.index
+    return f"{record.file} ({sources[index]})" if index < len(sources) else record.file
 
 
 def _clipping(names: tuple[str, ...], value: Image) -> tuple[str, ...]:

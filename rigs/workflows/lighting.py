@@ -27,7 +27,7 @@ from calibration.targets.boards import Board, NoBoard, detect_board
 from calibration.targets.spheres import SphereView, detect_spheres, sphere_from_mask
 from capture.session import Session
 from rigs.config import ConfigError, SphereTarget
-from rigs.workflows.encoding import Doubt, doubted, doubts_of
+from rigs.workflows.encoding import doubted, doubts_of
 from rigs.workflows.frames import (
     Image,
     LightImages,
@@ -46,12 +46,14 @@ class LightsResult(NamedTuple):
     """Calibrated lights and what they were seen by: balls, highlights, the mean picture over the lights.
 
     ``spheres`` are the mirror balls that ``highlights`` belong to (n lights, s of them), then the matte ones.
+    ``remarks`` say what was done with the frames.
     """
 
     lights: LightSet
     spheres: tuple[SphereView, ...]
     highlights: Highlights
     picture: Image
+    remarks: tuple[str, ...] = ()
 
 
 class MatteTarget(NamedTuple):
@@ -192,8 +194,8 @@ def calibrate_lights(
             lights = _warned(lights, f"sphere {j}: {remark}")
     name = stack_of(session, camera).records[0].shot.camera
     rests = "intensities" if are_known(lights) else ""
-    doubts = (*doubts_of(session, name, sensor, linear=rests), *map(Doubt, images.warnings))
-    return LightsResult(doubted(lights, doubts), views, highlights, picture)
+    doubts = (*doubts_of(session, name, sensor, linear=rests), *images.doubts)
+    return LightsResult(doubted(lights, doubts), views, highlights, picture, images.remarks)
 
 
 def _radius(target: SphereTarget) -> float | None:

@@ -10,6 +10,7 @@ from calibration.lights.intensity import are_known
 from calibration.lights.model import LightSet
 from calibration.photometric import Multiplex, NormalMap, colour_of, fit_multiplex, object_mask, sight
 from calibration.provenance import FitError, Provenance
+from rigs.workflows.encoding import Doubt
 from rigs.workflows.frames import Image, LightImages
 
 
@@ -91,7 +92,7 @@ def unmix(
     warnings = () if multiplex.quality is None else multiplex.quality.warnings
     samples, noise = multiplex.unmix(value, variance)
     return Unmixed(
-        LightImages(lamps, samples, noise, (*images.warnings, *warnings)),
+        LightImages(lamps, samples, noise, (*images.doubts, *map(Doubt, warnings)), images.remarks),
         lights.replace(
             lights={
                 name: lights.lights[name].replace(intensity=(1.0,), intensity_sigma=None) for name in lamps

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from calibration import files
 from calibration.lens import LensModel
 from calibration.lights.model import LightSet, NearLight
-from calibration.photometric import Method, Multiplex, NormalMap, object_mask, solve
+from calibration.photometric import Method, Multiplex, NormalMap, object_mask, pair, solve
 from calibration.progress import Track, silent
 from calibration.provenance import FitError, Provenance
 from calibration.radiometric import RadiometricModel
@@ -54,8 +54,8 @@ spheres, BiNI) have 0.37 to 0.90, two that bend along one axis only 0; with y tu
 class Result(NamedTuple):
     """One reconstructed object: what it rests on and what came out.
 
-    ``lights`` are those it was solved with; ``remarks`` say how their intensities came about. ``multiplex``
-    is what one frame under three lamps was unmixed by, and then ``images`` are what came of it.
+    ``lights`` are those it was solved with; ``remarks`` say how these and the images came about.
+    ``multiplex`` is what one frame under three lamps was unmixed by, and then ``images`` are what came of it.
     """
 
     reconstruction: Reconstruction
@@ -124,7 +124,8 @@ def reconstruct(
     method : 'auto', 'mixture', 'robust' or 'least-squares'
         As for ``photometric.solve``; auto lets the images choose.
     depth_mm : float, optional
-        Rough depth of the object; that of the calibration spheres without, or the anchors' median.
+        Rough depth of the object; that of the calibration spheres without, or the anchors' median. Wants a
+        lens model.
     anchors : path, optional
         Table of depths known at some pixels (``read_anchors``): they pull the final surface, each with
         ``anchor_sigma_mm``. Normals stay as they are.
@@ -170,7 +171,12 @@ def reconstruct(
         if lens is None:
             raise FitError(f"{anchors}: without a lens model the surface is in px, not in mm: give --lens")
         known = read_anchors(anchors, shape, mask)
-    depth_mm = depth_mm or lights.scene_depth_mm
+    if lens is None and depth_mm is not None:
+        raise ConfigError(
+            f"a depth of {depth_mm:g} mm: without a lens model the surface is in px, not in mm: give --lens"
+        )
+    # Without a lens model the view is orthographic: no depth has a place in it.
+    depth_mm = depth_mm or (None if lens is None else lights.scene_depth_mm)
     if depth_mm is None and known is not None:
         depth_mm = float(np.nanmedian(known))
     _refuse_lights_behind(images.names, lights, depth_mm)
@@ -208,14 +214,24 @@ def reconstruct(
             track=track,
         )
         reconstruction = reconstruction._replace(depth_mm=held)
+    paired = pair(
+        images.value,
+        images.variance,
+        [lights.lights[name] for name in images.names],
+        lens=lens,
+        depth_mm=reconstruction.depth_mm,
+        mask=mask,
+    )
     name = stack_of(session, camera).records[0].shot.camera
     doubts = (
         *doubts_of(session, name, sensor, linear="normals"),
-        *map(Doubt, (*images.warnings, *unlit, *contradictions, *_turned_over(reconstruction.normals))),
+        *images.doubts,
+        *(Doubt(text, wrong=True) for text in paired.contradictions(images.names)),
+        *map(Doubt, (*unlit, *contradictions, *_turned_over(reconstruction.normals))),
     )
     if lights.quality is not None and lights.quality.verdict != "good":
         why = f": {lights.quality.warnings[0]}" if lights.quality.warnings else ""
-        doubts = (*doubts, Doubt(f"the light model is {lights.quality.verdict}{why}"))
+        doubts = (*doubts, Doubt(f"the light model is {lights.quality.verdict}{why}", wrong=True))
     normals = reconstruction.normals
     if unmixed is not None:
         normals = with_whole_noise(normals, unmixed, lens, reconstruction.depth_mm)
@@ -229,6 +245,7 @@ def reconstruct(
     name = pose or of_kind(session, camera, "object", pose).poses[0]
     unit: Literal["mm", "px", "relative"] = "px" if lens is None else "relative" if depth_mm is None else "mm"
     multiplex = None if unmixed is None else unmixed.multiplex
+    remarks = (*images.remarks, *remarks)
     return Result(reconstruction, images, mask, name, provenance, unit, lights, remarks, multiplex)
 
 
