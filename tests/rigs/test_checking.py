@@ -166,6 +166,10 @@ def kill(shot, dn):
     return dn
 
 
+def kill_all(shot, dn):
+    return np.round(np.random.default_rng(shot.index).normal(BLACK, GAIN * READ, SHAPE))
+
+
 def overexpose(shot, dn):
     out = dn.copy()
     if shot.light == "c":
@@ -199,6 +203,7 @@ def copy(shot, dn):
         (fade, "lamp drift", "warning", "lamp 'a' -3."),
         (lift, "black drift", "warning", "+7.0"),
         (kill, "lamps", "fail", "dark in their own frames: object/b (shot 4)"),
+        (kill_all, "lamps", "fail", "object: no more than noise in any of the 3 lit views"),
         (overexpose, "clipping", "warning", "saturated in every exposure: object/c: Y 2.1 %"),
         (overexpose_long, "clipping", "ok", "at most 0 %"),
         (wrong_time, "linearity", "fail", "at 0.01 s"),
