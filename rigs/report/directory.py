@@ -1,6 +1,7 @@
 """A report from what lies in a folder: maps, models and numbers as `reconstruct` and `demo` write them."""
 
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from calibration.cameras import CameraSet
 from calibration.colour import ColourModel
 from calibration.files import load_model, read_exr, read_exr_attributes
 from calibration.focus import FocusModel
+from calibration.geometry import angle_deg
 from calibration.lens import LensModel
 from calibration.lights.model import LightSet
 from calibration.photometric import NormalMap
@@ -50,7 +52,7 @@ def report_directory(directory: Path, out: Path, truth: Path | None = None) -> P
         HTML file to write; its folder is made.
     truth : Path, optional
         True normals (``N.X N.Y N.Z``, camera frame), as an import leaves them in ``given/normals.exr``: the
-        surfaces of that size are held against them.
+        surfaces of that size are held against them, and the errors are among the numbers.
 
     Returns
     -------
@@ -67,7 +69,11 @@ def report_directory(directory: Path, out: Path, truth: Path | None = None) -> P
     with file_faults():
         report = _read(directory)
         if truth is not None:
-            report = report.replace(surfaces=_against(report.surfaces, truth))
+            surfaces = _against(report.surfaces, truth)
+            errors = tuple(_errors(surfaces, truth))
+            told = {(metric.section, metric.quantity) for metric in errors}
+            others = tuple(m for m in report.metrics if (m.section, m.quantity) not in told)
+            report = report.replace(surfaces=surfaces, metrics=(*others, *errors))
     out.parent.mkdir(parents=True, exist_ok=True)
     return write_report(out, report)
 
@@ -88,6 +94,24 @@ def _against(surfaces: tuple[Surface, ...], truth: Path) -> tuple[Surface, ...]:
     )
 
 
+def _errors(surfaces: Iterable[Surface], truth: Path) -> Iterator[Metric]:
+    """Errors of the normals that have a truth, over the pixels where both are known."""
+    for surface in surfaces:
+        if surface.true_normals is None:
+            continue
+        error = angle_deg(surface.normals.normals, surface.true_normals)
+        error = error[surface.normals.valid & np.isfinite(error)]
+        note = f"{error.size} px against {truth.name}"
+        for what, value in (("mean", np.mean), ("median", np.median)):
+            yield Metric(
+                quantity=f"normals of {surface.name}, {what} error",
+                value=float(value(error)) if error.size else np.nan,
+                unit="°",
+                section="truth",
+                note=note,
+            )
+
+
 def _read(directory: Path) -> Report:
     folders = [directory, *sorted(path for path in directory.iterdir() if path.is_dir())]
     models: dict[str, Any] = {}
@@ -96,9 +120,7 @@ def _read(directory: Path) -> Report:
             name, kind = _MODELS.get(kind_of(path), ("", None))
             if kind is not None and name not in models:
                 models[name] = load_model(path, kind)
-    # Without a lens model there was no scale: depth came in pixels.
-    unit = "mm" if "lens" in models else "px"
-    surfaces = tuple(_surface(folder, unit) for folder in folders if (folder / "normals.exr").is_file())
+    surfaces = tuple(_surface(folder) for folder in folders if (folder / "normals.exr").is_file())
     metrics = _metrics(directory / "metrics.json")
     merged = tuple(picture for folder in folders for picture in read_merged(folder))
     if not surfaces and not models and not metrics and not merged:
@@ -115,12 +137,14 @@ def _metrics(path: Path) -> tuple[Metric, ...]:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
 
 
-def _surface(folder: Path, depth_unit: str) -> Surface:
+def _surface(folder: Path) -> Surface:
     maps, about = read_exr(folder / "normals.exr"), read_exr_attributes(folder / "normals.exr")
     normals = np.stack([maps[f"N.{axis}"] for axis in "XYZ"], axis=-1)
     quality, provenance = about.get("quality"), about.get("provenance")
     valid = np.isfinite(normals).all(axis=-1)
     blank = np.full(valid.shape, np.nan, np.float32)
+    depth = folder / "depth.exr"
+    there = depth.is_file()
     return Surface(
         name=folder.resolve().name,
         normals=NormalMap(
@@ -135,8 +159,8 @@ def _surface(folder: Path, depth_unit: str) -> Surface:
             quality=Quality.model_validate(json.loads(quality)) if quality else None,
             provenance=Provenance.model_validate_json(provenance) if provenance else Provenance(),
         ),
-        depth_unit=depth_unit,
-        depth_mm=read_exr(folder / "depth.exr")["Z"] if (folder / "depth.exr").is_file() else None,
+        depth_unit=read_exr_attributes(depth).get("units", "mm") if there else "mm",
+        depth_mm=read_exr(depth)["Z"] if there else None,
     )
 
 

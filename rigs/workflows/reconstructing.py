@@ -380,7 +380,8 @@ def write_reconstruction(
                 # One left from an earlier run had no part in this result.
                 for suffix in (".json", ".npz"):
                     (out / "models" / f"{kind}{suffix}").unlink(missing_ok=True)
-            (out / "report.html").unlink(missing_ok=True)
+            for name in ("report.html", "metrics.json"):
+                (out / name).unlink(missing_ok=True)
             for path in sorted(path for path in part.rglob("*") if path.is_file()):
                 os.replace(path, out / path.relative_to(part))
             return [out / path.relative_to(part) for path in written]

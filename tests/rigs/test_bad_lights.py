@@ -4,6 +4,7 @@ The object is a matt landscape without symmetry, so that what is turned over sho
 """
 
 import errno
+import json
 import os
 from itertools import combinations
 from pathlib import Path
@@ -206,7 +207,14 @@ def test_a_report_holds_the_normals_against_given_ones(solve, gnomon, tmp_path):
         "report", tmp_path / "out", "--truth", tmp_path / "given.exr", "--out", tmp_path / "b.html"
     )
     assert (answer.code, answer.err) == (0, "")
-    assert "Against the truth: mean 0.0" in (tmp_path / "b.html").read_text()
+    page = (tmp_path / "b.html").read_text()
+    assert "Against the truth: mean 0.0" in page
+    assert "No numbers were measured" not in page
+    numbers = json.loads((tmp_path / "metrics.json").read_text())["metrics"]
+    assert [row["quantity"] for row in numbers] == [
+        f"normals of out, {what} error" for what in ("mean", "median")
+    ]
+    assert all(0 < row["value"] < 0.1 for row in numbers)  # degrees; 16 bits: 0.001
     for wrong, said in (("other.exr", "72 x 59 px, as no surface"), ("no.exr", "no.exr")):
         answer = gnomon("report", tmp_path / "out", "--truth", tmp_path / wrong, "--out", tmp_path / "c.html")
         refused(answer, said, code=2)

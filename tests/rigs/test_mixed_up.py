@@ -3,15 +3,18 @@
 A matt landscape under eight lights; the fault is put into the pictures or into the list.
 """
 
+import json
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from calibration.files import read_exr, read_exr_attributes, save_model
 from calibration.geometry import normalize
-from calibration.lights.model import DistantLight
+from calibration.lights.model import DistantLight, LightSet
 from calibration.photometric import pair
+from calibration.provenance import Quality
 from calibration.radiometric.checks import are_unlike
 
 HEIGHT, WIDTH = 48, 56
@@ -171,3 +174,17 @@ def test_a_depth_without_a_lens_is_refused(solved):
     assert answer.err == (
         "gnomon: a depth of 400 mm: without a lens model the surface is in px, not in mm: give --lens\n"
     )
+
+
+def test_doubtful_lights_that_know_millimetres_make_a_doubtful_surface_in_pixels(solved, tmp_path):
+    doubt = Quality(residual_rms=1, unit="px", observations=8, verdict="doubtful", warnings=("ball in fog",))
+    lights = LightSet(lights=dict(zip(NAMES, LIGHTS, strict=True)), scene_depth_mm=500.0, quality=doubt)
+    save_model(tmp_path / "lights.json", lights)
+    answer = solved(pictures(), lights=tmp_path / "lights.json")
+    assert answer.code == 0
+    assert "warning: the light model is doubtful: ball in fog\n" in answer.err
+    out = tmp_path / "photos" / "o"
+    assert json.loads(read_exr_attributes(out / "normals.exr")["quality"])["verdict"] == "doubtful"
+    assert read_exr_attributes(out / "depth.exr")["units"] == "px"
+    # Hills of some 4 px either way, about 0.
+    assert np.abs(read_exr(out / "depth.exr")["Z"]).max() < 30
