@@ -11,6 +11,8 @@ demo: $(VENV)/demo.stamp
 # Idle threads that spin, of a kernel or of OpenBLAS, would take the cores from the other workers.
 test: export OMP_WAIT_POLICY = PASSIVE
 test: export OPENBLAS_NUM_THREADS = 1
+# Where Python is told to keep no bytecode, every command that a test starts compiles all modules again.
+test: export PYTHONDONTWRITEBYTECODE =
 test: $(VENV)/test.stamp
 	$(BIN)/python -m pytest -n auto
 

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -169,6 +170,7 @@ def test_yaml_is_yaml_and_tables_are_manifests(page, tmp_path):
 # ---------------------------------------------------------------- commands
 
 
+@cache
 def commands():
     """Every leaf of ``gnomon`` with its words, its callback taken away: parsing is all that is left."""
     root = typer.main.get_command(app)
@@ -308,11 +310,14 @@ def public(tree, name):
                 yield f"{name}.{node.name}", node
 
 
+@cache
 def modules():
+    found = []
     for package in PACKAGES:
         for path in sorted((ROOT / package).rglob("*.py")):
             name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-            yield name, ast.parse(path.read_text("utf-8"))
+            found.append((name, ast.parse(path.read_text("utf-8"))))
+    return found
 
 
 def test_everything_public_has_a_docstring():
