@@ -114,6 +114,8 @@ _ABSOLUTE = ("white plane", "matte spheres")
 """Where intensities come from that are in units of the camera; others are relative to each other."""
 _LEAST_TURN_RAD = np.radians(0.5)
 _LEAST_DIMMED = 0.05
+_UNTOLD = 0.1
+"""Sigma of a strength from which on it is not told: taken from the others where a highlight is saturated."""
 """Smaller changes are nobody's concern, however sure they are."""
 _MANY_SIGMA = 5.0
 _LEAST_RESIZED = 0.005
@@ -180,7 +182,7 @@ def find_changes(known: LightSet, today: LightSet) -> tuple[LightChange, ...]:
         ratio, sigma = level[name]
         turn, unsure = _turned(known.lights[name], today.lights[name], scene)
         sigmas.append(unsure)
-        ratio = ratio / common if told else float("nan")
+        ratio = ratio / common if told and sigma < _UNTOLD else float("nan")
         kind, text = judge(name, turn, unsure, ratio, sigma)
         changes.append(LightChange(name, kind, text, float(np.degrees(turn)), ratio))
     changes = _against_the_others(changes, np.array(sigmas), known, today, scene)

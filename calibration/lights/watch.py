@@ -31,6 +31,7 @@ def watch_lights(
     lens: LensModel | None,
     *,
     depth_mm: float | None = None,
+    strengths: bool = True,
 ) -> tuple[LightChange, ...]:
     """Foretell the picture under each light from those under the others, and see what is wrong with it.
 
@@ -52,6 +53,9 @@ def watch_lights(
         None: orthographic, distant lights only.
     depth_mm : float or None
         Of the object, for near lights.
+    strengths : bool
+        Whether the lights' intensities are known; without, they should be about equal, and no strength is
+        told.
 
     Returns
     -------
@@ -101,16 +105,17 @@ def watch_lights(
                 "pictures in the right order, is this the rig of the lights, and is there more than noise?"
             )
         verdicts = [
-            judge(name, float(a), unsure, float(np.exp(v)), scatter)
+            judge(name, float(a), unsure, float(np.exp(v)) if strengths else np.nan, scatter)
             for name, a, v in zip(names, angle, level, strict=True)
         ]
-        worst = np.where(steady, np.maximum(angle / unsure, np.abs(level) / scatter), 0.0)
+        off = np.maximum(angle / unsure, np.abs(level) / scatter if strengths else 0.0)
+        worst = np.where(steady, off, 0.0)
         suspect = int(worst.argmax())
         if verdicts[suspect][0] == "still" or steady.sum() <= _LEAST_LIGHTS - 1:
             break
         steady[suspect] = False
     return tuple(
-        LightChange(name, kind, text, float(np.degrees(a)), float(np.exp(v)))
+        LightChange(name, kind, text, float(np.degrees(a)), float(np.exp(v)) if strengths else np.nan)
         for name, (kind, text), a, v in zip(names, verdicts, angle, level, strict=True)
     )
 

@@ -397,4 +397,12 @@ def check_lights(
     else:
         inside = read_mask(object_mask, shape)
     values = list(gray(images.value))
-    return watch_lights(images.names, values, lights.lights, inside, lens, depth_mm=lights.scene_depth_mm)
+    return watch_lights(
+        images.names,
+        values,
+        lights.lights,
+        inside,
+        lens,
+        depth_mm=lights.scene_depth_mm,
+        strengths=are_known(lights),
+    )

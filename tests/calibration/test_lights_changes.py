@@ -153,6 +153,22 @@ def test_an_object_alone_tells_which_light_has_changed():
     assert _kinds(watch_lights(names, dark, lights, mask, None)) == {"led02": "dimmed"}
 
 
+def test_a_strength_that_nobody_knows_is_not_told():
+    images, mask, lights = _scene()
+    dim = [0.8 * im if i == 4 else im for i, im in enumerate(images)]
+    for change in watch_lights(list(lights), dim, lights, mask, None, strengths=False):
+        assert change.kind == "still"
+        assert change.text.endswith("strength not known")
+        assert np.isnan(change.strength)
+    # A saturated highlight leaves a strength to 30 %.
+    today = _calibrated(1)
+    guessed = today.lights["led03"]
+    guessed = guessed.replace(intensity_sigma=(0.3 * guessed.intensity[0],))
+    changes = find_changes(_calibrated(0), today.replace(lights={**today.lights, "led03": guessed}))
+    assert [c.name for c in changes if np.isnan(c.strength)] == ["led03"]
+    assert changes[3].text.endswith("strength not known")
+
+
 def test_a_check_that_cannot_be_made_says_why():
     images, mask, lights = _scene(6)
     with pytest.raises(FitError, match="4 lights are too few"):
