@@ -222,7 +222,7 @@ def _balls(
     finish: Finish,
 ) -> tuple[SphereView, ...]:
     if masks:
-        found = tuple(sphere_from_mask(read_mask(path, values[0].shape), lens) for path in masks)
+        found = tuple(_marked(path, values[0].shape, lens) for path in masks)
         for i, j in combinations(range(len(found)), 2):
             apart = np.linalg.norm(np.subtract(found[i].centre_px, found[j].centre_px))
             if apart < 0.5 * max(found[i].radius_px, found[j].radius_px):
@@ -232,6 +232,13 @@ def _balls(
         return detect_spheres(values, lens, count=target.count, finish=finish)
     except FitError as error:
         raise FitError(f"{session.path}: {error}") from None
+
+
+def _marked(path: Path, shape: tuple[int, ...], lens: LensModel | None) -> SphereView:
+    try:
+        return sphere_from_mask(read_mask(path, shape), lens)
+    except FitError as error:
+        raise FitError(f"{path}: {error}") from None
 
 
 _DARK = 0.02

@@ -261,6 +261,13 @@ def test_bad_masks_are_said(wide):
         sphere_from_mask(np.ones((50, 50), bool), wide)
     with pytest.raises(FitError, match="too few"):
         fit_points(np.zeros((3, 2)), circle((5, 5), 5, None), None)
+    row, column = np.indices((80, 100))
+    ball, second = (np.hypot(column - x, row - 40) < r for x, r in ((35, 20), (80, 16)))
+    for inverted in (~ball, ~(ball | second), np.hypot(column - 50, row - 40) > 39):
+        with pytest.raises(FitError, match="marks what is around the sphere, not the sphere: invert it"):
+            sphere_from_mask(inverted, None)
+    with pytest.raises(FitError, match="39 % of what the mask marks lies outside"):
+        sphere_from_mask(ball | second, None)
 
 
 def test_circle_by_hand_means_the_same_with_and_without_lens():

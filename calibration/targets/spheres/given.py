@@ -9,6 +9,11 @@ from calibration.lens import LensModel
 from calibration.provenance import FitError
 from calibration.targets.outline import SphereView, circle, fit_points
 
+# How far, in radii, a pixel is clearly outside or, divided by it, inside, whatever the perspective; the share
+# of the mask that may be outside, and the one inside below which it marks all but the sphere.
+_AROUND = 1.15
+_MOST_OUTSIDE, _INVERTED = 0.3, 0.1
+
 
 def sphere_from_circle(
     centre_px: ArrayLike, radius_px: float, lens: LensModel | None, *, sigma_px: float = 0.5
@@ -44,12 +49,13 @@ def sphere_from_mask(mask: NDArray[np.bool_], lens: LensModel | None) -> SphereV
     Raises
     ------
     FitError
-        The mask is empty, fills the image, or its border is no sphere's outline.
+        The mask is empty, fills the image, marks what is around the sphere or more than one, or its border is
+        no sphere's outline.
     """
-    inside = np.ascontiguousarray(np.asarray(mask) != 0)
-    if not inside.any() or inside.all():
+    marked = np.ascontiguousarray(np.asarray(mask) != 0)
+    if not marked.any() or marked.all():
         raise FitError("the sphere's mask is empty or covers the whole image: mark the sphere's pixels")
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(inside.astype(np.uint8))
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(marked.astype(np.uint8))
     largest = 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA])) if count > 1 else 1
     inside = labels == largest
     borders = []
@@ -60,7 +66,17 @@ def sphere_from_mask(mask: NDArray[np.bool_], lens: LensModel | None) -> SphereV
         borders.append(change[:, ::-1])
     pixels = np.concatenate(borders)
     start = circle(*_three_point_circle(pixels), lens)
-    return fit_points(pixels, start, lens)
+    view = fit_points(pixels, start, lens)
+    apart = np.linalg.norm(np.argwhere(marked)[:, ::-1] - np.asarray(view.centre_px), axis=1)
+    if np.mean(apart < view.radius_px / _AROUND) < _INVERTED:
+        raise FitError("the mask marks what is around the sphere, not the sphere: invert it")
+    outside = float(np.mean(apart > _AROUND * view.radius_px))
+    if outside > _MOST_OUTSIDE:
+        raise FitError(
+            f"{100 * outside:.0f} % of what the mask marks lies outside the outline of its largest part: "
+            "mark one sphere a mask, and nothing else"
+        )
+    return view
 
 
 def _three_point_circle(pixels: Float) -> tuple[Float, float]:
