@@ -13,7 +13,7 @@ from numba import njit
 
 from calibration.photometric.kernels.nnls import factor, nonnegative, substitute
 from calibration.photometric.kernels.reflectances import respond
-from calibration.photometric.kernels.samples import COMPILE, OK, V, W, median
+from calibration.photometric.kernels.samples import INNER, OK, V, W, median
 
 _BIWEIGHT = 4.685
 _MAD_TO_SIGMA = 1.4826
@@ -80,7 +80,7 @@ class Scratch(NamedTuple):
     turned: Any
 
 
-@njit(**COMPILE)
+@njit(**INNER)
 def room(channels: Any, lights: Any, size: Any) -> Any:
     """State and scratch for a bank of ``size``."""
     state = State(
@@ -97,7 +97,7 @@ def room(channels: Any, lights: Any, size: Any) -> Any:
     return state, scratch
 
 
-@njit(**COMPILE)
+@njit(**INNER)
 def _gram(work: Any, bank: Any, row: Any, gram: Any) -> None:
     w = work[W]
     for i in range(len(bank)):
@@ -111,7 +111,7 @@ def _gram(work: Any, bank: Any, row: Any, gram: Any) -> None:
             gram[j, i] = s
 
 
-@njit(**COMPILE)
+@njit(**INNER)
 def _mix(p: Problem, s: State, t: Scratch) -> None:
     """Shares of every channel at the normal and the weights of now, and what they predict."""
     _gram(p.work, s.bank, t.row, t.gram)
@@ -136,7 +136,7 @@ def _mix(p: Problem, s: State, t: Scratch) -> None:
                     s.fit[c, k] += a * s.bank[j, k]
 
 
-@njit(**COMPILE)
+@njit(**INNER)
 def _square(p: Problem, s: State, k: Any) -> Any:
     """Squared residual of a light over its expected square."""
     total = 0.0
@@ -146,7 +146,7 @@ def _square(p: Problem, s: State, k: Any) -> Any:
     return total / (len(p.m) * p.work[V, k])
 
 
-@njit(**COMPILE)
+@njit(**INNER)
 def _weigh(p: Problem, s: State, t: Scratch, wide: Any) -> Any:
     """Tukey's weights, on the scale ``wide`` or, where that is 0, on that of the residuals; returns it."""
     channels, lights = p.m.shape
@@ -171,7 +171,7 @@ def _weigh(p: Problem, s: State, t: Scratch, wide: Any) -> Any:
     return wide
 
 
-@njit(**COMPILE)
+@njit(**INNER)
 def _loss(p: Problem, s: State) -> Any:
     """Tukey's loss per light, 0 to 1, on the scale of noise and model error: starts can be compared."""
     ok = p.work[OK]
@@ -189,7 +189,7 @@ def _loss(p: Problem, s: State) -> Any:
     return total / count
 
 
-@njit(**COMPILE)
+@njit(**INNER)
 def _bend(p: Problem, s: State, t: Scratch, along: Any, slope: Any) -> None:
     """Slope of the prediction (c, n) as the normal turns ``along`` a tangent, shares held."""
     for i in range(3):
@@ -205,7 +205,7 @@ def _bend(p: Problem, s: State, t: Scratch, along: Any, slope: Any) -> None:
                     slope[c, k] += a * (t.bent[j, k] - s.bank[j, k])
 
 
-@njit(**COMPILE)
+@njit(**INNER)
 def _tangents(p: Problem, s: State, t: Scratch) -> None:
     """Two unit tangents of the normal, and the slopes of the prediction along them."""
     n, u, v = s.n, t.u, t.v
@@ -227,7 +227,7 @@ def _tangents(p: Problem, s: State, t: Scratch) -> None:
     _bend(p, s, t, v, s.jv)
 
 
-@njit(**COMPILE)
+@njit(**INNER)
 def _eliminate(p: Problem, s: State, t: Scratch, c: Any) -> Any:
     """Project the shares in use out of one channel's slopes; returns the prior's part of the equations.
 
@@ -278,7 +278,7 @@ def _eliminate(p: Problem, s: State, t: Scratch, c: Any) -> Any:
     return uu, uv, vv, ru, rv
 
 
-@njit(**COMPILE)
+@njit(**INNER)
 def equations(p: Problem, s: State, t: Scratch) -> Any:
     """Normal equations (uu, uv, vv; u, v) of the two turns of the normal, shares projected out.
 
@@ -305,7 +305,7 @@ def equations(p: Problem, s: State, t: Scratch) -> Any:
     return uu, uv, vv, ru, rv
 
 
-@njit(**COMPILE)
+@njit(**INNER)
 def _step(p: Problem, s: State, t: Scratch) -> Any:
     """Turn the normal by a damped step of Gauss and Newton; returns its length, 0 where there is none."""
     uu, uv, vv, ru, rv = equations(p, s, t)
@@ -327,7 +327,7 @@ def _step(p: Problem, s: State, t: Scratch) -> Any:
     return length
 
 
-@njit(**COMPILE)
+@njit(**INNER)
 def descend(p: Problem, s: State, t: Scratch) -> Any:
     """Gauss and Newton on the normal, non-negative shares, Tukey's weights; returns the loss."""
     v, ok, w = p.work[V], p.work[OK], p.work[W]
@@ -353,7 +353,7 @@ def descend(p: Problem, s: State, t: Scratch) -> Any:
     return _loss(p, s)
 
 
-@njit(**COMPILE)
+@njit(**INNER)
 def settle(p: Problem, s: State, t: Scratch) -> None:
     """Responses, shares and prediction at the normal and the weights that are set."""
     respond(s.n, p.sight, p.kinds, p.widths, t.every, p.work, s.bank)

@@ -7,8 +7,8 @@ from numba import njit
 
 from calibration.photometric.kernels.samples import (
     AXIS,
-    COMPILE,
     GLOSS,
+    INNER,
     LX,
     LY,
     LZ,
@@ -26,7 +26,7 @@ IRRADIANCE_SPREAD = 6
 ERRORS = 7
 
 
-@njit(**COMPILE)
+@njit(**INNER)
 def slope(light: Any, x: Any, y: Any, z: Any, out: Any) -> Any:
     """Write the derivative of the logarithm of a near light's irradiance at a point along its position.
 
@@ -48,7 +48,7 @@ def slope(light: Any, x: Any, y: Any, z: Any, out: Any) -> Any:
     return near
 
 
-@njit(**COMPILE)
+@njit(**INNER)
 def turned(
     lights: Any, errors: Any, at: Any, slopes: Any, work: Any, inverse: Any, b: Any, n: Any, here: Any
 ) -> Any:

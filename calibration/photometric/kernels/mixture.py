@@ -13,6 +13,7 @@ from calibration.photometric.kernels.samples import (
     HX,
     HY,
     HZ,
+    INNER,
     INTENSITY,
     LX,
     LY,
@@ -42,7 +43,7 @@ _POWERS = (2.0, 5.0)
 LOSS, NOISE, MISFIT, CHANCE, LEVER, TOLD = range(6)
 
 
-@njit(**COMPILE)
+@njit(**INNER)
 def _gather(
     radiance: Any, variance: Any, lights: Any, order: Any, y: Any, x: Any, work: Any, m: Any, noise: Any,
     rms: Any, gain: Any,
@@ -85,7 +86,7 @@ def _gather(
     return count
 
 
-@njit(**COMPILE)
+@njit(**INNER)
 def _halve(sight: Any, work: Any) -> None:
     for k in range(work.shape[1]):
         x, y, z = work[LX, k] + sight[0], work[LY, k] + sight[1], work[LZ, k] + sight[2]
@@ -93,7 +94,7 @@ def _halve(sight: Any, work: Any) -> None:
         work[HX, k], work[HY, k], work[HZ, k] = x * scale, y * scale, z * scale
 
 
-@njit(**COMPILE)
+@njit(**INNER)
 def _centroid(m: Any, work: Any, power: Any, n: Any) -> Any:
     """Half vectors weighed by a power of the samples: where a lobe points. False where nothing is bright."""
     n[0] = n[1] = n[2] = 0.0
@@ -113,7 +114,7 @@ def _centroid(m: Any, work: Any, power: Any, n: Any) -> Any:
     return True
 
 
-@njit(**COMPILE)
+@njit(**INNER)
 def _tell(p: Any, s: Any, t: Any, noise: Any, told: Any) -> None:
     """Fill in what the solution's neighbourhood says of its error.
 
@@ -140,7 +141,7 @@ def _tell(p: Any, s: Any, t: Any, noise: Any, told: Any) -> None:
     told[CHANCE] = chance / max(weight, 1e-300)
 
 
-@njit(**COMPILE)
+@njit(**INNER)
 def _row(
     y: Any,
     radiance: Any, variance: Any, points: Any, lights: Any, order: Any, mask: Any, starts: Any,

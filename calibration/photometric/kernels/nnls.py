@@ -5,13 +5,13 @@ from typing import Any
 
 from numba import njit
 
-from calibration.photometric.kernels.samples import COMPILE
+from calibration.photometric.kernels.samples import COMPILE, INNER
 
 _SINGULAR = 1e-9
 _STEEP = 1e-6
 
 
-@njit(**COMPILE)
+@njit(**INNER)
 def factor(g: Any, index: Any, count: Any, low: Any) -> Any:
     """Cholesky factor of the rows and columns ``index`` of ``g``; False where it is close to singular."""
     for i in range(count):
@@ -28,7 +28,7 @@ def factor(g: Any, index: Any, count: Any, low: Any) -> Any:
     return True
 
 
-@njit(**COMPILE)
+@njit(**INNER)
 def substitute(low: Any, rhs: Any, index: Any, count: Any, x: Any) -> None:
     """Solve with the factor of ``index`` for the entries ``index`` of ``rhs``; ``x`` is packed."""
     for i in range(count):
@@ -43,7 +43,7 @@ def substitute(low: Any, rhs: Any, index: Any, count: Any, x: Any) -> None:
         x[i] = s / low[i, i]
 
 
-@njit(**COMPILE)
+@njit(**INNER)
 def steepest(g: Any, rhs: Any, share: Any) -> Any:
     """Which share at zero would lower the cost fastest; -1 where none does."""
     newest, best = -1, _STEEP

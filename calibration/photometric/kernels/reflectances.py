@@ -5,7 +5,7 @@ from typing import Any
 
 from numba import njit
 
-from calibration.photometric.kernels.samples import COMPILE, HX, HY, HZ, LX, LY, LZ
+from calibration.photometric.kernels.samples import COMPILE, HX, HY, HZ, INNER, LX, LY, LZ
 
 # Kinds. The width is: of a coat Schlick's power, of a rough body Oren and Nayar's sigma (rad), of a lobe
 # alpha; the lobes stand last.
@@ -15,7 +15,7 @@ LAMBERT, COATED, ROUGH, AMBIENT, GGX, COMPACT = range(6)
 GRAZING = 0.02
 
 
-@njit(**COMPILE)
+@njit(**INNER)
 def _enter(cosine: Any, power: Any) -> Any:
     """Part of the light that gets through a coat: 1 - (1 - cosine)^power."""
     kept = 1.0

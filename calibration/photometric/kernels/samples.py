@@ -11,6 +11,8 @@ from numba import njit
 
 _FAST = {"contract", "reassoc", "nsz", "arcp"}
 COMPILE: dict[str, Any] = {"cache": True, "error_model": "numpy", "fastmath": _FAST}
+# Of what only kernels call: a fifth less to compile without the ways in from Python and C.
+INNER: dict[str, Any] = COMPILE | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 # Columns of the table of lights: near or not, direction or position, axis, order, intensity of up to 3
 # channels.
@@ -27,7 +29,7 @@ COLUMNS = 11
 M, V, OK, LX, LY, LZ, HX, HY, HZ, FALL, GLOSS, TRUST, W, R, ROWS = range(15)
 
 
-@njit(**COMPILE)
+@njit(**INNER)
 def invert(a: Any, out: Any) -> Any:
     """Inverse of the symmetric 3 x 3 matrix (xx, xy, xz, yy, yz, zz); False where it is close to singular."""
     xx, xy, xz, yy, yz, zz = a[0], a[1], a[2], a[3], a[4], a[5]
@@ -42,7 +44,7 @@ def invert(a: Any, out: Any) -> Any:
     return True
 
 
-@njit(**COMPILE)
+@njit(**INNER)
 def outer(weights: Any, work: Any, a: Any) -> Any:
     """``a`` = sum of weight times the outer product of the light's direction."""
     lx, ly, lz = work[LX], work[LY], work[LZ]
@@ -58,7 +60,7 @@ def outer(weights: Any, work: Any, a: Any) -> Any:
     a[0], a[1], a[2], a[3], a[4], a[5] = xx, xy, xz, yy, yz, zz
 
 
-@njit(**COMPILE)
+@njit(**INNER)
 def weighted(work: Any, a: Any, inverse: Any, b: Any) -> Any:
     """Weighted least squares of m - gloss = b . l; leaves the inverse normal matrix in ``inverse``."""
     w, m, gloss, lx, ly, lz = work[W], work[M], work[GLOSS], work[LX], work[LY], work[LZ]
@@ -77,7 +79,7 @@ def weighted(work: Any, a: Any, inverse: Any, b: Any) -> Any:
     return True
 
 
-@njit(**COMPILE)
+@njit(**INNER)
 def median(values: Any, count: Any) -> Any:
     """Median of the first ``count`` values, which are sorted in place (insertion sort: few lights)."""
     for i in range(1, count):
@@ -91,7 +93,7 @@ def median(values: Any, count: Any) -> Any:
     return values[half] if count % 2 else 0.5 * (values[half - 1] + values[half])
 
 
-@njit(**COMPILE)
+@njit(**INNER)
 def aim(lights: Any, px: Any, py: Any, pz: Any, work: Any) -> Any:
     """Direction and irradiance of every light at a point."""
     for k in range(lights.shape[0]):
@@ -117,7 +119,7 @@ def aim(lights: Any, px: Any, py: Any, pz: Any, work: Any) -> Any:
         work[LX, k], work[LY, k], work[LZ, k], work[FALL, k] = dx, dy, dz, e
 
 
-@njit(**COMPILE)
+@njit(**INNER)
 def usable(radiance: Any, variance: Any, order: Any, y: Any, x: Any, work: Any) -> Any:
     """Mark the lights that reach a pixel and whose sample is there in every channel; returns how many."""
     ok, fall = work[OK], work[FALL]
@@ -131,7 +133,7 @@ def usable(radiance: Any, variance: Any, order: Any, y: Any, x: Any, work: Any) 
     return count
 
 
-@njit(**COMPILE)
+@njit(**INNER)
 def gather(
     radiance: Any, variance: Any, lights: Any, order: Any, y: Any, x: Any, work: Any, mix: Any, noise: Any
 ) -> Any:
@@ -171,7 +173,7 @@ def gather(
     return count
 
 
-@njit(**COMPILE)
+@njit(**INNER)
 def spread(work: Any, a: Any, inverse: Any, n: Any) -> Any:
     """Trace in the tangent plane of ``n`` of inverse . a . inverse."""
     i = inverse

@@ -14,6 +14,7 @@ from calibration.photometric.kernels.samples import (
     HX,
     HY,
     HZ,
+    INNER,
     INTENSITY,
     LX,
     LY,
@@ -59,7 +60,7 @@ _SCALE_SWEEPS = 6
 TRUSTED = 0.1
 
 
-@njit(**COMPILE)
+@njit(**INNER)
 def _cost(b: Any, work: Any) -> Any:
     """Truncated squares of the residuals of a guess, shadows counted as the model has them."""
     m, ok, trust, gloss = work[M], work[OK], work[TRUST], work[GLOSS]
@@ -71,7 +72,7 @@ def _cost(b: Any, work: Any) -> Any:
     return total
 
 
-@njit(**COMPILE)
+@njit(**INNER)
 def _start(rms: Any, triplets: Any, work: Any, a: Any, inverse: Any, b: Any, trial: Any) -> Any:
     """The best of smallest absolute residuals and of the triplets of lights; False where there is none."""
     m, v, ok, trust, w, lit = work[M], work[V], work[OK], work[TRUST], work[W], work[R]
@@ -115,7 +116,7 @@ def _start(rms: Any, triplets: Any, work: Any, a: Any, inverse: Any, b: Any, tri
     return best < math.inf
 
 
-@njit(**COMPILE)
+@njit(**INNER)
 def _compromise(rms: Any, triplets: Any, work: Any, a: Any, inverse: Any, b: Any, trial: Any) -> Any:
     """Where no four samples agree: all lit ones by smallest absolute residuals; their disagreement shows in
     the error bar. False where there is no solution."""
@@ -128,7 +129,7 @@ def _compromise(rms: Any, triplets: Any, work: Any, a: Any, inverse: Any, b: Any
     return weighted(work, a, inverse, b)
 
 
-@njit(**COMPILE)
+@njit(**INNER)
 def _shine(b: Any, sight: Any, gloss: Any, work: Any) -> Any:
     """GGX reflection of every light, in units of albedo, for the normal along ``b``."""
     lx, ly, lz, hx, hy, hz = work[LX], work[LY], work[LZ], work[HX], work[HY], work[HZ]
@@ -146,7 +147,7 @@ def _shine(b: Any, sight: Any, gloss: Any, work: Any) -> Any:
         work[GLOSS, k] = front * nl / (d * d * (nl * shade_v + nv * shade_l) + 1e-300)
 
 
-@njit(**COMPILE)
+@njit(**INNER)
 def _refine(rms: Any, sight: Any, gloss: Any, work: Any, a: Any, inverse: Any, b: Any, trial: Any) -> Any:
     """Tukey's biweight from a start; leaves the weights in the workspace; False where they leave no
     normal."""
@@ -184,7 +185,7 @@ def _refine(rms: Any, sight: Any, gloss: Any, work: Any, a: Any, inverse: Any, b
     return True
 
 
-@njit(**COMPILE)
+@njit(**INNER)
 def _judge(rms: Any, b: Any, work: Any) -> Any:
     """Truncated cost of a solution on the scale on which solutions are compared."""
     for k in range(work.shape[1]):
@@ -192,7 +193,7 @@ def _judge(rms: Any, b: Any, work: Any) -> Any:
     return _cost(b, work)
 
 
-@njit(**COMPILE)
+@njit(**INNER)
 def _best_gloss(
     rms: Any, sight: Any, roughness: Any, strengths: Any, work: Any, a: Any, inverse: Any, b: Any, trial: Any
 ) -> Any:
