@@ -89,8 +89,9 @@ def rounded_moments(mean: Float, sigma: Float, top: float) -> tuple[Float, Float
     chance = np.diff(upper, axis=-1, prepend=0.0)
     shown = np.clip(codes, 0, top)
     value = np.sum(chance * shown, -1)
-    deviation = shown - value[..., None]
-    return value, np.sum(chance * deviation**2, -1), np.sum(chance * deviation**4, -1)
+    square = (shown - value[..., None]) ** 2
+    chance *= square
+    return value, np.sum(chance, -1), np.sum(chance * square, -1)
 
 
 def counted_moments(
