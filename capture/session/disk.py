@@ -72,7 +72,11 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes())
     except FileNotFoundError:
-        raise SessionError(f"{path.parent} is not a session: it has no {path.name}") from None
+        there = path.parent.is_dir()
+        why = f" is not a session: it has no {path.name}" if there else ": no such folder"
+        raise SessionError(f"{path.parent}{why}") from None
+    except NotADirectoryError:
+        raise SessionError(f"{path.parent}: is a file, want the folder of a session") from None
     except (OSError, ValueError) as error:
         raise SessionError(f"{path} cannot be read: {error}") from None
 

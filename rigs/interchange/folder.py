@@ -18,7 +18,13 @@ from capture.session import Session
 from capture.session.disk import sync_folder, write_json
 from rigs.interchange.encoding import Tally
 from rigs.interchange.images import ImageError, Picture, read_image
-from rigs.interchange.manifest import ManifestError, ManifestRow, list_pictures, read_manifest
+from rigs.interchange.manifest import (
+    ManifestError,
+    ManifestRow,
+    list_pictures,
+    read_manifest,
+    want_folder,
+)
 
 
 def import_folder(
@@ -70,6 +76,7 @@ def import_folder(
     """
     directory, session_path = Path(directory), Path(session_path)
     refuse_used(session_path)
+    want_folder(directory)
     manifest = directory / "manifest.csv"
     facts: dict[str, object] = {"source": str(directory)}
     if kind is None:

@@ -73,6 +73,12 @@ def read_manifest(path: Path) -> tuple[ManifestRow, ...]:
     return _rows(path.name, path.parent, _check_header(path.name, *header), table, decimal_comma)
 
 
+def want_folder(path: Path) -> None:
+    """Raise ManifestError where there is no folder."""
+    if not path.is_dir():
+        raise ManifestError(f"{path}: {'is a file, want a folder' if path.exists() else 'no such folder'}")
+
+
 def list_pictures(directory: Path, kind: str) -> tuple[ManifestRow, ...]:
     """Rows of a folder without a table: every picture in it is of one kind.
 
@@ -95,8 +101,7 @@ def list_pictures(directory: Path, kind: str) -> tuple[ManifestRow, ...]:
     ManifestError
         No such folder, no picture in it, or an unknown kind.
     """
-    if not directory.is_dir():
-        raise ManifestError(f"{directory}: no such folder")
+    want_folder(directory)
     try:
         _kinds(kind)
     except _BadCell as error:

@@ -16,7 +16,7 @@ from capture.plan import Block, CapturePlan, ExposureBracket, Kind, LightSequenc
 from capture.session import Session
 from rigs.interchange.folder import Source, make_session, refuse_used, shown
 from rigs.interchange.images import SUFFIXES, ImageError, read_image
-from rigs.interchange.manifest import ManifestError, natural, suggest
+from rigs.interchange.manifest import ManifestError, natural, suggest, want_folder
 
 GIVEN = "given"
 """Folder within a session that holds what came with its pictures: lights, mask, true normals."""
@@ -60,6 +60,7 @@ def import_diligent(directory: Path, session_path: Path) -> Session:
     """
     directory, session_path = Path(directory), Path(session_path)
     refuse_used(session_path)
+    want_folder(directory)
     with _faults():
         lights = files.read_diligent_lights(directory)
     facts: dict[str, object] = {"note": "exposures are not told (1 s each); taken_at is when it was imported"}
@@ -152,6 +153,7 @@ def import_two_spheres(directory: Path, session_path: Path) -> Session:
     """
     directory, session_path = Path(directory), Path(session_path)
     refuse_used(session_path)
+    want_folder(directory)
     pictures = _pictures(directory / "Objects")
     told = next(
         (directory / name for name in ("refined_light.txt", "light_directions.txt")

@@ -65,7 +65,8 @@ def report_directory(directory: Path, out: Path, truth: Path | None = None) -> P
         The folder holds none of them, a file in it is damaged, or no surface has the size of the truth.
     """
     if not directory.is_dir():
-        raise ConfigError(f"{directory}: no such folder")
+        why = "is a file, want a folder" if directory.exists() else "no such folder"
+        raise ConfigError(f"{directory}: {why}")
     with file_faults():
         report = _read(directory)
         if truth is not None:

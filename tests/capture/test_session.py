@@ -157,7 +157,7 @@ def test_rig_must_be_json(tmp_path):
 
 
 def test_what_is_no_session_is_named(tmp_path):
-    with pytest.raises(SessionError, match=r"is not a session: it has no plan\.json"):
+    with pytest.raises(SessionError, match="nowhere: no such folder"):
         Session.open(tmp_path / "nowhere")
 
 

@@ -3,6 +3,7 @@
 Not tested here: hardware that fails during a capture (tests/capture), and manifests (test_interchange.py).
 """
 
+import shlex
 import shutil
 from pathlib import Path
 
@@ -189,6 +190,29 @@ def test_sessions_without_frames_are_refused(refused, tmp_path, name):
             writer.skip(shot, "no camera")
     session.finish()
     refused(name, session.path, "has no frames")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "session check {no}", "session verify {no}", "merge {no} --out {new}", "reconstruct {no} --out {new}",
+        "calibrate sensor {no} --out {new}.json", "calibrate response {no} --out {new}.json",
+        "calibrate lens {no} --board 'circles 5x4 20' --out {new}.json", "report {no}",
+        "calibrate lights {no} --out {new}.json", "rig lights-moved {no} --lights a.lp",
+        "export training {no} --result {no} --out {new}", "import folder {no} {new}",
+        "import folder {no} {new} --kind board", "import diligent {no} {new}",
+        "import two-spheres {no} {new}",
+    ],
+)  # fmt: skip
+def test_a_folder_that_is_not_there_is_one_line(gnomon, tmp_path, words):
+    (tmp_path / "file").write_text("")
+    for name, said in (("no", "no such folder"), ("file", "is a file, want ")):
+        places = {"no": tmp_path / name, "new": tmp_path / "new"}
+        answer = gnomon(*(word.format(**places) for word in shlex.split(words)))
+        assert answer.code == 2
+        assert answer.err.startswith(f"gnomon: {tmp_path / name}: {said}"), answer.err
+        assert answer.err.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def nominal(pixel_format="Mono8", shape=SHAPE, **values):
