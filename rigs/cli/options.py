@@ -114,13 +114,20 @@ CameraOption = Annotated[
 
 
 def track(items: Iterable[T], what: str) -> Iterable[T]:
-    """Progress bar with the time left on a terminal; nothing elsewhere."""
+    """Progress bar with the time left on a terminal, and why the first run waits; nothing elsewhere."""
     if not sys.stderr.isatty():
         return items
+    from rigs.cli.compiling import tell_of_compiling
+
+    tell_of_compiling(_note)
     from rich.console import Console
     from rich.progress import track as rich_track
 
     return rich_track(items, description=what, console=Console(stderr=True), transient=True)
+
+
+def _note(text: str) -> None:
+    print(text, file=sys.stderr)  # as it is now: a progress bar steps aside for it
 
 
 def say(text: str) -> None:
