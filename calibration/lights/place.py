@@ -19,6 +19,9 @@ _LOBE = 0.1
 GRAZING = 0.12
 """Share of the full light below which a lamp's own size and a paint's roughness show."""
 
+_FLAT = 0.7
+"""Of the brightest places, the darkest: even a lamp at the camera leaves less than half at a ball's rim."""
+
 
 class Scene(NamedTuple):
     """The spheres, and what they send each other: the albedo that this speaks of, with its sigma."""
@@ -73,7 +76,7 @@ def shown_of(name: str, matte: MatteSamples, number: int) -> Shown:
     Raises
     ------
     FitError
-        Fewer than 20 of them are lit and not saturated.
+        Fewer than 20 of them are lit and not saturated, or all are about as bright.
     """
     value = np.asarray(matte.radiance[number], np.float64) / matte.reflectance
     noise = np.asarray(matte.sigma[number], np.float64) / matte.reflectance
@@ -85,6 +88,12 @@ def shown_of(name: str, matte: MatteSamples, number: int) -> Shown:
     if lit.sum() < 20:
         why = "is it lit?" if there.sum() > 0.5 * len(there) else "are they saturated?"
         raise FitError(f"light {name}: {int(lit.sum())} usable places on the matte spheres, want 20; {why}")
+    least = float((np.percentile(value[there], 2, axis=0) / top).min())
+    if least > _FLAT:
+        raise FitError(
+            f"light {name}: no shading on the matte spheres, whose darkest places are {100 * least:.0f} % as "
+            "bright as their brightest: did it burn, is the black level right?"
+        )
     value, noise = np.where(there[:, None], value, 0.0), np.where(there[:, None], noise, 1.0)
     # Of a place in shadow the error is a share of the full light: it comes by way of other things.
     return Shown(name, value, np.hypot(noise, _UNEVEN * np.maximum(value, 0.3 * top)), there)

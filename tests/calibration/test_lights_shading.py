@@ -221,6 +221,19 @@ def test_both_kinds_of_spheres_are_joined_and_a_light_that_they_put_apart_is_nam
         join_lights(mirror, matte.replace(lights={k: v for k, v in matte.lights.items() if k != "led02"}))
 
 
+def test_a_lamp_that_did_not_burn_is_named():
+    lamps = [
+        DistantLight(direction=tuple(d)) for d in normalize([[0.0, 0, -1], [0.6, 0.2, -1], [0, -0.5, -1]])
+    ]
+    samples = _seen(lamps, FOUR[:1])
+    assert list(fit_shading(_names(lamps), samples).lights) == _names(lamps)
+    dark = np.array(samples.matte.radiance)
+    dark[2] = np.where(np.isfinite(dark[2]), 0.3 * np.nanmax(dark[0]), np.nan)  # a black level that stayed in
+    samples = samples._replace(matte=samples.matte._replace(radiance=dark))
+    with pytest.raises(FitError, match=r"light led02: no shading on the matte spheres.* 100 % as bright"):
+        fit_shading(_names(lamps), samples)
+
+
 @pytest.mark.skipif(not (DATA / "psm/gray").is_dir(), reason="no psm/gray data at GNOMON_DATA")
 def test_gray_ball_of_psm_agrees_with_its_chrome_ball():
     def pictures(name):
