@@ -86,6 +86,16 @@ class Edges:
         joined[1:] |= down[:-1]
         return np.asarray(joined)
 
+    def step(self, here: NDArray[np.intp], there: NDArray[np.intp]) -> Float:
+        """Difference of the unknown from pixels to others, as flat indices, on the planes of the former."""
+        normals, facing = self.normals.reshape(-1, 3)[here].astype(np.float64), self.facing.ravel()[here]
+        if self.rays is None:
+            width = self.shape[1]
+            x, y = there % width - here % width, there // width - here // width
+            return np.asarray((normals[:, 0] * x + normals[:, 1] * y) / facing)
+        cross = -np.einsum("nc,nc->n", normals, self.rays.reshape(-1, 3)[there])
+        return np.asarray(np.log(facing / np.maximum(cross, 0.1 * facing)))
+
     def believe(
         self, u: Float, base: NDArray[np.float32], width: float, weight: NDArray[np.float32]
     ) -> float:

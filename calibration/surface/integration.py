@@ -1,7 +1,5 @@
 """Normals to depth, along the true lines of sight, with the jumps of depth kept."""
 
-from itertools import pairwise
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +11,7 @@ from calibration.progress import Track, silent
 from calibration.provenance import FitError
 from calibration.surface.edges import Edges
 from calibration.surface.jumps import with_jumps
+from calibration.surface.pieces import continued
 from calibration.surface.poisson import Differences
 
 
@@ -36,9 +35,9 @@ def integrate(
     lens : LensModel or None
         None: orthographic view along +z.
     depth_mm : float or ndarray (h, w), optional
-        What the normals cannot tell, for each connected component of valid pixels: in perspective its factor
-        (the median of depth over ``depth_mm`` becomes 1; default 1 mm), in an orthographic view its offset
-        (the median difference becomes 0; default 0).
+        What the normals cannot tell: in perspective a factor (the median of depth over ``depth_mm`` becomes
+        1; default 1 mm), in an orthographic view an offset (the median difference becomes 0; default 0). A
+        number is for the largest connected component of valid pixels, a map for each it knows pixels of.
     anchors_mm : ndarray (h, w), optional
         Depth known at some pixels, NaN elsewhere. They pull the surface, and a component that has one takes
         its place from them instead of from ``depth_mm``. In px for an orthographic view, as the result.
@@ -79,7 +78,12 @@ def integrate(
     surface (a redescending loss). Where a piece may as well rise from a surface as sink into it, it rises.
 
     A jump is told only from what runs around it. A piece that jumps on all its border may be anywhere, and is
-    put where most of its border fits; give it anchors. Components that do not touch are each by themselves.
+    put where most of its border fits; give it anchors.
+
+    Of components that do not touch, normals do not tell how one stands to another. One for which neither
+    ``depth_mm`` nor an anchor says it goes on from the component nearest to it, as if the surface ran
+    through the gap. That is right for specks and parts that gaps in the mask cut off; another thing behind
+    or before the first is put in the same depth.
     """
     h, w = normal_map.valid.shape
     if lens is not None and (lens.height, lens.width) != (h, w):
@@ -121,9 +125,9 @@ def integrate_grid(
     # All work is on the box around what is valid.
     y, x, height, width = cv2.boundingRect(valid.astype(np.uint8).T)
     box = np.s_[y : y + height, x : x + width]
-    given = np.broadcast_to(
-        np.asarray((1.0 if perspective else 0.0) if depth_mm is None else depth_mm), depth.shape
-    )
+    given = np.asarray((1.0 if perspective else 0.0) if depth_mm is None else depth_mm)
+    if given.ndim:
+        given = np.broadcast_to(given, depth.shape)[box]
     edges = Edges(normals[box], sigma_deg[box], None if rays is None else rays[box])
     pull = wanted = None
     if anchors_mm is not None:
@@ -139,7 +143,8 @@ def integrate_grid(
     )
     if not smooth:
         u = with_jumps(edges, solver, u, pull, wanted, tolerance, track)
-    depth[box] = _level(u, edges.joined(), given[box], None if pull is None else pull > 0, perspective)
+    u = _level(u, edges, given, None if pull is None else pull > 0, perspective)
+    depth[box] = np.exp(u) if perspective else u
     return depth
 
 
@@ -173,31 +178,41 @@ def _pulls(anchors_mm: NDArray[np.floating], sigma_mm: float, perspective: bool)
 
 def _level(
     u: Float,
-    joined: NDArray[np.bool_],
+    edges: Edges,
     given: NDArray[np.floating],
     anchored: NDArray[np.bool_] | None,
     perspective: bool,
 ) -> Float:
-    """Depth from the solution, each component moved to where ``given`` or its anchors have it."""
-    depth = np.full(u.shape, np.nan)
-    count, labels = components(joined)
+    """``u`` with each component where its anchors or the map ``given`` have it; others go on from those.
+
+    Where neither tells of any, the largest takes its place from ``given``. NaN outside of all.
+    """
+    count, labels = components(edges.joined())
     # Labels in the order of their pixels: one pass instead of one mask per component.
     flat = labels.ravel()
     order = np.flatnonzero(flat)
     if count > 1:
         order = order[np.argsort(flat[order], kind="stable")]
-    ends = np.searchsorted(flat[order], np.arange(1, count + 2))
-    for first, last in pairwise(ends):
-        at = order[first:last]
-        part, wanted = u.ravel()[at], given.ravel()[at]
-        known = np.isfinite(wanted) & (wanted > 0 if perspective else True)
-        if not known.any():
-            known, wanted = np.ones_like(known), np.full_like(wanted, np.nanmedian(given))
+    parts = np.split(order, np.searchsorted(flat[order], np.arange(2, count + 1)))
+    wanted = given if given.ndim else np.full(u.shape, np.nan)
+    known = np.isfinite(wanted) & (wanted > 0 if perspective else True)
+    offset = np.full(count, np.nan)
+    for label, at in enumerate(parts):
         if anchored is not None and anchored.ravel()[at].any():
-            offset = 0.0
-        elif perspective:
-            offset = np.median(np.log(wanted[known]) - part[known])
-        else:
-            offset = np.median(wanted[known] - part[known])
-        depth.ravel()[at] = np.exp(part + offset) if perspective else part + offset
-    return depth
+            offset[label] = 0.0
+        elif known.ravel()[at].any():
+            at = at[known.ravel()[at]]
+            place = wanted.ravel()[at].astype(np.float64)
+            offset[label] = np.median((np.log(place) if perspective else place) - u.ravel()[at])
+    if np.isnan(offset).all():
+        label = int(np.argmax([len(at) for at in parts]))
+        place = np.nanmedian(given)
+        offset[label] = (np.log(place) if perspective else place) - np.median(u.ravel()[parts[label]])
+    loose = np.isnan(offset)
+    moved = np.where(labels > 0, u + np.append(offset, 0.0)[labels - 1], np.nan)
+    if loose.any():
+        moved = np.where(np.append(loose, False)[labels - 1], u, moved)
+        # What has its place is one, the first.
+        number = np.append(np.where(loose, np.cumsum(loose), 0), -1)[labels - 1].astype(np.int32)
+        moved += np.append(continued(moved, number, edges.step), 0.0)[number]
+    return np.asarray(moved)

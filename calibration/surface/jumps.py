@@ -11,7 +11,7 @@ from calibration.geometry import Float
 from calibration.progress import Counted, Track, silent
 from calibration.provenance import FitError
 from calibration.surface.edges import Edges
-from calibration.surface.pieces import put_together
+from calibration.surface.pieces import closed, put_together
 from calibration.surface.poisson import Differences
 
 _SHARPNESS = 2.0
@@ -21,16 +21,20 @@ _MOST_ROUNDS = 30
 _FINISHING_ROUNDS = 10
 # Grids with a longer side than this are looked at from further off first.
 _COARSE_SIDE = 100
-# Of two surfaces that fit alike the one that was found first stays.
+# Of two surfaces that fit alike the one that was found first stays; one that breaks nearly the same edges is
+# not looked at.
 _CLEARLY_LESS = 0.995
-# How many times its spread a misfit may be, round by round; and where pieces are in place already.
+# How many times its spread a misfit may be, round by round; where pieces are in place already; and at last.
 _WIDTHS = (3.0, 2.0, 1.4, 1.0, 1.0)
 _LAST_WIDTHS = (2.0, 1.4, 1.0, 1.0)
+_FINAL_WIDTHS = (1.4, 1.0, 1.0)
 # Sigmas by which normals contradict each other where the surface may jump: one finds faint jumps, and under
 # noise too many to leave pieces whole; the other does not.
 _CONTRADICTIONS = (3.0, 6.0)
-_CUT = np.float32(1e-5)
-_MOST_MOVES = 4
+# How far holes in a cut are closed, px; and as a share of the picture, with which the hole grows where two
+# slopes come near each other.
+_HOLE = 8.0
+_HOLE_SHARE = 0.05
 # The equations of a round are solved no better than the next round's weights deserve.
 _REDUCTION = 0.2
 _SWEEPS = 4
@@ -53,9 +57,8 @@ def with_jumps(
     starts = Counted(search.starts(u), 2 + len(_CONTRADICTIONS))
     for start, widths in track(starts, "finding depth"):
         search.offer(start, widths)
-    for _ in track(range(_MOST_MOVES), "moving pieces of depth"):
-        if not search.offer(search.together(search.best, edges.broken(search.best)), _LAST_WIDTHS):
-            break
+    for reach in track(_reaches(edges.shape), "moving pieces of depth"):
+        search.move(reach)
     return search.finish(tolerance)
 
 
@@ -69,6 +72,7 @@ class _Search:
         self._within = edges.spread / np.where(self._edge, edges.span, 1)
         self._weight = np.zeros_like(edges.base)
         self._loss = np.inf
+        self._broken = self._edge
         self.best: Float = np.zeros(edges.shape)
 
     def starts(self, u: Float) -> Iterator[tuple[Float, tuple[float, ...]]]:
@@ -77,8 +81,11 @@ class _Search:
         far = _from_far(self._edges, u)
         if far is not None:
             yield self.apart(far, _FINISHING_ROUNDS), _WIDTHS
+        before = None
         for cut in self._edges.contradicted(*_CONTRADICTIONS):
-            yield self.together(u, cut), _LAST_WIDTHS
+            if before is None or (cut != before).any():
+                yield self.together(u, cut), _LAST_WIDTHS
+            before = cut
 
     def apart(self, u: Float, rounds: int) -> Float:
         """Bilateral rounds from ``u``: which pixels belong together."""
@@ -87,23 +94,28 @@ class _Search:
     def together(self, u: Float, cut: NDArray[np.bool_]) -> Float:
         """Solution without the edges that are ``cut``, each piece where most of its border fits."""
         edges = self._edges
-        self._solver.weigh(np.where(cut, _CUT * edges.base, edges.base), self._pull)
+        self._solver.weigh(np.where(cut, 0, edges.base), self._pull)
         u, _ = self._solver.solve(edges.mean, wanted=self._wanted, start=u, tolerance=1e-3)
         return put_together(u, edges.mean, self._within, self._edge, cut)
 
-    def offer(self, u: Float, widths: tuple[float, ...]) -> bool:
-        """Put ``u`` in place; True where it then fits better than the best so far."""
+    def move(self, reach: float) -> None:
+        """Put the pieces between the broken edges of the best together anew."""
+        self.offer(self.together(self.best, closed(self._broken, self._edge, reach)), _LAST_WIDTHS)
+
+    def offer(self, u: Float, widths: tuple[float, ...]) -> None:
+        """Put ``u`` in place, and keep it if it then fits better than the best so far."""
+        other = np.count_nonzero(self._edges.broken(u) != self._broken)
+        if other <= (1 - _CLEARLY_LESS) * np.count_nonzero(self._broken) and self._loss < np.inf:
+            return
         u = self._placed(u, self._trust, widths)
         loss = self._edges.believe(u, self._trust, 1.0, self._weight)
-        better = loss < _CLEARLY_LESS * self._loss
-        if better:
-            self.best, self._loss = u, loss
-        return better
+        if loss < _CLEARLY_LESS * self._loss:
+            self.best, self._loss, self._broken = u, loss, self._edges.broken(u)
 
     def finish(self, tolerance: float) -> Float:
         """The best, its edges weighed by the noise of their normals where they are believed."""
         edges = self._edges
-        u = self._placed(self.best, edges.base, _LAST_WIDTHS)
+        u = self._placed(self.best, edges.base, _FINAL_WIDTHS)
         edges.believe(u, edges.base, 1.0, self._weight)
         self._solver.weigh(self._weight, self._pull)
         return self._solver.solve(edges.mean, wanted=self._wanted, start=u, tolerance=tolerance)[0]
@@ -118,6 +130,11 @@ class _Search:
                 most=_SWEEPS,
             )  # fmt: skip
         return u
+
+
+def _reaches(shape: tuple[int, ...]) -> list[float]:
+    """How far holes of a cut are closed, move by move: pieces that hang together in a hole cannot part."""
+    return sorted({0.0, _HOLE, max(_HOLE, _HOLE_SHARE * max(shape))})
 
 
 def _from_far(edges: Edges, u: Float) -> Float | None:

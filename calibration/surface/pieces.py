@@ -1,5 +1,6 @@
 """Pieces of a surface between the places where it may jump, and how they are put together."""
 
+from collections.abc import Callable
 from typing import Any
 
 import cv2
@@ -12,6 +13,8 @@ from calibration.geometry import Float
 
 # Offsets with this share of the most votes are told apart by chance only.
 _AS_MANY = 0.8
+# Across a gap a plane is carried on for as many pixels, and level beyond.
+_CARRIED = 3.0
 
 
 def pieces(joined: NDArray[np.bool_]) -> tuple[int, NDArray[np.int32]]:
@@ -24,6 +27,26 @@ def pieces(joined: NDArray[np.bool_]) -> tuple[int, NDArray[np.int32]]:
     grid[1::2, ::2] = joined[1, :-1]
     count, labels = cv2.connectedComponents(grid, connectivity=4)
     return count - 1, np.asarray(labels[::2, ::2] - 1, np.int32)
+
+
+def closed(cut: NDArray[np.bool_], edge: NDArray[np.bool_], reach: float) -> NDArray[np.bool_]:
+    """``cut`` (2, h, w) with its holes closed, up to about twice ``reach`` px wide.
+
+    Of the pixels further than ``reach`` from a cut those that touch are one core; every other pixel goes to
+    the nearest core, and edges between pixels of two cores are cut too.
+    """
+    if not cut.any():
+        return cut
+    apart = np.ones(cut.shape[1:], np.uint8)
+    apart[cut.any(axis=0)] = 0
+    apart[:, 1:][cut[0, :, :-1]] = 0
+    apart[1:][cut[1, :-1]] = 0
+    narrow = (cv2.distanceTransform(apart, cv2.DIST_L2, 3) <= reach).astype(np.uint8)
+    core = cv2.distanceTransformWithLabels(narrow, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_CCOMP)[1]
+    found = cut.copy()
+    found[0, :, :-1] |= core[:, 1:] != core[:, :-1]
+    found[1, :-1] |= core[1:] != core[:-1]
+    return np.asarray(found & edge)
 
 
 def put_together(
@@ -76,6 +99,54 @@ def put_together(
     return u + _along_tree(count, size, a[best], b[best], offset, agree[best])[labels]
 
 
+def continued(
+    u: Float,
+    labels: NDArray[np.int32],
+    step: Callable[[NDArray[np.intp], NDArray[np.intp]], Float],
+) -> Float:
+    """Offset (count,) at which each component of ``u`` goes on from the component nearest to it.
+
+    Parameters
+    ----------
+    u : ndarray (h, w)
+        Right within each component.
+    labels : ndarray (h, w)
+        Components from 0, the first of which stays; -1 in the gaps.
+    step : callable
+        Difference of ``u`` from pixels to others, both as flat indices, on the planes of the former.
+
+    Notes
+    -----
+    Across a gap two planes meet half-way, but none is carried on for more than a few pixels: a rim that turns
+    away would lead anywhere. The pixels nearest to each other count most, and a tree of the nearest
+    components puts all in place.
+    """
+    gap = (labels < 0).astype(np.uint8)
+    number = cv2.distanceTransformWithLabels(gap, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)[1]
+    inside = np.flatnonzero(gap == 0)
+    pixel = np.zeros(number.max() + 1, np.intp)
+    pixel[number.ravel()[inside]] = inside
+    nearest = pixel[number]
+    part = labels.ravel()[nearest]
+    across, down = part[:, 1:] != part[:, :-1], part[1:] != part[:-1]
+    p = np.concatenate([nearest[:, :-1][across], nearest[:-1][down]])
+    q = np.concatenate([nearest[:, 1:][across], nearest[1:][down]])
+    swap = labels.ravel()[p] > labels.ravel()[q]
+    p, q = np.where(swap, q, p), np.where(swap, p, q)
+    width = labels.shape[1]
+    far = np.hypot(p // width - q // width, p % width - q % width)
+    rise = 0.5 * (step(p, q) - step(q, p)) * np.minimum(1.0, _CARRIED / far)
+    vote = u.ravel()[p] + rise - u.ravel()[q]
+    count = int(labels.max()) + 1
+    key = labels.ravel()[p].astype(np.int64) * count + labels.ravel()[q]
+    pairs, pair = np.unique(key, return_inverse=True)
+    weight = np.bincount(pair, far**-4.0)
+    size = np.zeros(count, np.intp)
+    size[0] = 1
+    offset = np.bincount(pair, far**-4.0 * vote) / weight
+    return _along_tree(count, size, pairs // count, pairs % count, offset, weight)
+
+
 def _borders(
     u: Float,
     goal: NDArray[np.floating],
@@ -107,10 +178,10 @@ def _borders(
 def _along_tree(
     count: int,
     size: NDArray[np.intp],
-    a: NDArray[np.int32],
-    b: NDArray[np.int32],
+    a: NDArray[np.integer],
+    b: NDArray[np.integer],
     offset: Float,
-    votes: NDArray[np.intp],
+    votes: NDArray[Any],
 ) -> Float:
     """Offset of each piece, by the pairs with most votes; the largest of those that hang together stays."""
     graph = sparse.coo_matrix((-votes.astype(np.float64), (a, b)), (count, count)).tocsr()

@@ -13,6 +13,8 @@ Narrow = NDArray[np.float32]
 _OMEGAS = (np.float32(0.562), np.float32(1.39))
 _COARSEST = 5
 _MOST_SWEEPS = 300
+# A residual that has grown as much above its least is below the working precision, and only grows on.
+_GROWN = 1e3
 # Below as many cells a sweep takes less time than two threads need to meet.
 _NARROW_CELLS = 20000
 
@@ -69,7 +71,7 @@ class Differences:
         self._bottom = np.zeros(((h | 1) * (w | 1),) * 2, np.float32)
         size = self._levels[0].u.shape
         self._u, self._r, self._p, self._q = (np.zeros(size) for _ in range(4))
-        self._rows = np.zeros(size[0])
+        self._rows, self._right = np.zeros(size[0]), np.zeros(size[0])
 
     def weigh(self, weight: NDArray[Any], pull: NDArray[Any] | None = None) -> None:
         """Set the weights (2, h, w) of the edges to the right and downwards, and of the pulls (h, w)."""
@@ -110,27 +112,15 @@ class Differences:
         u, r, p, q = self._u, self._r, self._p, self._q
         h, w = self.shape
         inside = np.s_[1 : h + 1, 1 : w + 1]
-        f = np.zeros_like(u)
-        flux = e[1 : h + 1, 1:w] * goal[0, :, :-1]
-        f[1 : h + 1, 1:w] -= flux
-        f[1 : h + 1, 2 : w + 1] += flux
-        flux = s[1:h, 1 : w + 1] * goal[1, :-1]
-        f[1:h, 1 : w + 1] -= flux
-        f[2 : h + 1, 1 : w + 1] += flux
-        if wanted is not None:
-            f[inside] += fine.pull[inside] * wanted
         u[inside] = 0.0 if start is None else start
-        k.along(u, e, s, fine.pull, q, rows)
-        k.product(f, f, rows)
-        enough = tolerance * np.sqrt(rows.sum())
-        r[:] = f
-        k.advance(p, r, p, q, 1.0, fine.f, rows)
+        k.begin(u, goal, wanted, e, s, fine.pull, r, fine.f, rows, self._right)
         p[:] = 0.0
         norm = np.sqrt(rows.sum())
-        enough = max(enough, reduction * norm)
-        rho_before = 1.0
+        enough = max(tolerance * np.sqrt(self._right.sum()), reduction * norm)
+        least, rho_before = norm, 1.0
         for sweep in range(most):
-            if not norm > enough:
+            least = min(least, norm)
+            if not enough < norm < _GROWN * least:
                 break
             z = self._cycle(0)
             k.product(r, z, rows)

@@ -15,7 +15,7 @@ from calibration.photometric import NormalMap
 from calibration.provenance import FitError
 from calibration.surface import integrate, reference
 from calibration.surface.integration import integrate_grid
-from calibration.surface.pieces import put_together
+from calibration.surface.pieces import closed, put_together
 from calibration.surface.poisson import Differences
 
 DATA = Path(os.environ.get("GNOMON_DATA", Path(__file__).parents[3] / "shared" / "data")) / "depth_gt"
@@ -156,6 +156,17 @@ def test_multigrid_solves_what_a_direct_solver_does(h: int, w: int, pulled: bool
         assert np.abs(off[used]).max(initial=0) < 1e-4
     if pulled:
         assert np.abs((u - expected)[pull > 0]).max(initial=0) < 1e-4
+
+
+def test_differences_in_single_precision_leave_a_system_with_a_solution() -> None:
+    weight, goal, _ = _random_edges(60, 50, 0.5)
+    solver = Differences((60, 50))
+    solver.weigh(weight)
+    u, sweeps = solver.solve(goal.astype(np.float32), tolerance=1e-12)
+    assert sweeps < 60
+    expected = reference.solve_differences(weight.astype(float), goal.astype(np.float32).astype(float))
+    for axis, used in enumerate(weight > 0):
+        assert np.abs(np.diff(u - expected, axis=1 - axis, append=0)[used]).max() < 1e-9
 
 
 def test_a_solver_is_used_again_for_other_weights() -> None:
@@ -299,6 +310,60 @@ def test_pieces_go_where_most_of_their_border_fits() -> None:
         goal[0, :10, border] = difference
         moved = put_together(np.zeros((20, 30)), goal, np.full((2, 20, 30), 0.1), edge, cut)
         assert moved[:, border + 1] - moved[:, border] == pytest.approx(difference, abs=1e-12)
+
+
+def test_holes_of_a_cut_are_closed() -> None:
+    cut = np.zeros((2, 60, 80), bool)
+    cut[0, :, 39] = True
+    cut[0, 25:35, 39] = False
+    edge = np.ones_like(cut)
+    edge[0, :, -1] = edge[1, -1] = False
+    found = closed(cut, edge, 8.0)
+    assert (found & cut).sum() == cut.sum()
+    # Somewhere within the hole every row is cut, and nothing elsewhere.
+    assert found[0, :, 30:50].any(axis=1).all()
+    assert not found[:, :, :30].any()
+    assert not found[:, :, 50:].any()
+    assert np.array_equal(closed(cut, edge, 3.0), cut)
+    assert not closed(np.zeros_like(cut), edge, 8.0).any()
+
+
+@pytest.mark.parametrize("noise_deg", [0.0, 1.0])
+def test_an_arch_stands_above_what_it_is_as_flat_as_at_its_top(noise_deg: float) -> None:
+    depth = np.zeros((90, 100))
+    along = (np.arange(80) + 0.5) / 80
+    depth[37:53, 10:90] = -25 * np.sin(np.pi * along)
+    slope = -25 * np.pi / 80 * np.cos(np.pi * along)
+    normals = np.broadcast_to([0.0, 0, -1], (90, 100, 3)).copy()
+    normals[37:53, 10:90] = normalize(np.stack([slope, 0 * slope, -np.ones(80)], axis=-1))
+    rng = np.random.default_rng(0)
+    noisy = normalize(normals + rng.normal(0, np.radians(noise_deg), normals.shape))
+    found = integrate(_map(noisy, np.ones(depth.shape, bool), max(np.sqrt(2) * noise_deg, 0.1)), None)
+    assert np.abs(found - depth).mean() < 0.1 + 2 * np.radians(noise_deg)
+
+
+@pytest.mark.parametrize("perspective", [False, True])
+def test_islands_go_on_from_what_is_nearest(perspective: bool) -> None:
+    lens = _lens()
+    z, normals, mask = _sphere(_rays(lens))
+    if not perspective:
+        y, x = np.mgrid[:160, :200].astype(float)
+        x, y = x - 100, y - 80
+        z = -np.sqrt(np.clip(85.0**2 - x**2 - y**2, 0, None))
+        normals, mask = np.stack([x, y, z], axis=-1) / 85, np.hypot(x, y) < 70
+    mask = mask.copy()
+    # A comb of cuts, two pixels wide: strips, squares, and corners of few pixels.
+    mask[::17] = mask[1::17] = mask[:, 100::17] = mask[:, 101::17] = False
+    held = integrate(_map(normals, mask), lens if perspective else None, depth_mm=z)
+    loose = integrate(_map(normals, mask), lens if perspective else None, depth_mm=np.median(z[mask]))
+    known = np.isfinite(held)
+    loose = (
+        loose * np.median(z[known] / loose[known]) if perspective else loose + np.median((z - loose)[known])
+    )
+    scale = 500 / 400 if perspective else 1.0
+    # Half a step of bend a gap, over the way from the middle of the largest part.
+    assert np.abs(loose - z)[known].mean() < 0.3 * scale
+    assert np.abs(held - z)[known].mean() < 0.1 * scale
 
 
 def test_smooth_surfaces_are_not_torn() -> None:

@@ -225,6 +225,46 @@ def _prolong(coarse: Any, top: Any, left: Any, middle: Any, u: Any) -> None:
                 u[y + 1, x + 1] += m[0] * a + m[1] * b + m[2] * c + m[3] * d
 
 
+def _begin(
+    u: Any, goal: Any, wanted: Any, e: Any, s: Any, pull: Any, r: Any, narrow: Any, rows: Any, right: Any
+) -> None:
+    """Residual ``r`` and its float32 copy ``narrow``; row sums of its square and of the right side's.
+
+    ``goal`` (2, h, w) and ``wanted`` (h, w) have no rim. On the first row and column the edge before is zero.
+    """
+    height, width = goal.shape[1:]
+    for y in prange(1, height + 1):
+        asked = 0.0
+        above = max(y - 2, 0)
+        for x in range(1, width + 1):
+            v = u[y, x]
+            before = max(x - 2, 0)
+            # In double precision: what leaves a cell arrives in the next, or the system has no solution.
+            f = (
+                e[y, x - 1] * np.float64(goal[0, y - 1, before])
+                - e[y, x] * np.float64(goal[0, y - 1, x - 1])
+                + s[y - 1, x] * np.float64(goal[1, above, x - 1])
+                - s[y, x] * np.float64(goal[1, y - 1, x - 1])
+            )
+            if wanted is not None:
+                f += pull[y, x] * wanted[y - 1, x - 1]
+            asked += f * f
+            r[y, x] = (
+                f
+                + e[y, x] * (u[y, x + 1] - v)
+                + e[y, x - 1] * (u[y, x - 1] - v)
+                + s[y, x] * (u[y + 1, x] - v)
+                + s[y - 1, x] * (u[y - 1, x] - v)
+                - pull[y, x] * v
+            )
+            narrow[y, x] = r[y, x]
+        right[y] = asked
+        total = 0.0
+        for x in range(1, width + 1):
+            total += r[y, x] * r[y, x]
+        rows[y] = total
+
+
 def _along(p: Any, e: Any, s: Any, pull: Any, q: Any, rows: Any) -> None:
     """``q = A p`` and, row by row, the sum of ``p q``."""
     for y in prange(1, p.shape[0] - 1):
@@ -285,6 +325,7 @@ class Kernels(NamedTuple):
     gather: Any
     restrict: Any
     prolong: Any
+    begin: Any
     along: Any
     advance: Any
     product: Any
@@ -302,6 +343,7 @@ _ALL = (
     _gather,
     _restrict,
     _prolong,
+    _begin,
     _along,
     _advance,
     _product,
