@@ -15,7 +15,7 @@ from calibration.lights.model import LightSet
 sys.path.insert(0, str(Path(__file__).parents[1] / "calibration"))
 from mirror_scene import dome
 
-SIZE, BALL = (240, 320), (150.0, 110.0, 70.0)
+SIZE, BALL, WHITE = (240, 320), (150.0, 110.0, 70.0), (265.0, 185.0, 40.0)
 COUNT = 6
 
 
@@ -93,15 +93,22 @@ def test_a_later_session_names_the_light_that_changed(gnomon, matte, tmp_path):
 
 
 def _mirrored(folder: Path, directions, dark=()) -> Path:
-    """A mirror ball seen from far away: a spot where it reflects the lamp; none of those that do not burn."""
+    """A mirror ball seen from far away: a spot where it reflects the lamp; none of those that do not burn.
+
+    Beside it a small matte one.
+    """
     y, x = np.mgrid[: SIZE[0], : SIZE[1]].astype(np.float64)
     rng = np.random.default_rng(4)
     on = np.hypot(x - BALL[0], y - BALL[1]) < BALL[2]
+    u, v = (x - WHITE[0]) / WHITE[2], (y - WHITE[1]) / WHITE[2]
+    white = u**2 + v**2 < 1
+    normals = np.stack([u, v, -np.sqrt(np.clip(1 - u**2 - v**2, 0, 1))], axis=-1)
     folder.mkdir()
     rows = ["file,kind,light"]
     for i, d in enumerate(directions):
         spot = np.array(BALL[:2]) + BALL[2] * normalize(d + np.array([0, 0, -1]))[:2]
         image = np.where(on, 300.0, 900.0)
+        image[white] = 20000 * np.clip(normals[white] @ d, 0, None) * (i not in dark)
         if i not in dark:
             image += 30000 * np.exp(-((x - spot[0]) ** 2 + (y - spot[1]) ** 2) / (2 * 1.5**2))
         image = image + rng.normal(size=SIZE) * 20
@@ -109,6 +116,7 @@ def _mirrored(folder: Path, directions, dark=()) -> Path:
         rows.append(f"{i}.png,sphere,lamp{i}")
     (folder / "manifest.csv").write_text("\n".join(rows))
     cv2.imwrite(str(folder / "mask.png"), 255 * on.astype(np.uint8))
+    cv2.imwrite(str(folder / "white.png"), 255 * white.astype(np.uint8))
     return folder
 
 
@@ -131,7 +139,7 @@ def test_a_lamp_that_failed_is_named_and_the_others_are_checked(gnomon, matte, t
     assert len(found.out.splitlines()) == COUNT
 
 
-def test_one_mirror_ball_has_no_residual_and_both_finishes_are_checked(gnomon, matte, tmp_path):
+def test_one_mirror_ball_has_no_residual_and_both_finishes_are_checked(gnomon, tmp_path):
     photos = _mirrored(tmp_path / "photos", _directions())
     gnomon("import", "folder", photos, tmp_path / "s", "--assume-linear")
     ball = ("--mask", photos / "mask.png")
@@ -144,7 +152,16 @@ def test_one_mirror_ball_has_no_residual_and_both_finishes_are_checked(gnomon, m
     )
     assert "near lights want a lens model (--lens) and the spheres' diameter" in refused.err
     pinned = ("--lights", tmp_path / "lights.json")
-    white = ("--finish", "both", "--matte-mask", matte / "mask.png", "--matte-diameter", 30, "--albedo", 0.8)
+    white = (
+        "--finish",
+        "both",
+        "--matte-mask",
+        photos / "white.png",
+        "--matte-diameter",
+        30,
+        "--albedo",
+        0.8,
+    )
     both = gnomon("rig", "lights-moved", tmp_path / "s", *pinned, *ball, *white)
     assert (both.code, both.err) == (0, "")
     assert both.out.count("ok ") == COUNT
