@@ -373,7 +373,8 @@ LENS_FILE = " --lens {models}/lens.json"
         # import
         ("import emva {bad}/none.txt {new}", 2, "none.txt: cannot be read"),
         ("import emva {bad}/empty {new}", 2, "no EMVA 1288 descriptor"),
-        ("import folder {bad}/none {new}", 2, "manifest.csv: not found"),
+        ("import folder {bad}/none {new}", 2, "none: no such folder"),
+        ("import folder {bad}/empty {new}", 2, "manifest.csv: not found"),
         ("import folder {bad}/import-missing {new}", 2, "row 3, column file: b.png not found"),
         ("import folder {bad}/import-kind {new}", 2, "row 2, column kind: unknown kind 'objekt'"),
         ("import folder {bad}/import-exposure {new}", 2, "row 2, column exposure_s"),
