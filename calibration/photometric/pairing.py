@@ -56,7 +56,9 @@ class Pairing(NamedTuple):
             if i == j:
                 continue
             if self.shown[j] != i:
-                told.append(f"light {names[i]}: its picture is one under {names[j]}: swapped, or taken twice?")
+                told.append(
+                    f"light {names[i]}: its picture is one under {names[j]}: swapped, or taken twice?"
+                )
             elif i < j:
                 told.append(f"lights {names[i]} and {names[j]}: their pictures are swapped")
         for i in np.flatnonzero(self.off).tolist():

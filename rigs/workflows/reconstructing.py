@@ -204,6 +204,11 @@ def reconstruct(
         provenance=provenance,
         track=track,
     )
+    if reconstruction.normals.valid[mask].mean() < _LEAST_SOLVED:
+        raise FitError(
+            "hardly a pixel has a normal facing the camera: do the light directions point from the object "
+            f"to the lights, in the camera's frame? {_OTHER_FRAME}"
+        )
     if known is not None:
         held = integrate(
             reconstruction.normals,
@@ -237,11 +242,6 @@ def reconstruct(
         normals = with_whole_noise(normals, unmixed, lens, reconstruction.depth_mm)
         remarks = (unmixed.remark, *remarks)
     reconstruction = reconstruction._replace(normals=doubted(normals, doubts))
-    if reconstruction.normals.valid[mask].mean() < _LEAST_SOLVED:
-        raise FitError(
-            "hardly a pixel has a normal facing the camera: do the light directions point from the object "
-            f"to the lights, in the camera's frame? {_OTHER_FRAME}"
-        )
     name = pose or of_kind(session, camera, "object", pose).poses[0]
     unit: Literal["mm", "px", "relative"] = "px" if lens is None else "relative" if depth_mm is None else "mm"
     multiplex = None if unmixed is None else unmixed.multiplex
