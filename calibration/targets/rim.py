@@ -10,17 +10,22 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.geometry import Float
+from calibration.geometry import Float, tangent_basis
 from calibration.lens import LensModel
 from calibration.provenance import FitError
 from calibration.targets.edges import Edges, profiles, profiles_around
 from calibration.targets.outline import SphereView, frame, moved_by, settled, solve
 
 Finish = Literal["smooth", "glossy"]
+Kernel = Literal["bell", "disc"]
 
 _REACH = 4.0
 """Half the window across the outline, in blurs."""
 _REFRACTIVE = 1.5
+_SHARP = 1.0
+"""Blur, px, up to which it is the pixel's and the lens's own: a bell, alike all round."""
+_SECTORS = 12
+"""Parts of the outline, in each of which the blur is taken as one."""
 _LEAST_ERROR = 0.02
 """Standard error of a sharp outline's radius, in blurs: of blur and interpolation (simulated balls)."""
 _COMMON = np.array([0.5, 0.5, 1.25])
@@ -33,9 +38,25 @@ _PER_STEEPNESS = 0.2
 """Error of one profile's edge, in blurs, where the brightness inside changes by the step within one blur."""
 
 
+class _Rim(NamedTuple):
+    """What profiles across the rim look like."""
+
+    finish: Finish
+    kernel: Kernel
+    """Of the blur: a bell in focus, the disc of the aperture out of it."""
+    widths: Float
+    """Logarithm of the blur: its mean, and the cosine and sine of its first wave round the outline."""
+    varies: bool = False
+    """Whether that wave is sought: first the outline is found with one blur."""
+
+    @property
+    def blur(self) -> float:
+        return float(np.exp(self.widths[0]))
+
+
 class _Fit(NamedTuple):
     view: SphereView
-    blur: float
+    rim: _Rim
     scatter_px: float
     """Of the profiles' edges, beyond their noise."""
     misfit: float
@@ -61,47 +82,84 @@ def polish(images: NDArray[np.float32], rough: Edges, lens: LensModel | None) ->
     Returns
     -------
     Edges
-        ``rough`` itself where the edge is too faint for it.
+        The outline of ``rough`` where the edge is too faint for it, its covariance widened.
 
     Notes
     -----
-    Assumes one symmetric blur round the outline and brightness that is linear outside. In gamma-encoded
-    pictures a blurred outline comes out up to 0.8 blurs too small, as it also looks.
+    Assumes a symmetric blur, a bell or a disc, that out of focus changes along one direction (the plane of
+    focus lies askew to the rim), and brightness that is linear outside. In gamma-encoded pictures a blurred
+    outline comes out up to 0.8 blurs too small, as it also looks.
     """
-    finishes: tuple[Finish, ...] = ("smooth", "glossy")
-    fits = [f for f in (_fit(images, rough, lens, finish) for finish in finishes) if f]
+    start = np.array([np.log(rough.blur_px), 0.0, 0.0])
+    fits = _both(images, rough, lens, rough.view, _Rim("smooth", "bell", start))
     if not fits:
-        return rough
+        # A straight line inside is off by half a blur where the inside is not straight.
+        unsure = np.diag((0.5 * rough.blur_px / _px_per_step(rough.view, lens)) ** 2)
+        return rough._replace(view=rough.view._replace(covariance=rough.view.covariance + unsure))
     best = min(fits, key=lambda f: f.misfit)
-    across = _px_per_step(best.view, lens)
-    model = np.hypot(_COMMON * best.scatter_px**2 / best.blur, [0.0, 0.0, _LEAST_ERROR * best.blur])
+    if best.rim.blur > _SHARP:
+        rim = _of_kernel(images, best.view, lens, best.rim._replace(varies=True))
+        fits = _both(images, rough, lens, best.view, rim) or fits
+        best = min(fits, key=lambda f: f.misfit)
+    blur = best.rim.blur
+    model = np.hypot(_COMMON * best.scatter_px**2 / blur, [0.0, 0.0, _LEAST_ERROR * blur])
+    model /= _px_per_step(best.view, lens)
     if len(fits) == 2:
-        model = np.hypot(model, _apart_px(fits[0].view, fits[1].view) * [0.5, 0.5, 1.0])
-    view = best.view._replace(covariance=best.view.covariance + np.diag((model / across) ** 2))
-    return Edges(view, rough.support, best.scatter_px, best.blur)
+        model = np.hypot(model, _apart(fits[0].view, fits[1].view) * [0.5, 0.5, 1.0])
+    view = best.view._replace(covariance=best.view.covariance + np.diag(model**2))
+    return Edges(view, rough.support, best.scatter_px, blur)
 
 
-def _fit(images: NDArray[np.float32], rough: Edges, lens: LensModel | None, finish: Finish) -> _Fit | None:
-    view, blur, scatter, misfit = rough.view, rough.blur_px, np.nan, np.inf
+def _fit(
+    images: NDArray[np.float32], rough: Edges, lens: LensModel | None, view: SphereView, rim: _Rim
+) -> _Fit | None:
+    scatter, misfit = np.nan, np.inf
     try:
         for turn in range(4):
-            sharper, misfit = _blur(images, view, lens, blur, finish)
-            settled_at = turn > 0 and abs(sharper / blur - 1) < 0.02
-            blur = sharper
+            sharper, misfit = _blurred(images, view, lens, rim)
+            settled_at = turn > 0 and np.abs(sharper.widths - rim.widths).max() < 0.02
+            rim = sharper
+            x = _offsets(rim.blur, view.radius_px)
+            basis, motion = _bases(x, rim, view.radius_px)
             for _ in range(20):
-                view, moved, scatter = _step(images, view, lens, blur, finish)
-                if moved < 2e-3 * blur:
+                view, moved, scatter = _step(images, view, lens, rim.blur, x, basis, motion)
+                if moved < 2e-3 * rim.blur:
                     break
             if settled_at:
                 break
     except FitError:
         return None
-    far = float(np.linalg.norm(_apart_px(view, rough.view)))
-    return _Fit(view, blur, scatter, misfit) if far < 1.5 * blur else None
+    away = np.append(view.centre_px - rough.view.centre_px, view.radius_px - rough.view.radius_px)
+    near = np.linalg.norm(away) < 1.5 * max(rim.blur, rough.blur_px)
+    return _Fit(view, rim, scatter, misfit) if near else None
 
 
-def _apart_px(a: SphereView, b: SphereView) -> Float:
-    """Differences of centre and radius."""
+def _both(
+    images: NDArray[np.float32], rough: Edges, lens: LensModel | None, view: SphereView, rim: _Rim
+) -> list[_Fit]:
+    """The fits of both finishes that stayed by the rough outline."""
+    finishes: tuple[Finish, ...] = ("smooth", "glossy")
+    tried = (_fit(images, rough, lens, view, rim._replace(finish=finish)) for finish in finishes)
+    return [f for f in tried if f]
+
+
+def _of_kernel(images: NDArray[np.float32], view: SphereView, lens: LensModel | None, rim: _Rim) -> _Rim:
+    """The rim by the kernel that leaves the smaller residuals, both in one window."""
+    kernels: tuple[Kernel, ...] = ("bell", "disc")
+    try:
+        around = _sectors(images, view, lens, rim.blur)
+    except FitError:
+        return rim
+    found = [_blurred(images, view, lens, rim._replace(kernel=kernel), around) for kernel in kernels]
+    return min(found, key=lambda f: f[1])[0]
+
+
+def _apart(a: SphereView, b: SphereView) -> Float:
+    """Differences of the three parameters, as the covariance counts them."""
+    if np.isfinite(a.angular_radius_rad):
+        return np.append(
+            tangent_basis(a.direction) @ b.direction, a.angular_radius_rad - b.angular_radius_rad
+        )
     return np.append(a.centre_px - b.centre_px, a.radius_px - b.radius_px)
 
 
@@ -113,20 +171,21 @@ def _reflected(cosine: Float) -> Float:
     return np.asarray((across**2 + along**2) / 2)
 
 
-def _basis(x: Float, blur: float, radius: float, finish: Finish) -> tuple[Float, Float]:
+def _basis(x: Float, blur: float, radius: float, rim: _Rim) -> tuple[Float, Float]:
     """What a profile across the rim is made of, (m, 4), and its change as the rim moves outwards.
 
     Level and slope of the surroundings; the step to the ball; what changes inside it with the cosine.
     """
     pitch = blur / 12
-    around = np.arange(-5 * blur, 5 * blur + pitch / 2, pitch)
-    bell = np.exp(-0.5 * (around / blur) ** 2)
+    around = np.arange(-5 * blur, 5 * blur + pitch / 2, pitch) / blur
+    # A disc seen edge on, whose standard deviation is half its radius.
+    bell = np.exp(-0.5 * around**2) if rim.kernel == "bell" else np.sqrt(np.clip(4 - around**2, 0, None))
     bell /= bell.sum()
     fine = np.arange(x[0] - 5 * blur, x[-1] + 5 * blur, pitch)
     depth = np.clip(-fine / radius, 0, 1)
     cosine = np.sqrt(depth * (2 - depth))
     inside = np.clip(0.5 - fine / pitch, 0, 1)
-    shapes = (inside, inside * (cosine if finish == "smooth" else _reflected(cosine)))
+    shapes = (inside, inside * (cosine if rim.finish == "smooth" else _reflected(cosine)))
     blurred = [np.convolve(s, bell, "same") for s in shapes]
     surroundings = [np.ones_like(x), x / (5 * blur)]
     moving = [-np.interp(x, fine, np.gradient(b, pitch)) for b in blurred]
@@ -136,59 +195,109 @@ def _basis(x: Float, blur: float, radius: float, finish: Finish) -> tuple[Float,
     )
 
 
+def _waves_of_blur() -> Float:
+    """Mean and first wave at the middle of each sector, (sectors, 3)."""
+    turn = (np.arange(_SECTORS) + 0.5) * (2 * np.pi / _SECTORS)
+    return np.stack([np.ones(_SECTORS), np.cos(turn), np.sin(turn)], axis=-1)
+
+
+def _bases(x: Float, rim: _Rim, radius: float, wider: float = 0.0) -> tuple[Float, Float]:
+    """``_basis`` of every sector, (sectors, m, 4) each, or of all as one; the blur wider by a share."""
+    waves = _waves_of_blur() if rim.varies else np.array([[1.0, 0.0, 0.0]])
+    blurs = np.exp(waves @ rim.widths) * (1 + wider)
+    basis, motion = zip(*(_basis(x, float(blur), radius, rim) for blur in blurs), strict=True)
+    return np.stack(basis), np.stack(motion)
+
+
 def _offsets(blur: float, radius: float) -> Float:
     reach = _REACH * blur
     inner = min(reach, 0.45 * radius)
     return np.arange(-inner, reach + 1e-9, min(0.5, blur / 1.5) if blur < 2 else blur / 4)
 
 
-def _blur(
-    images: NDArray[np.float32], view: SphereView, lens: LensModel | None, blur: float, finish: Finish
-) -> tuple[float, float]:
+class _Profiles(NamedTuple):
+    """Profiles (n, sectors, 30, m) at offsets x (m,), zero where they are not ``seen`` (n, sectors, 30)."""
+
+    x: Float
+    values: NDArray[np.float32]
+    seen: NDArray[np.bool_]
+    radius: float
+
+    def misfits(self, rim: _Rim, wider: float = 0.0) -> Float:
+        """Sum over each sector of the logarithm of the residuals' power."""
+        basis = _bases(self.x, rim, self.radius, wider)[0]
+        rest = self.values @ (np.eye(len(self.x)) - basis @ np.linalg.pinv(basis)).astype(np.float32)
+        # Dead pixels of an 8-bit picture fit without a rest: they say nothing.
+        power = np.mean(rest**2, axis=-1)
+        least = 1e-3 * np.mean(power[self.seen])
+        return np.asarray(np.sum(np.log(power + least), axis=(0, 2), where=self.seen), np.float64)
+
+
+def _sectors(images: NDArray[np.float32], view: SphereView, lens: LensModel | None, blur: float) -> _Profiles:
+    x = _offsets(blur, view.radius_px)
+    p = profiles_around(images, view, lens, x, 30 * _SECTORS).reshape(len(images), _SECTORS, 30, len(x))
+    seen = np.asarray(np.isfinite(p).all(axis=-1))
+    if seen.sum() < 36:
+        raise FitError("no outline of a sphere at this place")
+    return _Profiles(x, np.where(seen[..., None], p, 0), seen, view.radius_px)
+
+
+def _blurred(
+    images: NDArray[np.float32],
+    view: SphereView,
+    lens: LensModel | None,
+    rim: _Rim,
+    window: _Profiles | None = None,
+) -> tuple[_Rim, float]:
     """The blur that leaves the smallest residuals round the outline, and their mean logarithm."""
-    misfit = np.inf
+    misfit, waves = np.inf, _waves_of_blur()
+    relative = np.array([-0.2, -0.1, 0.0, 0.1, 0.2])
+    low, high = np.array([np.log(0.5), -0.5, -0.5]), np.array([np.log(20.0), 0.5, 0.5])
     for _ in range(6):
-        x = _offsets(blur, view.radius_px)
-        p = profiles_around(images, view, lens, x, 360)
-        p = p[np.isfinite(p).all(axis=-1)]
-        if len(p) < 36:
-            raise FitError("no outline of a sphere at this place")
-        relative = np.array([-0.2, -0.1, 0.0, 0.1, 0.2])
-        left = np.empty(5)
-        for k, wider in enumerate(relative):
-            basis = _basis(x, blur * (1 + wider), view.radius_px, finish)[0]
-            rest = p @ (np.eye(len(x)) - basis @ np.linalg.pinv(basis)).astype(np.float32)
-            # Dead pixels of an 8-bit picture fit without a rest: they say nothing.
-            power = np.mean(rest**2, axis=-1)
-            left[k] = np.mean(np.log(power + 1e-3 * np.mean(power)))
-        misfit = float(left[2]) / 2
+        around = window or _sectors(images, view, lens, rim.blur)
+        left = np.stack([around.misfits(rim, wider) for wider in relative])
+        misfit = float(left[2].sum() / around.seen.sum()) / 2
         bend, slope, _ = np.polyfit(relative, left, 2)
-        change = float(np.clip(-0.5 * slope / bend, -0.2, 0.2)) if bend > 0 else 0.2 * float(np.sign(-slope))
-        blur = float(np.clip(blur * (1 + change), 0.5, 20.0))
-        if abs(change) < 0.02:
+        change = np.zeros(3)
+        if bend.sum() > 0:
+            # A sector that cannot tell does not steer.
+            firm, free = np.clip(bend, 0, None), 3 if rim.varies else 1
+            curvature = (waves.T * firm) @ waves + 0.02 * firm.mean() * np.eye(3)
+            change[:free] = np.linalg.solve(curvature[:free, :free], -0.5 * waves.T[:free] @ slope)
+        else:
+            change[0] = -np.sign(slope.sum())
+        change = np.clip(change, -0.2, 0.2)
+        rim = rim._replace(widths=np.clip(rim.widths + change, low, high))
+        if np.abs(change).max() < 0.02:
             break
-    return blur, misfit
+    return rim, misfit
 
 
 def _step(
-    images: NDArray[np.float32], view: SphereView, lens: LensModel | None, blur: float, finish: Finish
+    images: NDArray[np.float32],
+    view: SphereView,
+    lens: LensModel | None,
+    blur: float,
+    x: Float,
+    basis: Float,
+    motion: Float,
 ) -> tuple[SphereView, float, float]:
     """One step of least squares over all profiles, its size, and the scatter beyond the noise, px.
 
     The brightnesses of each profile are eliminated first (variable projection, G. Golub and V. Pereyra, 1973,
     doi:10.1137/0710036); what is left of the rim's motion gives its offset and that offset's sigma.
     """
-    count = int(np.clip(2 * np.pi * view.radius_px / (1.5 * blur), 72, 720))
+    count = 36 * int(np.clip(2 * np.pi * view.radius_px / (1.5 * blur) / 36, 2, 20))
     angles = np.asarray(np.arange(count) * (2 * np.pi / count), np.float64)
     points, normal, jacobian = frame(view, lens, angles)
-    x = _offsets(blur, view.radius_px)
     p = profiles(images, 1, points, normal, x).astype(np.float64)
-    basis, motion = _basis(x, blur, view.radius_px, finish)
+    p = p.reshape(len(images), _SECTORS, -1, len(x))
     inverse = np.linalg.pinv(basis)
-    coefficients = p @ inverse.T
-    rest = p - coefficients @ basis.T
-    moving = coefficients @ motion.T
-    moving -= moving @ inverse.T @ basis.T
+    coefficients = p @ inverse.mT
+    rest = p - coefficients @ basis.mT
+    moving = coefficients @ motion.mT
+    moving -= moving @ inverse.mT @ basis.mT
+    rest, moving, coefficients = (a.reshape(len(images), count, -1) for a in (rest, moving, coefficients))
     strength = np.sum(moving**2, axis=-1)
     with np.errstate(invalid="ignore", divide="ignore"):
         offset = np.sum(rest * moving, axis=-1) / strength

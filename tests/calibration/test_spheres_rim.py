@@ -5,9 +5,10 @@ import pytest
 from scipy.special import ndtr
 
 from calibration.geometry import normalize, tangent_basis
+from calibration.lens import BrownConrady
 from calibration.targets.edges import refine
-from calibration.targets.outline import circle, frame
-from calibration.targets.rim import _waves
+from calibration.targets.outline import circle, frame, moved_by
+from calibration.targets.rim import _apart, _waves, polish
 from calibration.targets.spheres import detect_spheres
 from calibration.targets.spheres.cues import answer
 from calibration.targets.spheres.search import Candidate, survey_of
@@ -77,6 +78,45 @@ def test_errors_before_a_plain_wall_are_what_is_claimed():
     # 12 numbers: 1 +- 0.2. What a mirror shows can mislead by more than a plain wall does: down to a third.
     assert 0.33 < np.sqrt(np.mean((off / sigma) ** 2)) < 1.5
     assert sigma[:, :2].max() < 0.1
+
+
+def _out_of_focus(centre, radius, disc, turn):
+    """Black gloss before a wall, dark below: blurred by a disc of this radius, +-30 % along one direction."""
+    rows, columns = np.mgrid[:150, :150]
+    x, y = columns - centre[0], rows - centre[1]
+    out, towards = np.hypot(x, y) - radius, np.arctan2(y, x)
+    t = np.linspace(-1, 1, 41)
+    share = np.sqrt(1 - t**2) / np.sqrt(1 - t**2).sum()
+    at = out[..., None] + disc * (1 + 0.3 * np.cos(towards - turn))[..., None] * t
+    depth = np.clip(-at / radius, 0, 1)
+    c = np.sqrt(depth * (2 - depth))
+    k = np.sqrt(1 - (1 - c**2) / 1.5**2)
+    mirrored = (((c - 1.5 * k) / (c + 1.5 * k)) ** 2 + ((1.5 * c - k) / (1.5 * c + k)) ** 2) / 2
+    ball = np.where(at > 0, 1.0, mirrored) @ share
+    below = ndtr((y - 0.4 * radius) / 8)
+    rng = np.random.default_rng(0)
+    levels = 100 * rng.uniform(0.3, 1.2, 5)[:, None, None]
+    return (levels * ball * (1 - 0.97 * below) + rng.normal(size=(5, 150, 150)) * 0.3).astype(np.float32)
+
+
+def test_out_of_focus_the_blur_is_a_disc_that_varies_round_the_outline():
+    centre, radius = np.array([75.3, 74.6]), 58.0
+    images = _out_of_focus(centre, radius, 4.0, 0.7)
+    found = polish(images, refine(images, circle(centre + 1, radius - 1.5, None), None, 4.0), None)
+    off = np.append(found.view.centre_px - centre, found.view.radius_px - radius)
+    # A disc's standard deviation is half its radius. A bell alike all round is off by 0.35 px.
+    assert found.blur_px == pytest.approx(2.0, rel=0.05)
+    assert np.abs(off).max() < 0.1 * found.blur_px
+    assert np.all(np.abs(off) < 3 * np.sqrt(np.diag(found.view.covariance)))
+
+
+def test_two_outlines_differ_along_the_axes_of_their_covariance():
+    lens = BrownConrady(width=400, height=300, fx=500, fy=500, cx=90, cy=200)
+    view = circle((260.0, 80.0), 40.0, lens)
+    step = np.array([3e-4, -1e-4, 2e-4])
+    assert _apart(view, moved_by(view, step, lens)) * [1, 1, -1] == pytest.approx(step, abs=1e-7)
+    flat = circle((260.0, 80.0), 40.0, None)
+    assert _apart(moved_by(flat, step, None), flat) == pytest.approx(step)
 
 
 @pytest.mark.parametrize("fall", [0.0, 1.0])
