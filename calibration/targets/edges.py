@@ -10,7 +10,7 @@ from scipy.special import ndtr
 from calibration.geometry import Float
 from calibration.lens import LensModel
 from calibration.provenance import FitError
-from calibration.targets.outline import SphereView, frame, moved_by, settled, solve
+from calibration.targets.outline import SphereView, circle, curve, frame, moved_by, settled, solve
 
 
 class Edges(NamedTuple):
@@ -178,28 +178,36 @@ def _support(
     k = min(_count(view, blur), 240)
     angles = np.asarray(np.arange(k) * (2 * np.pi / k), np.float64)
     points, normal, _ = frame(view, lens, angles)
-    # Nearer than the horizon that a ball mirrors, which can be the stronger edge.
-    reach = max(min(8 * blur, 0.15 * view.radius_px), 3.5 * blur)
-    x = np.arange(-reach, reach + 1e-9, min(0.5 * factor, blur / 2))
-    across = profiles(images, factor, points, normal, x)
-    # Shadows move from light to light and a bright mirror's outline is faint: the median shows what stays.
-    stays = np.median(np.nan_to_num(across), axis=0, keepdims=True)
-    hits = [np.abs(x[np.argmax(_slopes(a, x, blur), axis=-1)]) < 0.2 * reach for a in (across, stays)]
     h, w = np.array(images.shape[1:]) * factor
     seen = (points[:, 0] > -0.5) & (points[:, 1] > -0.5) & (points[:, 0] < w - 0.5) & (points[:, 1] < h - 0.5)
+    most = 0
+    # Widely, for outlines that are blurred unevenly, but nearer than the horizon that a ball mirrors, which
+    # can be the stronger edge; and narrowly, for a faint outline with shadows close by.
+    for reach in {max(min(8 * blur, 0.15 * view.radius_px), 3.5 * blur), 3.5 * blur}:
+        x = np.arange(-reach, reach + 1e-9, min(0.5 * factor, blur / 2))
+        across = profiles(images, factor, points, normal, x)
+        # Shadows move from light to light, a bright mirror's outline is faint: the median shows what stays.
+        stays = np.median(np.nan_to_num(across), axis=0, keepdims=True)
+        for a in (across, stays):
+            hit = np.abs(x[np.argmax(_slopes(a, x, blur), axis=-1)]) < 0.2 * reach
+            most = max(most, int(np.sum(hit & seen)))
     # What the border cuts off is neither for nor against it, up to half of the outline.
-    return float(max(np.sum(hit & seen) for hit in hits) / max(seen.sum(), 0.5 * k))
+    return float(most / max(seen.sum(), 0.5 * k))
 
 
-def align(images: NDArray[np.float32], start: SphereView, slack_px: float) -> SphereView:
-    """The circle within ``slack_px`` (in centre and radius) that most of its directions see an edge on.
+def align(
+    images: NDArray[np.float32], start: SphereView, lens: LensModel | None, slack_px: float
+) -> SphereView:
+    """The outline within ``slack_px`` (in centre and radius) that most of its directions see an edge on.
 
     Parameters
     ----------
     images : ndarray, (n, h, w), float32
         Statistics or lights.
     start : SphereView
-        A circle, without a lens.
+        Where to look.
+    lens : LensModel or None
+        Of the given pixel frame.
     slack_px : float
         How far to look.
 
@@ -210,23 +218,94 @@ def align(images: NDArray[np.float32], start: SphereView, slack_px: float) -> Sp
     """
     k = int(np.clip(2 * np.pi * start.radius_px / 2, 48, 240))
     angles = np.asarray(np.arange(k) * (2 * np.pi / k), np.float64)
-    points, normal, _ = frame(start, None, angles)
+    points, normal, jacobian = frame(start, lens, angles)
     blur = max(slack_px / 6, 0.8)
     reach = 2.5 * slack_px + 2 * blur
     x = np.arange(-reach, reach + 1e-9, blur / 2)
-    energy = _slopes(profiles(images, 1, points, normal, x), x, blur)
-    # Each direction votes for its edges alone, faint ones too: a ball's edge is not alike all round.
-    ridge = (energy >= np.roll(energy, 1, axis=1)) & (energy >= np.roll(energy, -1, axis=1))
-    vote = np.where(ridge, np.sqrt(energy / (energy.max(axis=1, keepdims=True) + 1e-30)), 0.0)
-    vote = cv2.GaussianBlur(vote.astype(np.float32), (0, 0), sigmaX=1.5, sigmaY=1e-3)
+    vote = _ridges(profiles(images, 1, points, normal, x), x, blur)
+    per_px = 1 / (np.sqrt(np.mean(jacobian**2, axis=0)) * np.array([np.sqrt(2), np.sqrt(2), 1.0]))
     shift = np.linspace(-1, 1, 13) * slack_px
-    growth, down, right = (g.ravel() for g in np.meshgrid(shift, shift, shift, indexing="ij"))
-    offset = right[:, None] * normal[:, 0] + down[:, None] * normal[:, 1] + growth[:, None]
-    at = np.clip(np.rint((offset + reach) / (blur / 2)).astype(int), 0, len(x) - 1)
+    steps = np.stack(np.meshgrid(shift, shift, shift, indexing="ij"), axis=-1).reshape(-1, 3) * per_px
+    at = np.clip(np.rint((steps @ jacobian.T + reach) / (blur / 2)).astype(int), 0, len(x) - 1)
     score = vote[np.arange(k), at].mean(axis=1)
-    best = int(np.argmax(score))
-    centre = start.centre_px + np.array([right[best], down[best]])
-    return start._replace(centre_px=centre, radius_px=start.radius_px + float(growth[best]))
+    return settled(moved_by(start, steps[int(np.argmax(score))], lens), lens)
+
+
+def rings_about(
+    images: NDArray[np.float32], core: SphereView, lens: LensModel | None, widest: float, count: int
+) -> list[SphereView]:
+    """Outlines round another that most of their directions see an edge on.
+
+    The centre is the freer, the wider the ring: what a ball mirrors can lie anywhere inside its outline.
+
+    Parameters
+    ----------
+    images : ndarray, (n, h, w), float32
+        Statistics or lights.
+    core : SphereView
+        What lies inside.
+    lens : LensModel or None
+        Of the given pixel frame.
+    widest : float
+        Largest radius, in radii of ``core``.
+    count : int
+        How many at most.
+
+    Returns
+    -------
+    list of SphereView
+        Best first, to about a fortieth of the core's radius.
+    """
+    radius = core.radius_px
+    k = int(np.clip(2 * np.pi * radius / 2, 72, 180))
+    angles = np.asarray(np.arange(k) * (2 * np.pi / k), np.float64)
+    ray = np.stack([np.cos(angles), np.sin(angles)], axis=-1)
+    # In the plane where the outlines of spheres here are circles.
+    flat = np.linalg.lstsq(ray, curve(core, lens, angles) - core.centre_px, rcond=None)[0].T / radius
+    pitch = max(radius / 40, 0.7)
+    blur = max(pitch, 0.8)
+    x = np.arange((1 + _NEXT) * radius - 2 * blur, (2 * widest - 1) * radius + 2 * blur, blur / 2)
+    across = profiles(images, 1, np.broadcast_to(core.centre_px, (k, 2)), ray @ flat.T, x)
+    seen = np.asarray(np.isfinite(across).all(axis=0))
+    # The picture's border is no edge: what is last seen goes on.
+    last = np.maximum.accumulate(np.where(seen, np.arange(len(x)), 0), axis=1)
+    vote = _ridges(np.take_along_axis(across, last[None], axis=2), x, blur)
+    found = []
+    for r in np.arange((1 + _NEXT) * radius, widest * radius, pitch):
+        most = _FREE * (r - radius)
+        steps = np.arange(-np.floor(most / pitch), np.floor(most / pitch) + 1) * pitch
+        away = np.stack(np.meshgrid(steps, steps), axis=-1).reshape(-1, 2)
+        away = np.compress(np.linalg.norm(away, axis=1) <= most + 1e-9, away, axis=0)
+        along, aside = away @ ray.T, away @ np.stack([-ray[:, 1], ray[:, 0]])
+        reach = along + np.sqrt(r**2 - aside**2)
+        at = np.clip(np.rint((reach - x[0]) / (blur / 2)).astype(int), 0, len(x) - 1)
+        there = seen[np.arange(k), at]
+        score = np.sum(vote[np.arange(k), at] * there, axis=1) / np.maximum(there.sum(axis=1), 0.4 * k)
+        found.append(np.column_stack([away, np.full(len(away), r), score]))
+    circles = np.concatenate(found)
+    best: list[Float] = []
+    for c in circles[np.argsort(-circles[:, 3], kind="stable")]:
+        if all(np.hypot(*(c[:2] - b[:2])) + abs(c[2] - b[2]) > 2 * _NEXT * radius for b in best):
+            best.append(c)
+        if len(best) == count:
+            break
+    grown = np.sqrt(abs(np.linalg.det(flat)))
+    return [circle(core.centre_px + flat @ b[:2], b[2] * grown, lens) for b in best]
+
+
+_NEXT = 0.04
+"""Least difference between two rings, in radii of the inner one."""
+_FREE = 0.8
+"""How far a ring's centre may lie off, in what it is wider than the one inside: 1 where they touch."""
+
+
+def _ridges(across: NDArray[np.float32], x: Float, blur: float) -> NDArray[np.float32]:
+    """Votes (k, m) of each direction for its edges alone, faint ones too: an edge is not alike all round."""
+    energy = _slopes(across, x, blur)
+    ridge = (energy >= np.roll(energy, 1, axis=1)) & (energy >= np.roll(energy, -1, axis=1))
+    relative = energy / (energy.max(axis=1, keepdims=True) + 1e-30)
+    vote = np.where(ridge, np.sqrt(np.sqrt(relative)), 0.0)
+    return np.asarray(cv2.GaussianBlur(vote.astype(np.float32), (0, 0), sigmaX=1.5, sigmaY=1e-3), np.float32)
 
 
 def _refine_once(

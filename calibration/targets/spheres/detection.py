@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from calibration.geometry import Float
 from calibration.lens import LensModel
 from calibration.provenance import FitError
-from calibration.targets.edges import Edges, align, refine
-from calibration.targets.outline import SphereView, circle
+from calibration.targets.outline import SphereView
 from calibration.targets.rim import polish
 from calibration.targets.spheres.cues import Finish, alike, answer, shown
+from calibration.targets.spheres.rings import box, outline_of, rings
 from calibration.targets.spheres.search import Candidate, Image, Survey, circles, statistics, survey_of
 
 _LEAST_RADIUS_PX = 18.0
@@ -23,6 +23,8 @@ _SMALL_PX = 25.0
 _WHOLE = 0.98
 _PLAIN = 0.45
 """Votes for a circle, over what a whole one has, that need no second look to speak of a ball."""
+_NEARLY = 0.6
+"""Share of an outline's support with which another may stand in its place."""
 _FOUND = 0.5
 """Least support of an outline where nobody said how many there are: the best of many circles by chance has
 about 0.4."""
@@ -81,7 +83,7 @@ def detect_spheres(
         low, high = 0.7 * radius_px, 1.4 * radius_px
     layers = statistics(survey.mean)
     seen = circles(layers, survey.factor, 0.65 * low, high)
-    groups = _rings(survey, layers, _answering(survey, seen, finish), finish)
+    groups = rings(survey, layers, _answering(survey, seen, finish), lens, finish)
     groups = [g for g in ([c for c in g if low <= c.radius_px <= high] for g in groups) if g]
     if not groups:
         raise FitError(_instead(survey, layers, seen, low, finish))
@@ -92,6 +94,7 @@ def detect_spheres(
         if len(found) < count:
             raise FitError(f"found {len(found)} {finish} spheres, want {count}: give a mask of each")
         # Stable: within the alike and within the others, the best outlines first.
+        order = _of_one_size(found, order, int(same.sum()), count)
         chosen = [found[k] for k in order[:count]]
     else:
         least = max(_FOUND, 0.5 * found[0][0]) if found else _FOUND
@@ -101,10 +104,29 @@ def detect_spheres(
             f"no {finish} sphere found: the candidates' outlines are no circles at full resolution"
         )
     spare = [
-        found[k] for k in order[len(chosen) :] if same[k] and found[k][0] > max(_FOUND, 0.6 * chosen[-1][0])
+        found[k]
+        for k in order[len(chosen) :]
+        if same[k] and found[k][0] > max(_FOUND, _NEARLY * chosen[-1][0])
     ]
     views = [_remarked(view, survey.size, [other for _, other in spare]) for _, view in chosen]
     return tuple(sorted(views, key=lambda s: (round(s.centre_px[0] / s.radius_px), s.centre_px[1])))
+
+
+def _of_one_size(
+    found: list[tuple[float, SphereView]], order: NDArray[np.intp], alike_ones: int, count: int
+) -> NDArray[np.intp]:
+    """The order with those first that look most of one size, where more than ``count`` are good outlines.
+
+    The balls of a set are of one size and about as far away; a glossy object among them is not.
+    """
+    least = _NEARLY * found[order[count - 1]][0]
+    able = [k for k in order[:alike_ones] if found[k][0] >= least]
+    if len(able) <= count or count < 2:
+        return order
+    by_size = sorted(able, key=lambda k: found[k][1].radius_px)
+    sets = [by_size[i : i + count] for i in range(len(able) - count + 1)]
+    best = min(sets, key=lambda s: found[s[-1]][1].radius_px / found[s[0]][1].radius_px)
+    return np.array([k for k in order if k in best] + [k for k in order if k not in best])
 
 
 def _answering(survey: Survey, candidates: list[Candidate], finish: Finish) -> list[Candidate]:
@@ -114,7 +136,7 @@ def _answering(survey: Survey, candidates: list[Candidate], finish: Finish) -> l
 
 def _remarked(view: SphereView, size: tuple[int, int], spare: list[SphereView]) -> SphereView:
     """The view with what its user should know."""
-    remarks = []
+    remarks = list(view.remarks)
     share = shown(view.centre_px, view.radius_px, size)
     if share < _WHOLE:
         remarks.append(f"cut by the picture's border: {100 * share:.0f} % of its outline is in view")
@@ -154,97 +176,8 @@ def _instead(survey: Survey, layers: list[Image], seen: list[Candidate], low: fl
     return f"{reason}; where a ball is as dark as what is behind it, give its mask"
 
 
-def _rings(
-    survey: Survey, layers: list[Image], candidates: list[Candidate], finish: Finish
-) -> list[list[Candidate]]:
-    """For each sphere, best first, the circles that edges support at the survey's scale, outermost first.
-
-    A mirror ball shows the horizon of its surroundings as another circle inside its outline, often with the
-    stronger contrast; and a circle that touches the outline on one side and a shadow on the other has some
-    support too. Which of them the outline is, shows at full resolution.
-    """
-    stack = np.stack(layers)
-    fitted: list[Candidate] = []
-    tried: list[Candidate] = []
-    for c in candidates:
-        gap = [np.hypot(*(o.centre_px - c.centre_px)) for o in tried]
-        known = [
-            g + abs(o.radius_px - c.radius_px) < 0.08 * c.radius_px for g, o in zip(gap, tried, strict=True)
-        ]
-        crowd = [g < 0.5 * max(o.radius_px, c.radius_px) for g, o in zip(gap, tried, strict=True)]
-        if any(known) or sum(crowd) >= 8 or len(tried) >= 60:
-            continue
-        tried.append(c)
-        better = _supported(stack, survey, c, 0.08, finish)
-        if better is not None:
-            fitted.append(better)
-    outer: list[list[Candidate]] = []
-    for c in sorted(fitted, key=lambda c: (-c.score, -c.radius_px)):
-        if any(
-            np.hypot(*(o[0].centre_px - c.centre_px)) < 0.5 * max(o[0].radius_px, c.radius_px) for o in outer
-        ):
-            continue
-        rings = [f for f in fitted if np.hypot(*(f.centre_px - c.centre_px)) < 0.25 * c.radius_px]
-        for growth in np.arange(1.05, 1.56, 0.05):
-            wider = c._replace(radius_px=c.radius_px * growth)
-            ring = _supported(stack, survey, wider, 0.03, finish)
-            if ring is None and wider.radius_px < _CROWDED * survey.factor:
-                ring = _aligned(stack, survey, wider, 0.03)
-            if ring is not None and abs(ring.radius_px / c.radius_px - growth) < 0.06:
-                rings.append(ring)
-        outer.append(sorted((r for r in rings if r.score >= 0.4 * c.score), key=lambda r: -r.radius_px))
-    # In the order of their groups' best support: a faint outline with a clear horizon inside is a sphere.
-    kept: list[list[Candidate]] = []
-    for group in outer:
-        c = group[0]
-        if all(
-            np.hypot(*(c.centre_px - k[0].centre_px)) > 0.7 * (c.radius_px + k[0].radius_px) for k in kept
-        ):
-            kept.append(group)
-    return kept
-
-
 _COARSE = 14
 """Radius, px of the survey, below which it does not tell a ball's outline from the horizon inside."""
-_CROWDED = 28
-"""Radius, px of the survey, below which horizon and outline are so near that the fit may take one for the
-other; full resolution, with every light, then has to tell."""
-_SUPPORT = 0.38
-"""Least share of an outline with its edge in place: by chance it is about 0.2, with a spread of 0.04."""
-
-
-def _aligned(stack: Image, survey: Survey, c: Candidate, slack: float) -> Candidate:
-    """The circle nearby that most directions see an edge on, with the support that it came with."""
-    f = survey.factor
-    start = circle((c.centre_px + 0.5) / f - 0.5, c.radius_px / f, None)
-    best = align(stack, start, max(slack * start.radius_px, 1.5))
-    return Candidate((best.centre_px + 0.5) * f - 0.5, best.radius_px * f, c.score)
-
-
-def _supported(stack: Image, survey: Survey, c: Candidate, slack: float, finish: Finish) -> Candidate | None:
-    """The circle fitted to the edges nearby, if enough of it has one and it answers as a ball."""
-    f = survey.factor
-    centre, radius = (c.centre_px + 0.5) / f - 0.5, c.radius_px / f
-    x0, y0, x1, y1 = _box(centre, radius, stack.shape[1:])
-    corner = np.array([x0, y0], np.float64)
-    try:
-        start = circle(centre - corner, radius, None)
-        window = stack[:, y0:y1, x0:x1]
-        start = align(window, start, max(slack * radius, 1.5))
-        edges = refine(window, start, None, max(0.25 * slack * radius, 1.5))
-    except FitError:
-        return None
-    at = (edges.view.centre_px + corner + 0.5) * f - 0.5
-    better = Candidate(at, edges.view.radius_px * f, edges.support)
-    return better if edges.support > _SUPPORT and answer(survey, better, finish) > 0 else None
-
-
-def _box(centre: Float, radius: float, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
-    """Window x0, y0, x1, y1 that holds a circle and its surroundings."""
-    reach = 1.3 * radius + 12
-    low = np.maximum(centre - reach, 0).astype(int)
-    high = np.minimum(centre + reach + 1, [shape[1], shape[0]]).astype(int)
-    return int(low[0]), int(low[1]), int(high[0]), int(high[1])
 
 
 def _refined(
@@ -257,7 +190,7 @@ def _refined(
     """One view for each group of rings, fitted at full resolution, with its score; best first."""
     coarse = [factor > 1 and g[0].radius_px < _COARSE * factor for g in groups]
     boxes = [
-        _box(g[0].centre_px, g[0].radius_px * (1.6 if again else 1.0), images[0].shape)
+        box(g[0].centre_px, g[0].radius_px * (1.6 if again else 1.0), images[0].shape)
         for g, again in zip(groups, coarse, strict=True)
     ]
     crops: list[list[Image]] = [[] for _ in boxes]
@@ -269,48 +202,24 @@ def _refined(
         shifted = None if lens is None else lens.replace(cx=lens.cx - x0, cy=lens.cy - y0)
         corner = np.array([x0, y0], np.float64)
         stack = np.stack(crop)
-        rings = [c._replace(centre_px=c.centre_px - corner) for c in group]
+        within = [c._replace(centre_px=c.centre_px - corner) for c in group]
         if again:
-            rings = _looked_at_again(crop, rings[-1], finish)
-        edges = _outline(stack, rings, shifted, 1 if again else factor)
-        if edges is not None:
-            edges = polish(stack, edges, shifted)
-            found.append((edges.support, edges.view._replace(centre_px=edges.view.centre_px + corner)))
+            within = _looked_at_again(crop, within[-1], shifted, finish)
+        outline = outline_of(stack, within, shifted, 1 if again else factor)
+        if outline is not None:
+            edges = polish(stack, outline.edges, shifted)
+            remarks = (outline.doubt,) if outline.doubt else ()
+            view = edges.view._replace(centre_px=edges.view.centre_px + corner, remarks=remarks)
+            found.append((edges.support, view))
     return sorted(found, key=lambda f: -f[0])
 
 
-def _looked_at_again(crop: list[Image], core: Candidate, finish: Finish) -> list[Candidate]:
+def _looked_at_again(
+    crop: list[Image], core: Candidate, lens: LensModel | None, finish: Finish
+) -> list[Candidate]:
     """The rings of one ball that is small at the survey's scale, from full resolution."""
     window = survey_of(crop)
     layers = statistics(window.mean)
     seen = circles(layers, window.factor, 0.6 * core.radius_px, 1.7 * core.radius_px)
-    groups = _rings(window, layers, _answering(window, seen, finish), finish)
+    groups = rings(window, layers, _answering(window, seen, finish), lens, finish)
     return groups[0] if groups else []
-
-
-_CLEAR = 0.75
-"""Support of an outline at full resolution that leaves no doubt; touching circles have at most about 0.5."""
-
-
-def _outline(stack: Image, rings: list[Candidate], lens: LensModel | None, factor: int) -> Edges | None:
-    """The outermost ring that full resolution confirms, or None."""
-    fits: list[Edges] = []
-    tried: list[Candidate] = []
-    for c in rings:
-        slack = max(0.03 * c.radius_px, min(2.0 * factor, 0.15 * c.radius_px))
-        if any(
-            np.hypot(*(c.centre_px - t.centre_px)) + abs(c.radius_px - t.radius_px) < slack for t in tried
-        ):
-            continue
-        tried.append(c)
-        try:
-            edges = refine(stack, circle(c.centre_px, c.radius_px, lens), lens, slack)
-        except FitError:
-            continue
-        if edges.support > _SUPPORT:
-            fits.append(edges)
-        if edges.support > _CLEAR:
-            break
-    best = max((f.support for f in fits), default=0.0)
-    good = [f for f in fits if f.support >= 0.55 * best]
-    return max(good, key=lambda f: f.view.radius_px, default=None)

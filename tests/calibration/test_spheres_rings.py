@@ -1,0 +1,54 @@
+"""The rings of a ball: its outline among what it mirrors."""
+
+import cv2
+import numpy as np
+import pytest
+from mirror_scene import small_lens
+
+from calibration.geometry import normalize
+from calibration.targets.edges import Edges, rings_about
+from calibration.targets.outline import SphereView, circle, curve, settled
+from calibration.targets.spheres.rings import _doubt, _stands
+
+
+def _edges(radius, support, rms, right=0.0):
+    return Edges(circle((100.0 + right, 100.0), radius, None), support, rms, 0.8)
+
+
+@pytest.mark.parametrize("contrast", [0.3, 0.1])
+@pytest.mark.parametrize("border", [480, 445])
+def test_a_faint_outline_far_off_the_axis_is_among_the_rings_about_its_mirrored_horizon(contrast, border):
+    lens = small_lens(focal=300.0)
+    centre = np.array([150.0, 60.0, 300.0])
+    view = SphereView(
+        normalize(centre), float(np.arcsin(40 / np.linalg.norm(centre))), np.eye(3), np.zeros(2), 0
+    )
+    true = settled(view, lens)
+    image = np.full((lens.height, lens.width), 1.0, np.float32)
+    outline = np.rint(curve(true, lens, np.linspace(0, 2 * np.pi, 720)) * 256).astype(np.int32)
+    cv2.fillPoly(image, [outline], 1 - contrast, shift=8)
+    # Off the outline's centre by 0.6 of what the outline is wider.
+    inside = true.centre_px + np.array([0.6 * 0.3 * true.radius_px, 0.0])
+    core = circle(inside, 0.7 * true.radius_px, lens)
+    ring = np.rint(curve(core, lens, np.linspace(0, 2 * np.pi, 720)) * 256).astype(np.int32)
+    cv2.fillPoly(image, [ring], 0.01, shift=8)
+    image = cv2.GaussianBlur(image, (0, 0), 0.7)[:, :border]
+    noise = np.random.default_rng(0).normal(size=image.shape) * 0.003
+    found = rings_about((image + noise)[None].astype(np.float32), core, lens, 1.8, 6)
+    off = [np.hypot(*(f.centre_px - true.centre_px)) + abs(f.radius_px - true.radius_px) for f in found]
+    assert min(off) < 0.06 * true.radius_px
+
+
+def test_an_outline_with_less_support_stands_where_it_is_the_sharper_circle():
+    horizon = _edges(25, 1.0, 0.35)
+    assert _stands(_edges(34, 0.5, 0.2), horizon)
+    assert not _stands(_edges(34, 0.5, 0.4), horizon)
+    assert _stands(_edges(34, 0.6, 0.4), horizon)
+
+
+def test_what_speaks_against_an_outline_is_said():
+    horizon, outline = _edges(25, 1.0, 0.35), _edges(34, 0.95, 0.2)
+    assert _doubt(outline, [outline, horizon]) == ""
+    weak = _edges(34, 0.55, 0.2)
+    assert "ring of 25 px" in _doubt(weak, [weak, horizon])
+    assert "ring of 34 px is round it" in _doubt(horizon, [weak, horizon])
