@@ -319,7 +319,7 @@ def test_ambient_light_and_an_unknown_black_level_cancel_exposure_by_exposure(tm
     dim = truth < np.nanpercentile(truth, 20)
     # a pedestal of 50 DN at 2 ms is 1e5 e-/s, as much as the dim fifth of the scene has
     assert (abs(np.nanmedian(off[dim])) < 0.05 * np.median(truth[dim])) == same
-    assert any("black level stays in" in warning for warning in images.warnings) != same
+    assert any("black level stays in" in doubt.text for doubt in images.doubts) != same
 
 
 def test_a_defect_of_a_mosaic_is_filled_and_saturation_is_not(tmp_path):
