@@ -176,7 +176,7 @@ def outline_of(stack: Image, group: list[Candidate], lens: LensModel | None, fac
         tried.append(c)
         try:
             start = align(stack, circle(c.centre_px, c.radius_px, lens), lens, slack)
-            edges = refine(stack, start, lens, max(0.25 * slack, 1.5))
+            edges = refine(stack, start, lens, slack)
         except FitError:
             continue
         if edges.support > _SUPPORT:
