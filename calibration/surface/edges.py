@@ -66,7 +66,7 @@ class Edges:
         predict(normals, rays, facing, self._noise, _FLOORS, *found)
         self.count = np.count_nonzero(self.base)
         if not self.count:
-            raise FitError("no two valid normals are neighbours: nothing to integrate")
+            raise FitError("no two valid normals are neighbours: nothing to integrate; is the mask too thin?")
         # Weights near 1: they are one over the variance of a difference times this.
         self.unit = self.count / float(self.base.sum(dtype=np.float64))
         self.base *= np.float32(self.unit)

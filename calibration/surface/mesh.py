@@ -104,7 +104,7 @@ def mesh(
         pitch = _pitch(sights.reshape(h, w, 3)).ravel() * (1.0 if lens is None else flat[:, 2])
         faces = faces[~_torn(flat, np.asarray(normals, np.float64).reshape(-1, 3), pitch, faces)]
     if not len(faces):
-        raise FitError("no triangle: the depth has no three neighbouring pixels")
+        raise FitError("no triangle: the depth has no three neighbouring pixels; is the mask too thin?")
     used = np.unique(faces)
     rank = np.zeros(h * w, np.int32)
     rank[used] = np.arange(len(used), dtype=np.int32)

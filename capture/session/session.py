@@ -107,6 +107,11 @@ class Session:
             raise SessionError(f"{path / 'plan.json'} is damaged: {one_line(error)}") from None
         return cls(path, plan, read_json(path / "rig.json"), read_json(path / "facts.json"))
 
+    @staticmethod
+    def stands_in(path: Path) -> bool:
+        """Whether a folder is that of a session, complete or not, damaged or not."""
+        return (path / "plan.json").is_file() and (path / "journal.jsonl").is_file()
+
     @classmethod
     def resume(
         cls, path: Path | str, plan: CapturePlan, rig: dict[str, Any], facts: dict[str, Any] | None = None

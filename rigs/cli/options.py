@@ -44,8 +44,13 @@ def plan_name(path: Path) -> Path:
 
 
 def folder(path: Path) -> Path:
-    """Refuse at once what could not be written after a long run."""
+    """Refuse at once what could not be written after a long run, and a session."""
+    from capture.session import Session
+    from rigs.config import ConfigError
+
     _writable(path)
+    if Session.stands_in(path):
+        raise ConfigError(f"{path}: is a session, which stays as it is: give another folder")
     return path
 
 

@@ -30,6 +30,13 @@ from rigs.report.merged import merged_sections
 from rigs.report.sheet import sensor_section
 from rigs.report.timing import timing_section
 
+_COLOURS_END = "Colours end at the 1st and 99th percentile."
+_DEPTH_MEANS = {
+    "mm": f"Distance along the camera axis. {_COLOURS_END}",
+    "px": f"Along the camera axis, without a lens model from anywhere. {_COLOURS_END}",
+    "relative": f"Distance along the camera axis, but for a factor that nothing tells. {_COLOURS_END}",
+}
+
 
 def sections(report: Report) -> Iterator[Section]:
     """Chapters in reading order: what came out first, then what it rests on.
@@ -132,7 +139,7 @@ def _surface(surface: Surface) -> Section:
                 "Depth",
                 f"Depth of {surface.name}",
                 surface.depth_unit,
-                "Distance along the camera axis.",
+                _DEPTH_MEANS.get(surface.depth_unit, _DEPTH_MEANS["mm"]),
             )
         )
     else:

@@ -144,8 +144,8 @@ def _root(tried: Sequence[tuple[float, float]]) -> float:
 
 
 def _no_better(fit: IntensityFit) -> str:
-    ratio = fit.given_rms / max(fit.quality.residual_rms, 1e-6)
-    return f"others leave 1/{ratio:.1f} of the residuals, want 1/{_CLEARLY:.0f} or less to take them"
+    left = 100 * max(fit.quality.residual_rms, 1e-6) / max(fit.given_rms, 1e-6)
+    return f"others would leave {left:.0f} % of the residuals, and are taken from {100 / _CLEARLY:.0f} % down"
 
 
 def _doubtful(lights: Sequence[LightModel]) -> tuple[str, ...]:

@@ -3,7 +3,6 @@
 import json
 import os
 import tempfile
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -24,6 +23,14 @@ from calibration.surface import reconstruct as surface_of
 from capture.session import Session
 from rigs.config import ConfigError
 from rigs.workflows.anchors import read_anchors
+from rigs.workflows.contradictions import (
+    OTHER_FRAME,
+    inverted,
+    listed,
+    lit,
+    refuse_lights_behind,
+    turned_over,
+)
 from rigs.workflows.encoding import Doubt, doubted, doubts_of
 from rigs.workflows.frames import (
     LightImages,
@@ -37,18 +44,6 @@ from rigs.workflows.intensities import Intensities, settle_intensities
 from rigs.workflows.multiplexing import Unmixed, lit_at_once, unmix, with_whole_noise
 
 _LEAST_SOLVED = 0.02
-_OTHER_FRAME = "a .csv list with y up and z to the camera says so by a column frame, yup; .lp lists are so"
-
-_UNLIT = 0.02
-"""Of the brightness under the other lights: darker, and the lamp did not burn."""
-
-_SIDE_PX = 4
-"""Side of the squares around which the slopes are summed: over it a surface bends more than noise."""
-_STEEPEST = 2.0
-_LEAST_BENT = 500
-_CONTRARY = -0.25
-"""Agreement of the slopes below which y is turned over. Under right lights 15 objects (psm, DiLiGenT, two
-spheres, BiNI) have 0.37 to 0.90, two that bend along one axis only 0; with y turned over as much below 0."""
 
 
 class Result(NamedTuple):
@@ -150,11 +145,13 @@ def reconstruct(
     unknown = [name for name, light in zip(images.names, used, strict=True) if light is None]
     if unknown:
         raise FitError(
-            f"the light model has no {_listed(unknown)}; it has {_listed(list(lights.lights))}: "
-            "its lights are named as those of the pictures"
+            f"the light model has no {listed(unknown)}; it has {listed(list(lights.lights))}: "
+            "name its lights as the pictures do"
         )
     if len(used) < 3:
-        raise FitError(f"{session.path}: images under {len(used)} lights: photometric stereo needs 3 or more")
+        raise FitError(
+            f"{session.path}: photometric stereo wants images under 3 lights or more, there are {len(used)}"
+        )
     coloured = [
         name
         for name, light in zip(images.names, used, strict=True)
@@ -179,7 +176,7 @@ def reconstruct(
     depth_mm = depth_mm or (None if lens is None else lights.scene_depth_mm)
     if depth_mm is None and known is not None:
         depth_mm = float(np.nanmedian(known))
-    _refuse_lights_behind(images.names, lights, depth_mm)
+    refuse_lights_behind(images.names, lights, depth_mm)
     if depth_mm is None and any(isinstance(light, NearLight) for light in used):
         raise FitError("near lights, and nothing tells how far the object is: give --depth in mm, roughly")
     if mask is None:
@@ -188,7 +185,10 @@ def reconstruct(
             raise FitError(
                 f"{session.path}: nothing is bright enough to be the object: give --mask or longer exposures"
             )
-    images, unlit = (images, ()) if unmixed is not None else _lit(session, images, mask)
+        inside_out: tuple[str, ...] = ()
+    else:
+        inside_out = inverted(images, mask)
+    images, unlit = (images, ()) if unmixed is not None else lit(session, images, mask)
     lights, remarks, contradictions = settle_intensities(
         lights, images, intensities, lens=lens, depth_mm=depth_mm, mask=mask, method=method, track=track
     )
@@ -207,7 +207,7 @@ def reconstruct(
     if reconstruction.normals.valid[mask].mean() < _LEAST_SOLVED:
         raise FitError(
             "hardly a pixel has a normal facing the camera: do the light directions point from the object "
-            f"to the lights, in the camera's frame? {_OTHER_FRAME}"
+            f"to the lights, in the camera's frame? {OTHER_FRAME}"
         )
     if known is not None:
         held = integrate(
@@ -232,10 +232,10 @@ def reconstruct(
         *doubts_of(session, name, sensor, linear="normals"),
         *images.doubts,
         *(Doubt(text, wrong=True) for text in paired.contradictions(images.names)),
-        *map(Doubt, (*unlit, *contradictions, *_turned_over(reconstruction.normals))),
+        *map(Doubt, (*inside_out, *unlit, *contradictions, *turned_over(reconstruction.normals))),
     )
     if lights.quality is not None and lights.quality.verdict != "good":
-        why = f": {lights.quality.warnings[0]}" if lights.quality.warnings else ""
+        why = f": {'; '.join(lights.quality.warnings)}" if lights.quality.warnings else ""
         doubts = (*doubts, Doubt(f"the light model is {lights.quality.verdict}{why}", wrong=True))
     normals = reconstruction.normals
     if unmixed is not None:
@@ -247,84 +247,6 @@ def reconstruct(
     multiplex = None if unmixed is None else unmixed.multiplex
     remarks = (*images.remarks, *remarks)
     return Result(reconstruction, images, mask, name, provenance, unit, lights, remarks, multiplex)
-
-
-def _listed(names: Sequence[str]) -> str:
-    return f"{', '.join(names[:5])}{' ...' if len(names) > 5 else ''}" if names else "none"
-
-
-def _lit(
-    session: Session, images: LightImages, mask: NDArray[np.bool_]
-) -> tuple[LightImages, tuple[str, ...]]:
-    """The images of the lights that burnt, and a warning of each that did not.
-
-    Raises
-    ------
-    FitError
-        Fewer than three burnt.
-    """
-    seen = [image[mask] for image in images.value]
-    top = max(float(np.nanmax(values, initial=0.0)) for values in seen)
-    # Saturated is bright.
-    level = np.array([np.percentile(np.where(np.isnan(values), top, values), 99) for values in seen])
-    lit = (level > 0) & (level > _UNLIT * np.median(level))
-    if np.count_nonzero(lit) < 3:
-        raise FitError(
-            f"{session.path}: the object is black under {_listed(np.array(images.names)[~lit].tolist())}: "
-            "did the lights burn, is the mask on the object?"
-        )
-    if lit.all():
-        return images, ()
-    dark = [name for name, burnt in zip(images.names, lit, strict=True) if not burnt]
-    kept = tuple(name for name in images.names if name not in dark)
-    left = images._replace(names=kept, value=images.value[lit], variance=images.variance[lit])
-    return left, tuple(f"light {name}: the object is black under it: left out; did it burn?" for name in dark)
-
-
-def _refuse_lights_behind(names: Sequence[str], lights: LightSet, depth_mm: float | None) -> None:
-    """FitError where most lights stand on the far side of the object: they are of another frame."""
-    behind = [
-        name
-        for name in names
-        if (
-            light.direction[2] >= 0
-            if (light := lights.lights[name]).kind == "distant"
-            else depth_mm is not None and light.position_mm[2] > depth_mm
-        )
-    ]
-    if 2 * len(behind) > len(names):
-        raise FitError(
-            f"{_listed(behind)}: {len(behind)} of {len(names)} lights shine from behind the object: want "
-            f"directions from the object to the light, y down, z away from the camera; {_OTHER_FRAME}"
-        )
-
-
-def _turned_over(normals: NormalMap) -> tuple[str, ...]:
-    """A warning where the normals are those of a surface only with y turned over, as the lights then are too.
-
-    Slopes p, q of a surface have dp/dy = dq/dx. Under lights with y turned over they come out as p, -q. What
-    is symmetric about x or y, or bends only along them, does not tell.
-    """
-    n = np.asarray(normals.normals, np.float64)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        p, q = -n[..., 0] / n[..., 2], -n[..., 1] / n[..., 2]
-        flat = np.hypot(p, q) < _STEEPEST
-    p, q = np.where(flat, p, np.nan), np.where(flat, q, np.nan)
-    s = _SIDE_PX
-    by_y = p[s:, :-s] - p[:-s, :-s] + p[s:, s:] - p[:-s, s:]
-    by_x = q[:-s, s:] - q[:-s, :-s] + q[s:, s:] - q[s:, :-s]
-    known = np.isfinite(by_y + by_x)
-    by_y, by_x = by_y[known], by_x[known]
-    smaller = np.minimum(np.abs(by_y), np.abs(by_x))
-    if smaller.size < _LEAST_BENT or not smaller.any():
-        return ()
-    agreement = float(np.sum(np.sign(by_y * by_x) * smaller) / np.sum(smaller))
-    if agreement > _CONTRARY:
-        return ()
-    return (
-        "the normals are those of a surface only with y turned over (agreement of their slopes "
-        f"{agreement:.2f}, of 1): have the lights y up where y down was taken? {_OTHER_FRAME}",
-    )
 
 
 def solve_again(result: Result, lights: LightSet, lens: LensModel | None, method: Method) -> NormalMap:

@@ -16,6 +16,7 @@ import pytest
 from calibration.files import read_exr, read_exr_attributes, save_model, write_bytes, write_exr
 from calibration.geometry import angle_deg, normalize
 from calibration.lights.model import DistantLight, LightSet, NearLight
+from rigs.interchange import import_lp
 from rigs.report import report_directory
 from rigs.report.drawing import drawing
 from rigs.report.plots import _names
@@ -46,8 +47,6 @@ def listed(path: Path, towards: np.ndarray, names: list[str] = NAMES) -> Path:
 @pytest.fixture(scope="module")
 def coin(tmp_path_factory) -> Path:
     """Folder with the list ``coin.lp``, its pictures, and the session ``s`` made of them."""
-    from rigs.interchange import import_lp
-
     folder = tmp_path_factory.mktemp("coin")
     for name, light in zip(NAMES, TOWARDS, strict=True):
         shade = np.clip(landscape() @ (light * Y_UP), 0, None)
@@ -87,7 +86,7 @@ def test_right_lights_give_the_landscape_in_silence(solve, tmp_path):
 def test_y_turned_over_is_told(solve, coin, tmp_path):
     answer = solve(lights=listed(tmp_path / "over.lp", TOWARDS * [1, -1, 1]))
     assert answer.code == 0
-    assert "only with y turned over" in answer.err
+    assert "only with y or x turned over" in answer.err
     assert answer.err.count("\n") == 1
 
 
@@ -157,6 +156,28 @@ def test_a_mask_too_narrow_for_a_mesh_leaves_nothing(solve, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_mask_inside_out_is_told(gnomon, tmp_path):
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    disc = np.hypot(y - HEIGHT / 2, x - WIDTH / 2) < 0.35 * HEIGHT
+    for name, light in zip(NAMES, TOWARDS, strict=True):
+        shade = np.clip(landscape() @ (light * Y_UP), 0, None) * np.where(disc, 1.0, 0.1)
+        assert cv2.imwrite(str(tmp_path / f"{name}.png"), np.rint(50_000 * shade).astype(np.uint16))
+    session = tmp_path / "s"
+    import_lp(listed(tmp_path / "l.lp", TOWARDS), session, assume_linear=True)
+    for name, mask in (("right", disc), ("over", ~disc), ("whole", disc | True)):
+        cv2.imwrite(str(tmp_path / "mask.png"), np.uint8(mask) * 255)
+        options = ("--lights", tmp_path / "l.lp", "--method", "robust", "--mask", tmp_path / "mask.png")
+        answer = gnomon("reconstruct", session, *options, "--out", tmp_path / name)
+        assert answer.code == 0
+        assert ("turned inside out?" in answer.err) == (name == "over")
+
+
+def test_results_do_not_go_among_the_frames_of_a_session(solve, coin):
+    before = sorted((coin / "s").rglob("*"))
+    refused(solve(out=coin / "s"), "is a session", "another folder", code=2)
+    assert sorted((coin / "s").rglob("*")) == before
+
+
 @pytest.mark.parametrize("earlier", [False, True])
 def test_a_full_disk_leaves_no_half_result(solve, tmp_path, monkeypatch, earlier):
     if earlier:
@@ -194,7 +215,7 @@ def test_the_result_keeps_its_session_and_its_doubts(solve, tmp_path, coin):
     assert about["session"] in about["provenance"]
     page = report_directory(tmp_path / "out", tmp_path / "new" / "r.html").read_text()
     assert f"session {about['session']}" in page
-    assert "only with y turned over" in page
+    assert "only with y or x turned over" in page
 
 
 def test_a_report_holds_the_normals_against_given_ones(solve, gnomon, tmp_path):

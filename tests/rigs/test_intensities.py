@@ -74,7 +74,9 @@ def test_equal_lights_stay_equal(tmp_path: Path) -> None:
     session = import_lp(_lp(tmp_path / "dome", np.ones(COUNT)), tmp_path / "s", assume_linear=True)
     result = workflows.reconstruct(session, read_lights(tmp_path / "dome" / "dome.lp"), method="robust")
     assert len(result.remarks) == 1
-    assert result.remarks[0].startswith("intensities: all lights equal; others leave 1/1.0 of the residuals")
+    assert result.remarks[0].startswith(
+        "intensities: all lights equal; others would leave 100 % of the residuals"
+    )
     assert all(light.intensity == (1.0,) for light in result.lights.lights.values())
 
 
