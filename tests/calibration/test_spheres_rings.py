@@ -8,6 +8,7 @@ from mirror_scene import small_lens
 from calibration.geometry import normalize
 from calibration.targets.edges import Edges, rings_about
 from calibration.targets.outline import SphereView, circle, curve, settled
+from calibration.targets.spheres.detection import _of_one_size
 from calibration.targets.spheres.rings import _doubt, _stands
 
 
@@ -52,3 +53,17 @@ def test_what_speaks_against_an_outline_is_said():
     weak = _edges(34, 0.55, 0.2)
     assert "ring of 25 px" in _doubt(weak, [weak, horizon])
     assert "ring of 34 px is round it" in _doubt(horizon, [weak, horizon])
+
+
+def _taken(outlines, count):
+    found = [(support, circle((100.0, 100.0), radius, None)) for radius, support in outlines]
+    order = np.arange(len(found))
+    return sorted(outlines[k][0] for k in _of_one_size(found, order, len(found), count)[:count])
+
+
+def test_where_more_fit_than_asked_for_those_of_one_size_are_taken_if_well_supported():
+    assert _taken([(52, 0.98), (90, 0.95), (50, 0.9), (51, 0.8)], 3) == [50, 51, 52]
+    # One as large as the others, but hardly an outline, takes no ball's place.
+    assert _taken([(60, 0.98), (38, 0.95), (28, 0.9), (39, 0.4)], 3) == [28, 38, 60]
+    # Balls at different distances, all that there are.
+    assert _taken([(60, 0.98), (38, 0.95), (28, 0.9)], 3) == [28, 38, 60]
