@@ -52,6 +52,8 @@ def test_what_speaks_against_an_outline_is_said():
     assert _doubt(outline, [outline, horizon]) == ""
     weak = _edges(34, 0.55, 0.2)
     assert "ring of 25 px" in _doubt(weak, [weak, horizon])
+    alone = _edges(16, 0.45, 0.2)
+    assert "along 45 % alone: look" in _doubt(alone, [alone])
     assert "ring of 34 px is round it" in _doubt(horizon, [weak, horizon])
 
 

@@ -33,6 +33,8 @@ _CUT = 0.05
 _DOUBTFUL = 0.6
 """Support of an outline below which a better supported ring speaks against it. Wrong outlines of balls on
 tables, rendered, had up to 0.58, right ones rarely less than 0.63."""
+_BARE = 0.5
+"""Support of an outline below which chance may have made it: the best of many chance ones had up to 0.48."""
 _RIVAL = 0.45
 """Support of a ring outside the one taken that is worth a remark: chance ones had up to 0.4."""
 _CLEAR = 0.75
@@ -216,6 +218,8 @@ def _doubt(taken: Edges, fits: list[Edges]) -> str:
     share = f"its outline of {radius:.0f} px has an edge along {100 * taken.support:.0f} % alone"
     if taken.support < _DOUBTFUL and better.support > taken.support:
         return f"{share}, a ring of {better.view.radius_px:.0f} px more: look at it, or give its circle"
+    if taken.support < _BARE:
+        return f"{share}: look at it, or give its circle"
     if outside.view.radius_px > radius and not _crossing(outside, taken) and outside.support > _RIVAL:
         return (
             f"a fainter ring of {outside.view.radius_px:.0f} px is round it: look at it, or give its circle"
