@@ -47,6 +47,16 @@ def test_an_outline_with_less_support_stands_where_it_is_the_sharper_circle():
     assert _stands(_edges(34, 0.6, 0.4), horizon)
 
 
+def test_a_ring_that_chance_may_have_made_gives_way_to_a_better_one():
+    outline = _edges(50, 0.62, 0.2)
+    for support in (0.3, 0.48):
+        chance = _edges(80, support, 0.15, right=8.0)
+        assert not _stands(chance, outline)
+        assert _doubt(outline, [chance, outline]) == ""
+    assert _stands(outline, chance)
+    assert _stands(chance, chance)  # the best that there is
+
+
 def test_what_speaks_against_an_outline_is_said():
     horizon, outline = _edges(25, 1.0, 0.35), _edges(34, 0.95, 0.2)
     assert _doubt(outline, [outline, horizon]) == ""

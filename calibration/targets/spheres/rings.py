@@ -34,9 +34,8 @@ _DOUBTFUL = 0.6
 """Support of an outline below which a better supported ring speaks against it. Wrong outlines of balls on
 tables, rendered, had up to 0.58, right ones rarely less than 0.63."""
 _BARE = 0.5
-"""Support of an outline below which chance may have made it: the best of many chance ones had up to 0.48."""
-_RIVAL = 0.45
-"""Support of a ring outside the one taken that is worth a remark: chance ones had up to 0.4."""
+"""Support up to which chance may have made a ring: on wood and checks the best of many had up to 0.48. An
+outline below it gives way to any better ring, and is told where there is none; a ring outside is no rival."""
 _CLEAR = 0.75
 """Support of an outline at full resolution that leaves no doubt; touching circles have at most about 0.5."""
 
@@ -196,7 +195,7 @@ def outline_of(stack: Image, group: list[Candidate], lens: LensModel | None, fac
 def _stands(f: Edges, beside: Edges) -> bool:
     """Whether an outline has enough support, beside that of another ring of the same ball."""
     share = _SHARE if f.rms_px >= beside.rms_px else _SHARE_SHARPER
-    return f.support >= share * beside.support
+    return f.support >= min(max(share * beside.support, _BARE), beside.support)
 
 
 def _crossing(a: Edges, b: Edges) -> bool:
@@ -220,7 +219,7 @@ def _doubt(taken: Edges, fits: list[Edges]) -> str:
         return f"{share}, a ring of {better.view.radius_px:.0f} px more: look at it, or give its circle"
     if taken.support < _BARE:
         return f"{share}: look at it, or give its circle"
-    if outside.view.radius_px > radius and not _crossing(outside, taken) and outside.support > _RIVAL:
+    if outside.view.radius_px > radius and not _crossing(outside, taken) and outside.support > _BARE:
         return (
             f"a fainter ring of {outside.view.radius_px:.0f} px is round it: look at it, or give its circle"
         )
