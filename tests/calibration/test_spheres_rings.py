@@ -47,6 +47,14 @@ def test_an_outline_with_less_support_stands_where_it_is_the_sharper_circle():
     assert _stands(_edges(34, 0.6, 0.4), horizon)
 
 
+def test_where_the_shadows_of_many_lights_end_is_no_outline():
+    outline, shadows = _edges(80, 1.0, 0.1), _edges(135, 0.8, 0.4)
+    assert not _stands(shadows, outline)
+    assert _doubt(outline, [shadows, outline]) == ""
+    assert _stands(_edges(135, 0.8, 0.15), outline)  # as sharp a ring: what is inside is a reflection
+    assert _stands(_edges(135, 0.8, 0.4), _edges(80, 0.75, 0.1))
+
+
 def test_a_ring_that_chance_may_have_made_gives_way_to_a_better_one():
     outline = _edges(50, 0.62, 0.2)
     for support in (0.3, 0.48):

@@ -36,8 +36,12 @@ tables, rendered, had up to 0.58, right ones rarely less than 0.63."""
 _BARE = 0.5
 """Support up to which chance may have made a ring: on wood and checks the best of many had up to 0.48. An
 outline below it gives way to any better ring, and is told where there is none; a ring outside is no rival."""
-_CLEAR = 0.75
-"""Support of an outline at full resolution that leaves no doubt; touching circles have at most about 0.5."""
+_FUZZIER = 2.0
+"""How many times as far off a ring its edges may lie as off a better supported one, each in its blurs. The
+shadows of many lights end on a ring round the ball: four of the demo had 0.5 blurs, their outlines 0.14."""
+_CLEAR, _CRISP = 0.75, 0.4
+"""Support of an outline at full resolution, and distance of its edges in blurs, that leave no doubt; touching
+circles have at most about 0.5 of support."""
 
 
 def rings(
@@ -182,7 +186,7 @@ def outline_of(stack: Image, group: list[Candidate], lens: LensModel | None, fac
             continue
         if edges.support > _SUPPORT:
             fits.append(edges)
-        if edges.support > _CLEAR:
+        if edges.support > _CLEAR and _scatter(edges) < _CRISP:
             break
     good = [f for f in fits if all(_stands(f, g) for g in fits)]
     standing = [f for f in good if not any(_crossing(f, g) and g.support > f.support for g in good)]
@@ -194,8 +198,19 @@ def outline_of(stack: Image, group: list[Candidate], lens: LensModel | None, fac
 
 def _stands(f: Edges, beside: Edges) -> bool:
     """Whether an outline has enough support, beside that of another ring of the same ball."""
+    if _fuzzier(f, beside):
+        return False
     share = _SHARE if f.rms_px >= beside.rms_px else _SHARE_SHARPER
     return f.support >= min(max(share * beside.support, _BARE), beside.support)
+
+
+def _scatter(edges: Edges) -> float:
+    """How far edges lie off their outline, in blurs: some 0.5 by chance."""
+    return edges.rms_px / edges.blur_px
+
+
+def _fuzzier(f: Edges, beside: Edges) -> bool:
+    return f.support < beside.support and _scatter(f) > _FUZZIER * _scatter(beside)
 
 
 def _crossing(a: Edges, b: Edges) -> bool:
@@ -213,7 +228,8 @@ def _doubt(taken: Edges, fits: list[Edges]) -> str:
     radius = taken.view.radius_px
     others = [f for f in fits if abs(f.view.radius_px - radius) > _CUT * radius or _crossing(f, taken)]
     better = max(others, key=lambda f: f.support, default=taken)
-    outside = max(others, key=lambda f: f.view.radius_px, default=taken)
+    rivals = [f for f in others if not _fuzzier(f, taken)]
+    outside = max(rivals, key=lambda f: f.view.radius_px, default=taken)
     share = f"its outline of {radius:.0f} px has an edge along {100 * taken.support:.0f} % alone"
     if taken.support < _DOUBTFUL and better.support > taken.support:
         return f"{share}, a ring of {better.view.radius_px:.0f} px more: look at it, or give its circle"
