@@ -114,9 +114,9 @@ _ABSOLUTE = ("white plane", "matte spheres")
 """Where intensities come from that are in units of the camera; others are relative to each other."""
 _LEAST_TURN_RAD = np.radians(0.5)
 _LEAST_DIMMED = 0.05
+"""Smaller changes are nobody's concern, however sure they are."""
 _UNTOLD = 0.1
 """Sigma of a strength from which on it is not told: taken from the others where a highlight is saturated."""
-"""Smaller changes are nobody's concern, however sure they are."""
 _MANY_SIGMA = 5.0
 _LEAST_RESIZED = 0.005
 """Difference of the spheres' diameters, relative, that shows in the lights' places."""

@@ -8,9 +8,8 @@ from numpy.typing import NDArray
 
 from calibration.geometry import Float
 from calibration.lens import LensModel
-from calibration.photometric.mask import object_mask
-from calibration.photometric.pixels import Light, Pixels, evenly, rms
-from calibration.photometric.solver import check, points_at
+from calibration.photometric.pixels import Light, evenly, rms
+from calibration.photometric.solver import check, pixels_of
 from calibration.provenance import FitError, Quality
 
 _PIXELS = 2000
@@ -148,10 +147,7 @@ def estimate_intensities(
             f"{len(lights)} lights: three samples a pixel give its normal and nothing is left to tell the "
             "intensities by; give these, or images under four lights or more"
         )
-    if mask is None:
-        mask = object_mask(radiance, variance)
-    points = points_at(lens, depth_mm, *radiance.shape[1:3])
-    pixels = Pixels.prepare(radiance, variance, lights, points, mask)
+    pixels = pixels_of(radiance, variance, lights, lens, depth_mm, mask)
     at = evenly(np.flatnonzero(pixels.mask.ravel()), _PIXELS)
     patch = _patches(at, pixels.mask)
     sample = pixels.pick(at)

@@ -8,10 +8,9 @@ from numpy.typing import NDArray
 
 from calibration.geometry import Float
 from calibration.lens import LensModel
-from calibration.photometric.mask import object_mask
 from calibration.photometric.pixels import Light, Pixels
 from calibration.photometric.robust import solve_robust
-from calibration.photometric.solver import check, points_at
+from calibration.photometric.solver import check, pixels_of
 
 _PIXELS = 800
 _LEAST_LIGHTS = 5
@@ -102,14 +101,12 @@ def pair(
     that all err alike nothing is seen, nor where more than a third would have to be blamed.
     """
     check(radiance, variance, lights, lens, depth_mm, mask)
-    if mask is None:
-        mask = object_mask(radiance, variance)
-    points = points_at(lens, depth_mm, *radiance.shape[1:3])
     own = np.arange(len(lights))
     silent = Pairing(np.ones(len(lights)), np.zeros(len(lights), bool), own)
     if len(lights) < _LEAST_LIGHTS:
         return silent
-    samples, shading = _foretold(Pixels.prepare(radiance, variance, lights, points, mask).sample(_PIXELS))
+    pixels = pixels_of(radiance, variance, lights, lens, depth_mm, mask)
+    samples, shading = _foretold(pixels.sample(_PIXELS))
     gain, left = np.array([_explained(samples[i], shading[i]) for i in own]).T
     if np.isfinite(left).sum() < _LEAST_LIGHTS:
         return silent

@@ -295,6 +295,20 @@ def check(
             raise ValueError(f"light {i} has intensity {light.intensity}: must be positive")
 
 
+def pixels_of(
+    radiance: NDArray[np.float32],
+    variance: NDArray[np.float32],
+    lights: Sequence[Light],
+    lens: LensModel | None,
+    depth_mm: NDArray[np.floating] | float | None,
+    mask: NDArray[np.bool_] | None,
+) -> Pixels:
+    """The object's pixels under arguments of ``solve`` that were checked, its mask found where none is."""
+    if mask is None:
+        mask = object_mask(radiance, variance)
+    return Pixels.prepare(radiance, variance, lights, points_at(lens, depth_mm, *radiance.shape[1:3]), mask)
+
+
 def points_at(
     lens: LensModel | None, depth_mm: NDArray[np.floating] | float | None, h: int, w: int
 ) -> NDArray[np.float32]:

@@ -158,8 +158,8 @@ def fit_ratio(x: Float, y: Float, var_x: Float, var_y: Float, offset_sigma: floa
     (the comparametric plot of Mann, doi:10.1109/83.855435). Blocks that moved are rejected by their distance
     in units of the blocks' robust scatter, so up to about a third of the blocks may move.
     """
-    good = np.isfinite(x) & np.isfinite(y) & np.isfinite(var_x) & np.isfinite(var_y)
-    x, y, var_x, var_y = x[good], y[good], np.maximum(var_x[good], 1e-30), np.maximum(var_y[good], 1e-30)
+    x, y, var_x, var_y = _known(x, y, var_x, var_y)
+    var_x, var_y = np.maximum(var_x, 1e-30), np.maximum(var_y, 1e-30)
     known = bool(np.isfinite(offset_sigma))
     if len(x) < (1 if known else 8):
         return None
@@ -200,15 +200,20 @@ def are_unlike(x: Float, y: Float, var_x: Float, var_y: Float) -> bool:
     var_x, var_y : ndarray (n,)
         Variances of the noise.
     """
-    good = np.isfinite(x) & np.isfinite(y) & np.isfinite(var_x) & np.isfinite(var_y)
-    x, y = x[good], y[good]
+    x, y, var_x, var_y = _known(x, y, var_x, var_y)
     if not (len(x) and x.sum() > 0 and y.sum() > 0):
         return False
     gain = y.sum() / x.sum()
     off = np.abs(y - gain * x).sum() / y.sum()
     # Of a normal distribution the mean magnitude is 0.8 sigma.
-    noise = 0.8 * np.sqrt(np.maximum(var_y[good] + gain**2 * var_x[good], 0)).sum() / y.sum()
+    noise = 0.8 * np.sqrt(np.maximum(var_y + gain**2 * var_x, 0)).sum() / y.sum()
     return bool(off > _UNLIKE + _MANY_NOISE * noise)
+
+
+def _known(*blocks: Float) -> tuple[Float, ...]:
+    """What is said of the blocks for which all of it is known."""
+    good = np.isfinite(blocks).all(axis=0)
+    return tuple(values[good] for values in blocks)
 
 
 def _first_line(x: Float, y: Float, known: bool) -> tuple[float, float]:

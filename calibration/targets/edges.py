@@ -10,7 +10,7 @@ from scipy.special import ndtr
 from calibration.geometry import Float
 from calibration.lens import LensModel
 from calibration.provenance import FitError
-from calibration.targets.outline import SphereView, circle, curve, frame, moved_by, settled, solve
+from calibration.targets.outline import SphereView, circle, curve, frame, moved_by, settled, solve, turns
 
 
 class Edges(NamedTuple):
@@ -98,7 +98,7 @@ def profiles_around(
     images: NDArray[np.float32], view: SphereView, lens: LensModel | None, offsets: Float, count: int
 ) -> NDArray[np.float32]:
     """Samples (n, count, m) across the outline, at equal steps round it."""
-    angles = np.asarray(np.arange(count) * (2 * np.pi / count), np.float64)
+    angles = turns(count)
     points, normal, _ = frame(view, lens, angles)
     return profiles(images, 1, points, normal, offsets)
 
@@ -145,7 +145,7 @@ def _edge_width(
     (T. Lindeberg, "Edge detection and ridge detection with automatic scale selection", 1998,
     doi:10.1023/A:1008097225773).
     """
-    angles = np.asarray(np.arange(180) * (2 * np.pi / 180), np.float64)
+    angles = turns(180)
     points, normal, _ = frame(view, lens, angles)
     widths = blur * 2.0 ** np.arange(-2.0, 0.3, 0.25)
     x = np.arange(-3 * blur, 3 * blur + 1e-9, min(0.5 * factor, blur / 4))
@@ -176,7 +176,7 @@ def _support(
     images: NDArray[np.float32], factor: int, view: SphereView, lens: LensModel | None, blur: float
 ) -> float:
     k = min(_count(view, blur), 240)
-    angles = np.asarray(np.arange(k) * (2 * np.pi / k), np.float64)
+    angles = turns(k)
     points, normal, _ = frame(view, lens, angles)
     h, w = np.array(images.shape[1:]) * factor
     seen = (points[:, 0] > -0.5) & (points[:, 1] > -0.5) & (points[:, 0] < w - 0.5) & (points[:, 1] < h - 0.5)
@@ -217,7 +217,7 @@ def align(
         To about a sixth of the slack.
     """
     k = int(np.clip(2 * np.pi * start.radius_px / 2, 48, 240))
-    angles = np.asarray(np.arange(k) * (2 * np.pi / k), np.float64)
+    angles = turns(k)
     points, normal, jacobian = frame(start, lens, angles)
     blur = max(slack_px / 6, 0.8)
     reach = 2.5 * slack_px + 2 * blur
@@ -258,7 +258,7 @@ def rings_about(
     """
     radius = core.radius_px
     k = int(np.clip(2 * np.pi * radius / 2, 72, 180))
-    angles = np.asarray(np.arange(k) * (2 * np.pi / k), np.float64)
+    angles = turns(k)
     ray = np.stack([np.cos(angles), np.sin(angles)], axis=-1)
     # In the plane where the outlines of spheres here are circles.
     flat = np.linalg.lstsq(ray, curve(core, lens, angles) - core.centre_px, rcond=None)[0].T / radius
@@ -316,7 +316,7 @@ def _refine_once(
     blur: float,
 ) -> tuple[Edges, float]:
     k = _count(view, blur)
-    angles = np.asarray(np.arange(k) * (2 * np.pi / k), np.float64)
+    angles = turns(k)
     points, normal, jacobian = frame(view, lens, angles)
     reach = min(5 * blur, 0.45 * view.radius_px)
     x = np.arange(-reach, reach + 1e-9, min(0.5 * max(factor, 1), blur / 1.5))

@@ -64,7 +64,12 @@ class SphereView(NamedTuple):
 
     def outline(self, lens: LensModel | None, count: int = 360) -> Float:
         """Points of the outline in the image, (count, 2) px."""
-        return curve(self, lens, np.linspace(0, 2 * np.pi, count, endpoint=False))
+        return curve(self, lens, turns(count))
+
+
+def turns(count: int) -> Float:
+    """Positions round a sphere at equal steps, (count,) rad from 0."""
+    return np.linspace(0, 2 * np.pi, count, endpoint=False)
 
 
 def curve(view: SphereView, lens: LensModel | None, angles_rad: Float) -> Float:
@@ -81,7 +86,7 @@ def circle(centre_px: Sequence[float] | Float, radius_px: float, lens: LensModel
     unknown = np.full((3, 3), np.nan)
     if lens is None:
         return SphereView(np.full(3, np.nan), np.nan, unknown, centre, float(radius_px))
-    angles = np.linspace(0, 2 * np.pi, 72, endpoint=False)
+    angles = turns(72)
     ring = np.stack([np.cos(angles), np.sin(angles)], axis=-1)
     rays = lens.unproject(centre + radius_px * ring)
     rays = rays[np.isfinite(rays).all(axis=-1)]
@@ -98,7 +103,7 @@ def settled(view: SphereView, lens: LensModel | None) -> SphereView:
     """The view with ``centre_px`` and ``radius_px`` computed from its outline."""
     if lens is None:
         return view
-    p = curve(view, lens, np.linspace(0, 2 * np.pi, 720, endpoint=False))
+    p = curve(view, lens, turns(720))
     if not np.isfinite(p).all():
         raise FitError("a sphere's outline leaves the lens model's valid field")
     q = np.roll(p, -1, axis=0)

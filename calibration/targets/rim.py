@@ -14,7 +14,7 @@ from calibration.geometry import Float, tangent_basis
 from calibration.lens import LensModel
 from calibration.provenance import FitError
 from calibration.targets.edges import Edges, profiles, profiles_around
-from calibration.targets.outline import SphereView, frame, moved_by, settled, solve
+from calibration.targets.outline import SphereView, frame, moved_by, settled, solve, turns
 
 Finish = Literal["smooth", "glossy"]
 Kernel = Literal["bell", "disc"]
@@ -288,7 +288,7 @@ def _step(
     doi:10.1137/0710036); what is left of the rim's motion gives its offset and that offset's sigma.
     """
     count = 36 * int(np.clip(2 * np.pi * view.radius_px / (1.5 * blur) / 36, 2, 20))
-    angles = np.asarray(np.arange(count) * (2 * np.pi / count), np.float64)
+    angles = turns(count)
     points, normal, jacobian = frame(view, lens, angles)
     p = profiles(images, 1, points, normal, x).astype(np.float64)
     p = p.reshape(len(images), _SECTORS, -1, len(x))
@@ -356,5 +356,5 @@ def _waves(jacobian: Float, residual: Float, weight: Float, angles: Float) -> Fl
 
 def _px_per_step(view: SphereView, lens: LensModel | None) -> Float:
     """Root mean square motion of the outline, px, by the three parameters."""
-    jacobian = frame(view, lens, np.linspace(0, 2 * np.pi, 72, endpoint=False))[2]
+    jacobian = frame(view, lens, turns(72))[2]
     return np.asarray(np.sqrt(np.mean(jacobian**2, axis=0)) * np.array([np.sqrt(2), np.sqrt(2), 1.0]))

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration import files
-from calibration.files import NormalAxes, write_gltf, write_obj, write_ply
+from calibration.files import NormalAxes
 from calibration.lens import LensModel
 from calibration.lights.model import DistantLight, LightModel, LightSet
 from calibration.surface import mesh
@@ -144,7 +144,7 @@ def write_mesh(path: Path, maps: Maps, lens: LensModel | None) -> None:
             f"{path}: glTF is in metres, depth is in units of {maps.depth_unit}: reconstruct with --lens and "
             "--depth, or take .ply or .obj"
         )
-    write = {".ply": write_ply, ".obj": write_obj, ".glb": write_gltf}[suffix]
+    write = {".ply": files.write_ply, ".obj": files.write_obj, ".glb": files.write_gltf}[suffix]
     write(path, mesh(maps.depth, lens, maps.albedo, normals=maps.normals))
 
 

@@ -47,17 +47,17 @@ def lit(
     top = max(float(np.nanmax(values, initial=0.0)) for values in seen)
     # Saturated is bright.
     level = np.array([np.percentile(np.where(np.isnan(values), top, values), 99) for values in seen])
-    lit = (level > 0) & (level > _UNLIT * np.median(level))
-    if np.count_nonzero(lit) < 3:
+    burnt = (level > 0) & (level > _UNLIT * np.median(level))
+    if np.count_nonzero(burnt) < 3:
         raise FitError(
-            f"{session.path}: the object is black under {listed(np.array(images.names)[~lit].tolist())}: "
+            f"{session.path}: the object is black under {listed(np.array(images.names)[~burnt].tolist())}: "
             "did the lights burn, is the mask on the object?"
         )
-    if lit.all():
+    if burnt.all():
         return images, ()
-    dark = [name for name, burnt in zip(images.names, lit, strict=True) if not burnt]
+    dark = [name for name, there in zip(images.names, burnt, strict=True) if not there]
     kept = tuple(name for name in images.names if name not in dark)
-    left = images._replace(names=kept, value=images.value[lit], variance=images.variance[lit])
+    left = images._replace(names=kept, value=images.value[burnt], variance=images.variance[burnt])
     return left, tuple(f"light {name}: the object is black under it: left out; did it burn?" for name in dark)
 
 

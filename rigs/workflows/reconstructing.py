@@ -179,15 +179,13 @@ def reconstruct(
     refuse_lights_behind(images.names, lights, depth_mm)
     if depth_mm is None and any(isinstance(light, NearLight) for light in used):
         raise FitError("near lights, and nothing tells how far the object is: give --depth in mm, roughly")
+    inside_out = () if mask is None else inverted(images, mask)
     if mask is None:
         mask = object_mask(images.value, images.variance)
         if not mask.any():
             raise FitError(
                 f"{session.path}: nothing is bright enough to be the object: give --mask or longer exposures"
             )
-        inside_out: tuple[str, ...] = ()
-    else:
-        inside_out = inverted(images, mask)
     images, unlit = (images, ()) if unmixed is not None else lit(session, images, mask)
     lights, remarks, contradictions = settle_intensities(
         lights, images, intensities, lens=lens, depth_mm=depth_mm, mask=mask, method=method, track=track
