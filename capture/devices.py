@@ -117,6 +117,40 @@ class StrobedLight(Light, Protocol):
         ...
 
 
+class Sequencer(Protocol):
+    """The lights of one controller, stepped by the camera's own exposure signal."""
+
+    max_steps: int
+
+    def arm(self, steps: Sequence[tuple[Mapping[str, float], int]]) -> None:
+        """Store a sequence and light its first step; return once that has settled.
+
+        Each step is the levels of the lights that burn in it, by the light's name, none for a dark one, and
+        for how many exposures. The end of an exposure ends its turn: the next step settles while the camera
+        reads out. After the last step the lights are dark.
+
+        Raises
+        ------
+        DeviceError
+            The controller does not take the sequence; its lights are dark.
+        """
+        ...
+
+    def stop(self) -> int:
+        """Go dark, disarm, and return how many exposures the camera has signalled since ``arm``."""
+        ...
+
+
+@runtime_checkable
+class SequencedLight(Light, Protocol):
+    """A light whose controller can step through a sequence by the camera's exposure signal."""
+
+    @property
+    def sequencer(self) -> Sequencer:
+        """The controller: the same object for all of its lights."""
+        ...
+
+
 @runtime_checkable
 class Operator(Protocol):
     """Whoever changes what is in view: a person, or the twin."""

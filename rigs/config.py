@@ -62,7 +62,8 @@ class Calibrations(Record):
 class RigConfig(Record):
     """A rig: its devices by name, its targets, its pinned calibrations.
 
-    Keys of ``lights`` may be ranges: ``led01..led24`` gives each of them the same configuration.
+    Keys of ``lights`` may be ranges: ``led01..led24`` gives each of them the same configuration, but for values
+    that are ranges of as many themselves: ``channel: 0..23`` is dealt out, one to each.
     ``geometry`` pins where the cameras stand to one another (`gnomon calibrate rig`).
     """
 
@@ -81,10 +82,11 @@ class RigConfig(Record):
             return value
         out: dict[object, object] = {}
         for key, config in value.items():
-            for name in expand_ranges((key,)):
+            names = expand_ranges((key,))
+            for number, name in enumerate(names):
                 if name in out:
                     raise ValueError(f"{name} is named twice")
-                out[name] = config
+                out[name] = config if names == (key,) else _dealt(str(key), config, number, len(names))
         return out
 
     @property
@@ -94,6 +96,22 @@ class RigConfig(Record):
             cameras={name: config.limits for name, config in self.cameras.items()},
             lights={name: config.limits for name, config in self.lights.items()},
         )
+
+
+def _dealt(lights: str, config: object, number: int, count: int) -> object:
+    """What light ``number`` of the range ``lights`` has: of values that are ranges themselves, its own share."""
+    if not isinstance(config, dict):
+        return config
+    out: dict[object, object] = {}
+    for key, value in config.items():
+        shares = expand_ranges(value) if isinstance(value, str) else (value,)
+        if shares == (value,):
+            out[key] = value
+        elif len(shares) == count:
+            out[key] = shares[number]
+        else:
+            raise ValueError(f"{lights}.{key}: {value} is {len(shares)} values for {count} lights")
+    return out
 
 
 class _Loader(yaml.SafeLoader):

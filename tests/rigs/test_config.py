@@ -39,6 +39,13 @@ def test_ranges_of_lights_expand(tmp_path):
     assert list(rig.lights) == ["led08", "led09", "led10", "led11"]
 
 
+def test_values_that_are_ranges_are_dealt_out(tmp_path):
+    text = "lights: {led08..led10: {driver: manual, instruction: lamp 1..lamp 3, settle_s: 0.5}}"
+    rig = load_rig(write(tmp_path, "name: r" + CAMERA + text))
+    assert [light.instruction for light in rig.lights.values()] == ["lamp 1", "lamp 2", "lamp 3"]
+    assert {light.settle_s for light in rig.lights.values()} == {0.5}
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -51,6 +58,10 @@ def test_ranges_of_lights_expand(tmp_path):
         (
             "name: r" + CAMERA + "lights: {a1..a3: {driver: simulated}, a2: {driver: simulated}}",
             "a2 is named twice",
+        ),
+        (
+            "name: r" + CAMERA + "lights: {a1..a3: {driver: manual, instruction: lamp 1..lamp 4}}",
+            "lights: a1..a3.instruction: lamp 1..lamp 4 is 4 values for 3 lights",
         ),
         ("name: r", "cameras: Field required"),
         ("name: r\nname: s", "line 2: key 'name' is given twice"),
