@@ -62,8 +62,8 @@ class Calibrations(Record):
 class RigConfig(Record):
     """A rig: its devices by name, its targets, its pinned calibrations.
 
-    Keys of ``lights`` may be ranges: ``led01..led24`` gives each of them the same configuration, but for values
-    that are ranges of as many themselves: ``channel: 0..23`` is dealt out, one to each.
+    Keys of ``lights`` may be ranges: ``led01..led24`` gives each of them the same configuration, but for
+    values that are ranges of as many themselves: ``channel: 0..23`` is dealt out, one to each.
     ``geometry`` pins where the cameras stand to one another (`gnomon calibrate rig`).
     """
 
@@ -99,7 +99,7 @@ class RigConfig(Record):
 
 
 def _dealt(lights: str, config: object, number: int, count: int) -> object:
-    """What light ``number`` of the range ``lights`` has: of values that are ranges themselves, its own share."""
+    """What light ``number`` of the range ``lights`` has: of values that are ranges, its own share."""
     if not isinstance(config, dict):
         return config
     out: dict[object, object] = {}
