@@ -1,0 +1,200 @@
+"""Byte links to controllers: a serial port with deadlines, and one open link for all who share it."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
+from errno import EACCES, EAGAIN, ENOENT, EPERM
+from sys import exc_info
+from typing import Any, Generic, Self, TypeVar
+
+from capture.devices import DeviceError, DeviceLost
+
+K = TypeVar("K")
+T = TypeVar("T")
+
+POLL_S = 0.02
+"""How far a read may overrun its wait: setting a timeout anew for every read would reconfigure the port."""
+
+
+class SerialLink:
+    """A serial port of 8 data bits without parity, or what pyserial reaches by ``socket://``, ``rfc2217://``.
+
+    Safe for one reading and one writing thread. Bytes that have come are kept until they are read.
+
+    Parameters
+    ----------
+    name : str
+        Of the device, for its errors.
+    port : str
+        ``/dev/ttyUSB0``, ``COM3`` or a URL.
+    baud : int
+        Bits a second.
+
+    Raises
+    ------
+    capture.devices.DeviceLost
+        From every method, and on entering: the port is not there, taken by another program, or gone.
+    ValueError
+        On entering: no such kind of URL, or a rate that the port cannot have.
+    """
+
+    def __init__(self, name: str, port: str, baud: int) -> None:
+        self.name = name
+        self.port = port
+        self._baud = baud
+        self._serial: Any = None
+        self._waiting = b""
+
+    def write(self, data: bytes) -> None:
+        """Send all of ``data``; a port that takes nothing for a second counts as lost."""
+        with self._faults():
+            self._open().write(data)
+
+    def read(self, wait_s: float = 0.0) -> bytes:
+        """Return what has come, at least a byte; ``b""`` where none comes within ``wait_s``."""
+        if self._waiting:
+            data, self._waiting = self._waiting, b""
+            return data
+        end = time.monotonic() + wait_s
+        with self._faults():
+            port = self._open()
+            while not (count := port.in_waiting):
+                if wait_s <= 0 or time.monotonic() >= end:
+                    return b""
+                if first := port.read(1):
+                    return bytes(first + port.read(port.in_waiting))
+            return bytes(port.read(count))
+
+    def read_until(self, end: bytes, wait_s: float) -> bytes | None:
+        """Return what has come up to and including ``end``; None, losing nothing, where it does not come."""
+        deadline = time.monotonic() + wait_s
+        data = self.read(wait_s)
+        while end not in data:
+            left = deadline - time.monotonic()
+            more = self.read(left) if left > 0 else b""
+            if not more:
+                self._waiting = data
+                return None
+            data += more
+        message, _, rest = data.partition(end)
+        self._waiting = rest
+        return message + end
+
+    def discard(self) -> None:
+        """Forget what has come and was not read."""
+        while self.read():
+            pass
+
+    def _open(self) -> Any:
+        if self._serial is None:
+            raise DeviceError(self.name, "is not open")
+        return self._serial
+
+    @contextmanager
+    def _faults(self) -> Iterator[None]:
+        """Every way in which pyserial tells that a port is gone: also ``termios.error``, which is no OSError.
+
+        A port that another thread closes ends in a TypeError.
+        """
+        try:
+            yield
+        except _port_faults() as error:
+            told = f" ({error})" if isinstance(error, OSError) else ""
+            raise DeviceLost(
+                self.name, f"{self.port}: the cable was pulled, or the device lost power{told}"
+            ) from error
+
+    def __enter__(self) -> Self:
+        import serial
+
+        try:
+            self._serial = serial.serial_for_url(
+                self.port, baudrate=self._baud, timeout=POLL_S, write_timeout=1.0, exclusive=True
+            )
+        except ValueError as error:
+            raise ValueError(f"{self.name}: port {self.port}: {error}") from None
+        except _port_faults() as error:
+            raise DeviceLost(self.name, f"{self.port}: {_no_opening(error)}") from error
+        self._waiting = b""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        port, self._serial = self._serial, None
+        if port is not None:
+            with suppress(*_port_faults()):
+                port.close()
+
+
+def _port_faults() -> tuple[type[Exception], ...]:
+    try:
+        import termios
+    except ImportError:  # Windows
+        return (OSError, TypeError)
+    return (OSError, termios.error, TypeError)
+
+
+def _no_opening(error: Exception) -> str:
+    number = error.errno if isinstance(error, OSError) else None
+    if number == ENOENT:
+        return "no such port: is the cable plugged in? `gnomon devices` lists the ports"
+    if number in (EACCES, EPERM):
+        return "may not be opened: on Linux its group (dialout) may; else another program has it"
+    if number == EAGAIN:
+        return "is in use: close the other program, or give all devices on this port the same baud"
+    return f"cannot be opened: {error}"
+
+
+def serial_ports() -> str:
+    """Serial ports of this computer in one line; opens none, as opening resets many a controller."""
+    from serial.tools.list_ports import comports
+
+    ports = [
+        port.device if port.description in ("n/a", None) else f"{port.device} ({port.description})"
+        for port in comports()
+    ]
+    return ", ".join(ports) or "no serial port here"
+
+
+class Shared(Generic[K, T]):
+    """One open resource for all who ask for the same key; opened with the first and closed with the last.
+
+    Opening and closing are done one at a time, so that who comes meanwhile waits. What fails to open is not
+    kept: the next to ask tries again.
+
+    Parameters
+    ----------
+    make : callable
+        Makes the resource of a key, not yet entered.
+    """
+
+    def __init__(self, make: Callable[[K], AbstractContextManager[T]]) -> None:
+        self._make = make
+        self._lock = threading.Lock()
+        self._used: dict[K, _Use[T]] = {}
+
+    @contextmanager
+    def __call__(self, key: K) -> Iterator[T]:
+        """Give the open resource of ``key``; on closing it learns of its last user's exception."""
+        with self._lock:
+            use = self._used.get(key)
+            if use is None:
+                manager = self._make(key)
+                use = self._used[key] = _Use(manager, manager.__enter__())
+            use.count += 1
+        try:
+            yield use.resource
+        finally:
+            with self._lock:
+                use.count -= 1
+                if use.count == 0:
+                    del self._used[key]
+                    use.manager.__exit__(*exc_info())
+
+
+@dataclass(eq=False)
+class _Use(Generic[T]):
+    manager: AbstractContextManager[T]
+    resource: T
+    count: int = 0
