@@ -36,7 +36,13 @@ def _known_format(name: str) -> str:
 
 
 class CameraLimits(Record):
-    """What a camera can do, as far as its configuration tells without opening it."""
+    """What a camera can do, as far as its configuration tells without opening it.
+
+    ``sequence``: it takes hardware-timed sequences (`TriggeredCamera`), its exposure signal wired to the
+    controller of those lights that say the same.
+    """
+
+    LATER = frozenset({"sequence"})
 
     exposure_min_s: float = Field(gt=0)
     exposure_max_s: float = Field(gt=0)
@@ -46,17 +52,23 @@ class CameraLimits(Record):
     height: int = Field(gt=0)
     pixel_format: Annotated[str, AfterValidator(_known_format)] = "Mono12"
     readout_s: float = Field(default=0.05, ge=0)
+    sequence: bool = False
 
 
 class LightLimits(Record):
-    """What a light can do: settle time, the duty it survives at full level, ``strobe`` on a trigger."""
+    """What a light can do: settle time, the duty it survives at full level.
 
-    LATER = frozenset({"strobe"})
+    ``strobe``: it gives a pulse on a trigger (`StrobedLight`). ``sequence``: its controller is stepped by the
+    camera's exposure signal (`SequencedLight`).
+    """
+
+    LATER = frozenset({"strobe", "sequence"})
 
     settle_s: float = Field(default=0.005, ge=0)
     max_duty: float = Field(default=1.0, gt=0, le=1)
     max_on_s: float | None = Field(default=None, gt=0)
     strobe: bool = False
+    sequence: bool = False
 
 
 @runtime_checkable
@@ -82,7 +94,16 @@ class TriggeredCamera(Camera, Protocol):
     """A camera that takes a hardware-timed sequence."""
 
     def burst(self, settings: Sequence[tuple[float, float]], deadline_s: float) -> Generator[Frame]:
-        """Yield one frame for each ``(exposure_s, gain_db)``; ``deadline_s`` holds for each frame."""
+        """Yield one frame for each ``(exposure_s, gain_db)``; ``deadline_s`` holds for each frame.
+
+        A frame that is lost or incomplete is left out, and its number with it: the next one shows the gap.
+        The camera keeps its own pace, and starts no exposure before the readout of the one before has ended.
+
+        Raises
+        ------
+        FrameLost
+            No frame came within ``deadline_s``.
+        """
         ...
 
 

@@ -6,7 +6,14 @@ from dataclasses import dataclass
 
 from capture.devices import Camera, Light, Operator
 from capture.drivers.manual import TerminalOperator
-from capture.drivers.simulated import SimulatedCamera, SimulatedLight, SimulatedOperator
+from capture.drivers.simulated import (
+    SimulatedCamera,
+    SimulatedLight,
+    SimulatedOperator,
+    SimulatedSequencedLight,
+    SimulatedSequencer,
+    SimulatedTriggeredCamera,
+)
 from capture.plan import Shot
 from rigs.config import ConfigError, RigConfig
 from rigs.simulated import Truth, Twin
@@ -52,14 +59,23 @@ def open_rig(
                 raise ConfigError(str(error)) from None
             for shot in taken:
                 twin.note_taken(shot)
+            sequencer = SimulatedSequencer(twin)
             yield Rig(
                 config=config,
                 cameras={
-                    name: stack.enter_context(SimulatedCamera(name, limit, twin))
+                    name: stack.enter_context(
+                        SimulatedTriggeredCamera(name, limit, twin, sequencer)
+                        if limit.sequence
+                        else SimulatedCamera(name, limit, twin)
+                    )
                     for name, limit in limits.cameras.items()
                 },
                 lights={
-                    name: stack.enter_context(SimulatedLight(name, limit, twin))
+                    name: stack.enter_context(
+                        SimulatedSequencedLight(name, limit, twin, sequencer)
+                        if limit.sequence
+                        else SimulatedLight(name, limit, twin)
+                    )
                     for name, limit in limits.lights.items()
                 },
                 operator=SimulatedOperator(twin),

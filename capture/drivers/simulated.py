@@ -1,9 +1,11 @@
 """Cameras, lights and an operator whose world is an injected scene."""
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import suppress
 from typing import Literal, NoReturn, Protocol, Self
 
-from capture.devices import CameraLimits, DeviceError, LightLimits
+from capture.devices import CameraLimits, DeviceError, FrameLost, LightLimits
 from capture.frame import Frame
 
 
@@ -80,6 +82,77 @@ class SimulatedCamera:
         self._open = False
 
 
+class SimulatedSequencer:
+    """The controller of a scene's lights: it steps them when a camera tells it of an exposure.
+
+    Parameters
+    ----------
+    scene : Scene
+        Where the lights are.
+    max_steps : int
+        Most steps of one sequence.
+    """
+
+    def __init__(self, scene: Scene, max_steps: int = 128) -> None:
+        self.max_steps = max_steps
+        self._scene = scene
+        self._steps: deque[Mapping[str, float]] = deque()
+        self._lit: Mapping[str, float] = {}
+        self._exposures = 0
+
+    def arm(self, steps: Sequence[tuple[Mapping[str, float], int]]) -> None:
+        """Light the first step; ValueError for more than ``max_steps``."""
+        if len(steps) > self.max_steps:
+            raise ValueError(f"{len(steps)} steps, the controller has room for {self.max_steps}")
+        self._steps = deque(levels for levels, count in steps for _ in range(count))
+        self._exposures = 0
+        self._step()
+
+    def exposed(self) -> None:
+        """Take a camera's word that an exposure has ended: go on to the next step."""
+        if self._steps:
+            self._exposures += 1
+            self._steps.popleft()
+            self._step()
+
+    def stop(self) -> int:
+        """Go dark, disarm, and return how many exposures there were since ``arm``."""
+        self._steps.clear()
+        self._step()
+        return self._exposures
+
+    def _step(self) -> None:
+        wanted = self._steps[0] if self._steps else {}
+        changed = [name for name in {**self._lit, **wanted} if self._lit.get(name) != wanted.get(name)]
+        self._lit = wanted
+        for name in sorted(changed, key=lambda name: wanted.get(name, 0.0) > 0):
+            self._scene.set_light(name, wanted.get(name, 0.0))
+
+
+class SimulatedTriggeredCamera(SimulatedCamera):
+    """A camera of a scene that takes sequences, its exposure signal wired to a controller of lights."""
+
+    def __init__(
+        self, name: str, limits: CameraLimits, scene: Scene, sequencer: SimulatedSequencer | None = None
+    ) -> None:
+        super().__init__(name, limits, scene)
+        self._sequencer = sequencer
+
+    def burst(self, settings: Sequence[tuple[float, float]], deadline_s: float) -> Generator[Frame]:
+        """Yield a frame for each setting but those that the scene loses."""
+        for number, (exposure_s, gain_db) in enumerate(settings, start=1):
+            frame = None
+            last = number == len(settings)
+            with suppress(FrameLost):
+                frame = self.expose(exposure_s, gain_db, deadline_s)
+            if self._sequencer is not None:
+                self._sequencer.exposed()
+            if frame is not None:
+                yield frame
+            elif last:
+                raise FrameLost(self.name, f"no frame within {deadline_s:g} s")
+
+
 class SimulatedLight:
     """A light of a scene."""
 
@@ -115,6 +188,14 @@ class SimulatedLight:
         if self._open:
             self._open = False
             self._scene.set_light(self.name, 0.0)
+
+
+class SimulatedSequencedLight(SimulatedLight):
+    """A light of a scene that its controller can step through a sequence."""
+
+    def __init__(self, name: str, limits: LightLimits, scene: Scene, sequencer: SimulatedSequencer) -> None:
+        super().__init__(name, limits, scene)
+        self.sequencer = sequencer
 
 
 class SimulatedOperator:

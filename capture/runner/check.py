@@ -64,7 +64,7 @@ def check(plan: CapturePlan, limits: RigLimits, *, free_bytes: int | None = None
     for name, camera in limits.cameras.items():
         problems += _camera_problems(name, camera, [shot for shot in shots if shot.camera == name])
     problems += _light_problems(shots, limits)
-    size = sum(_frame_bytes(limits.cameras[shot.camera]) for shot in shots if shot.camera in limits.cameras)
+    size = sum(frame_bytes(limits.cameras[shot.camera]) for shot in shots if shot.camera in limits.cameras)
     if free_bytes is not None and size > free_bytes:
         problems.append(
             f"the frames take {size / 1e9:.2f} GB and the disk has {free_bytes / 1e9:.2f} GB free: make room"
@@ -167,7 +167,8 @@ def _light_problems(shots: tuple[Shot, ...], limits: RigLimits) -> list[str]:
     return problems
 
 
-def _frame_bytes(camera: CameraLimits) -> int:
+def frame_bytes(camera: CameraLimits) -> int:
+    """Space that a frame takes on disk."""
     bits = format_bits(camera.pixel_format)
     sample = 4 if bits is None else 1 if bits == 8 else 2
     channels = 3 if camera.pixel_format.startswith("RGB") else 1

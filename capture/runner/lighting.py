@@ -1,9 +1,9 @@
 """The state of all lights of a rig during one run."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Self
 
-from capture.devices import DeviceError, Light, StrobedLight
+from capture.devices import DeviceError, Light, SequencedLight, Sequencer, StrobedLight
 from capture.plan import Shot
 from capture.runner.control import signals_deferred
 
@@ -61,6 +61,26 @@ class Lighting:
         for name, light in pulsing.items():
             self._levels[name] = None
             light.strobe(shot.lights[name], shot.strobe.delay_s, shot.strobe.duration_s)
+
+    def arm(self, sequencer: Sequencer, steps: Sequence[tuple[Mapping[str, float], int]]) -> None:
+        """Turn the lights of other controllers dark, and arm a sequence; DeviceError as `change`."""
+        own = self._of(sequencer)
+        self._set({name: 0.0 for name in self._lights if name not in own})
+        self._levels |= dict.fromkeys(own)
+        sequencer.arm(steps)
+
+    def disarm(self, sequencer: Sequencer) -> int:
+        """End a sequence; return how many exposures the controller has been told of since `arm`."""
+        exposures = sequencer.stop()
+        self._levels |= dict.fromkeys(self._of(sequencer), 0.0)
+        return exposures
+
+    def _of(self, sequencer: Sequencer) -> list[str]:
+        return [
+            name
+            for name, light in self._lights.items()
+            if isinstance(light, SequencedLight) and light.sequencer is sequencer
+        ]
 
     def dark(self) -> None:
         """Turn every light dark that is not."""

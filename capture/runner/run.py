@@ -1,11 +1,11 @@
 """The loop that takes a plan's shots with open devices."""
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from itertools import groupby, islice
+from itertools import islice
 
 from capture.devices import (
     Camera,
@@ -13,22 +13,24 @@ from capture.devices import (
     DeviceLost,
     Devices,
     FrameLost,
-    SettingRefused,
+    Sequencer,
     StrobedLight,
     TriggeredCamera,
 )
 from capture.frame import Frame
 from capture.plan import CapturePlan, Shot
-from capture.runner.check import shot_seconds, unknown_name
+from capture.runner.check import frame_bytes, shot_seconds, unknown_name
 from capture.runner.control import RunControl, exit_on_sigterm
+from capture.runner.grouping import groups, part, steps
 from capture.runner.lighting import Lighting
+from capture.runner.watch import Watch
 from capture.session import FrameRecord, Session, SkipRecord, Writer
 
 DEADLINE_MARGIN_S = 1.0
 """What a frame may take beyond its exposure and readout before it counts as lost."""
 
-GAIN_TOLERANCE_DB = 0.1
-"""Difference of reported and requested gain that is taken for rounding: 1.2 % of signal."""
+HELD_BYTES = 256 * 2**20
+"""Most pixels of a hardware-timed sequence that wait for the count of its exposures to be checked."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,10 @@ def run(
     (return, error, closing, Ctrl-C, SIGTERM), every light is turned dark, every frame taken is written, and
     the session can be resumed. Lights burn while the consumer holds an event: be quick, or pause it by
     ``control``.
+
+    Where camera and lights can (see `capture.runner.grouping`), shots under different lights are taken as one
+    hardware-timed sequence, in parts of ``HELD_BYTES``. Its frames are matched to its lights by number, count
+    and time; where that leaves a doubt, all are taken again. A part that is stopped early is given up.
 
     A shot whose frame is lost, late, stale or taken with other settings is tried again, ``retries`` times,
     then recorded as skipped. A resumed run tries skipped shots again, in the plan's order with the rest. When
@@ -123,21 +129,26 @@ def _run(
     if not pending:
         session.finish()
         return
-    watches = {name: _Watch(camera, exposure_tolerance) for name, camera in devices.cameras.items()}
+    watches = {name: Watch(camera, exposure_tolerance) for name, camera in devices.cameras.items()}
     complete = False
     with exit_on_sigterm(), session.writer() as writer, Lighting(devices.lights) as lighting:
         pending = session.pending()  # another process may have gone on since
         progress = _Progress(pending, devices, total=len(plan.shots()))
         taker = _Taker(writer, lighting, control, retries, progress)
         pose: str | None = None
-        for _, shots in groupby(pending, key=lambda shot: (shot.camera, shot.lights, shot.strobe, shot.pose)):
-            group = tuple(shots)
-            if group[0].pose != pose:
-                pose = group[0].pose
+        for group in groups(pending, devices):
+            first = group.shots[0]
+            if first.pose != pose:
+                pose = first.pose
                 lighting.dark()
                 with progress.idle():
                     devices.operator.show(pose, plan.prompt(pose))
-            if not (yield from taker.take(group, watches[group[0].camera])):
+            watch = watches[first.camera]
+            if group.sequencer is None:
+                taking = taker.take(group.shots, watch)
+            else:
+                taking = taker.take_sequence(group.shots, watch, group.sequencer)
+            if not (yield from taking):
                 break
         else:
             complete = True
@@ -148,7 +159,7 @@ def _run(
 
 
 class _Taker:
-    """Takes groups of shots that one camera takes in a row under the same lights."""
+    """Takes groups of shots: in a row under the same lights, or as hardware-timed sequences."""
 
     def __init__(
         self, writer: Writer, lighting: Lighting, control: RunControl, retries: int, progress: "_Progress"
@@ -159,7 +170,7 @@ class _Taker:
         self._retries = retries
         self._progress = progress
 
-    def take(self, group: tuple[Shot, ...], watch: "_Watch") -> Generator[RunEvent, None, bool]:
+    def take(self, group: tuple[Shot, ...], watch: Watch) -> Generator[RunEvent, None, bool]:
         """Settle every shot of ``group``; False when cancelled before.
 
         The event of the last shot is left for later, so that no consumer that stops at the last event of the
@@ -183,10 +194,7 @@ class _Taker:
                             watch.unsettle()
                             break
             except DeviceLost as error:
-                text = str(error).removeprefix(f"{error.device}: ")
-                raise DeviceLost(
-                    error.device, f"{text}; the frames taken are safe: mend it, then resume"
-                ) from error
+                raise _resumable(error) from error
             except DeviceError as error:
                 watch.unsettle()
                 failures += 1
@@ -197,12 +205,77 @@ class _Taker:
                     yield from self._progress.events(self._writer)
         return True
 
+    def take_sequence(
+        self, group: tuple[Shot, ...], watch: Watch, sequencer: Sequencer
+    ) -> Generator[RunEvent, None, bool]:
+        """Settle every shot of ``group``, its lights stepped by the camera; False when cancelled before.
+
+        Frames wait until the controller has told how many exposures it stepped through: until then none is
+        known to be of its light. A lost one is taken again alone. The last event is left, as by `take`.
+        """
+        limits = watch.camera.limits
+        todo = list(group)
+        failures: Counter[int] = Counter()
+        while todo:
+            if not self._may_go_on():
+                return False
+            taken = part(todo, sequencer.max_steps, HELD_BYTES // frame_bytes(limits))
+            answers: dict[int, Frame] = {}
+            try:
+                frames, signalled, reason = self._expose_sequence(taken, watch, sequencer)
+                if self._control.state != "running":
+                    watch.unsettle()
+                    continue
+                answers, reasons = watch.accept_sequence(frames, taken, signalled)
+            except DeviceLost as error:
+                raise _resumable(error) from error
+            except DeviceError as error:
+                watch.unsettle()
+                reason, reasons = str(error), {}
+            for place, shot in enumerate(taken):
+                if place in answers:
+                    self._writer.put(shot, answers[place], failures[shot.index] + 1)
+                    todo.remove(shot)
+                    continue
+                failures[shot.index] += 1
+                if failures[shot.index] > self._retries:
+                    told = f"{watch.camera.name}: {reasons[place]}" if place in reasons else reason
+                    self._writer.skip(shot, told, failures[shot.index])
+                    todo.remove(shot)
+            if todo:
+                yield from self._progress.events(self._writer)
+        return True
+
+    def _expose_sequence(
+        self, shots: tuple[Shot, ...], watch: Watch, sequencer: Sequencer
+    ) -> tuple[list[Frame], int, str]:
+        """Return what came of a sequence, how many exposures its lights were told of, and why it ended."""
+        frames: list[Frame] = []
+        reason = ""
+        try:
+            self._lighting.arm(sequencer, steps(shots))
+            with closing(_frames(watch.camera, shots)) as burst:
+                for frame in burst:
+                    frames.append(frame)
+                    if self._control.state != "running":
+                        break
+        except FrameLost as error:
+            reason = str(error)
+        finally:
+            signalled = self._lighting.disarm(sequencer)
+        return frames, signalled, reason
+
     def _may_go_on(self) -> bool:
         if self._control.state == "paused":
             self._lighting.dark()
             with self._progress.idle():
                 return self._control.wait()
         return self._control.wait()
+
+
+def _resumable(error: DeviceLost) -> DeviceLost:
+    text = str(error).removeprefix(f"{error.device}: ")
+    return DeviceLost(error.device, f"{text}; the frames taken are safe: mend it, then resume")
 
 
 def _frames(camera: Camera, shots: tuple[Shot, ...]) -> Generator[Frame]:
@@ -225,52 +298,6 @@ def _frames(camera: Camera, shots: tuple[Shot, ...]) -> Generator[Frame]:
             yield frame
     if count < len(shots):
         raise FrameLost(camera.name, f"a burst of {len(shots)} frames ended after {count}")
-
-
-class _Watch:
-    """Tells a camera's right frame from a stale, doubled or otherwise wrong one."""
-
-    def __init__(self, camera: Camera, exposure_tolerance: float) -> None:
-        self.camera = camera
-        self._tolerance = exposure_tolerance
-        self._last_id: int | None = None
-        self._settled = False
-        self._former: Shot | None = None
-
-    def unsettle(self) -> None:
-        """Expect a gap: the camera may have counted frames that were given up."""
-        self._settled = False
-
-    def accept(self, frame: Frame, shot: Shot) -> None:
-        """Raise FrameLost or SettingRefused unless ``frame`` is the answer to ``shot``."""
-        name, limits = self.camera.name, self.camera.limits
-        last, settled, former = self._last_id, self._settled, self._former
-        self._last_id, self._settled, self._former = frame.frame_id, True, shot
-        if last is not None and frame.frame_id == last:
-            raise FrameLost(name, f"frame {frame.frame_id} came twice")
-        if last is not None and settled and frame.frame_id != last + 1:
-            raise FrameLost(name, f"frame {frame.frame_id} came after frame {last}: one between was lost")
-        size = (limits.height, limits.width)
-        if frame.pixel_format != limits.pixel_format or frame.dn.shape[:2] != size:
-            height, width = frame.dn.shape[:2]
-            raise SettingRefused(
-                name,
-                f"sent {frame.pixel_format} of {width} x {height}, "
-                f"the rig file says {limits.pixel_format} of {limits.width} x {limits.height}",
-            )
-        if self._answers(frame, shot):
-            return
-        asked = f"asked for {shot.exposure_s:g} s and {shot.gain_db:g} dB"
-        told = f"{asked}, reports {frame.exposure_s:g} s and {frame.gain_db:g} dB"
-        if former is not None and self._answers(frame, former):
-            raise FrameLost(name, f"{told}: the frame belongs to an earlier request")
-        raise SettingRefused(name, told)
-
-    def _answers(self, frame: Frame, shot: Shot) -> bool:
-        off = abs(frame.exposure_s - shot.exposure_s)
-        return off <= self._tolerance * shot.exposure_s and (
-            abs(frame.gain_db - shot.gain_db) <= GAIN_TOLERANCE_DB
-        )
 
 
 class _Progress:
