@@ -29,9 +29,6 @@ from capture.session import FrameRecord, Session, SkipRecord, Writer
 DEADLINE_MARGIN_S = 1.0
 """What a frame may take beyond its exposure and readout before it counts as lost."""
 
-HELD_BYTES = 256 * 2**20
-"""Most pixels of a hardware-timed sequence that wait for the count of its exposures to be checked."""
-
 
 @dataclass(frozen=True)
 class RunEvent:
@@ -64,6 +61,7 @@ def run(
     control: RunControl | None = None,
     retries: int = 2,
     exposure_tolerance: float = 0.01,
+    held_bytes: int = 256 * 2**20,
 ) -> Generator[RunEvent]:
     """Take what is pending of a session, yielding an event as each shot reaches the disk.
 
@@ -73,7 +71,7 @@ def run(
     ``control``.
 
     Where camera and lights can (see `capture.runner.grouping`), shots under different lights are taken as one
-    hardware-timed sequence, in parts of ``HELD_BYTES``. Its frames are matched to its lights by number, count
+    hardware-timed sequence, in parts. Its frames are matched to its lights by number, count
     and time; where that leaves a doubt, all are taken again. A part that is stopped early is given up.
 
     A shot whose frame is lost, late, stale or taken with other settings is tried again, ``retries`` times,
@@ -94,6 +92,8 @@ def run(
         How often a failed shot is tried again.
     exposure_tolerance : float
         Largest relative difference of reported and requested exposure.
+    held_bytes : int
+        Most pixels of a hardware-timed sequence: they wait until the count of its exposures has been checked.
 
     Raises
     ------
@@ -114,7 +114,9 @@ def run(
                 raise DeviceError(name, unknown_name("light", name, devices.lights))
             if shot.strobe is not None and not isinstance(devices.lights[name], StrobedLight):
                 raise DeviceError(name, "the plan strobes it, and its driver has no strobe")
-    return _run(plan, devices, session, pending, control or RunControl(), retries, exposure_tolerance)
+    return _run(
+        plan, devices, session, pending, control or RunControl(), retries, exposure_tolerance, held_bytes
+    )
 
 
 def _run(
@@ -125,6 +127,7 @@ def _run(
     control: RunControl,
     retries: int,
     exposure_tolerance: float,
+    held_bytes: int,
 ) -> Generator[RunEvent]:
     if not pending:
         session.finish()
@@ -147,7 +150,7 @@ def _run(
             if group.sequencer is None:
                 taking = taker.take(group.shots, watch)
             else:
-                taking = taker.take_sequence(group.shots, watch, group.sequencer)
+                taking = taker.take_sequence(group.shots, watch, group.sequencer, held_bytes)
             if not (yield from taking):
                 break
         else:
@@ -170,14 +173,15 @@ class _Taker:
         self._retries = retries
         self._progress = progress
 
-    def take(self, group: tuple[Shot, ...], watch: Watch) -> Generator[RunEvent, None, bool]:
-        """Settle every shot of ``group``; False when cancelled before.
+    def take(
+        self, group: tuple[Shot, ...], watch: Watch, failures: int = 0
+    ) -> Generator[RunEvent, None, bool]:
+        """Settle every shot of ``group``, the first after so many failures; False when cancelled before.
 
         The event of the last shot is left for later, so that no consumer that stops at the last event of the
         run stops it before the session is finished.
         """
         todo = deque(group)
-        failures = 0
         while todo:
             if not self._may_go_on():
                 return False
@@ -206,7 +210,7 @@ class _Taker:
         return True
 
     def take_sequence(
-        self, group: tuple[Shot, ...], watch: Watch, sequencer: Sequencer
+        self, group: tuple[Shot, ...], watch: Watch, sequencer: Sequencer, held_bytes: int
     ) -> Generator[RunEvent, None, bool]:
         """Settle every shot of ``group``, its lights stepped by the camera; False when cancelled before.
 
@@ -217,9 +221,14 @@ class _Taker:
         todo = list(group)
         failures: Counter[int] = Counter()
         while todo:
+            taken = part(todo, sequencer.max_steps, held_bytes // frame_bytes(limits))
+            if len(taken) == 1:
+                if not (yield from self.take(taken, watch, failures[taken[0].index])):
+                    return False
+                todo.remove(taken[0])
+                continue
             if not self._may_go_on():
                 return False
-            taken = part(todo, sequencer.max_steps, HELD_BYTES // frame_bytes(limits))
             answers: dict[int, Frame] = {}
             try:
                 frames, signalled, reason = self._expose_sequence(taken, watch, sequencer)
