@@ -54,6 +54,11 @@ class CameraLimits(Record):
     readout_s: float = Field(default=0.05, ge=0)
     sequence: bool = False
 
+    @property
+    def address(self) -> str | None:
+        """What only one run may hold at a time, such as a camera's serial number; None where several may."""
+        return None
+
 
 class LightLimits(Record):
     """What a light can do: settle time, the duty it survives at full level.
@@ -69,6 +74,11 @@ class LightLimits(Record):
     max_on_s: float | None = Field(default=None, gt=0)
     strobe: bool = False
     sequence: bool = False
+
+    @property
+    def address(self) -> str | None:
+        """What only one run may hold at a time, such as a port; None where several may."""
+        return None
 
 
 @runtime_checkable

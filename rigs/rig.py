@@ -1,8 +1,12 @@
 """Open devices by name; they close in reverse order, lights first dark, however the block is left."""
 
+import getpass
+import hashlib
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from capture.devices import Camera, Light, Operator
 from capture.drivers.manual import TerminalOperator
@@ -15,6 +19,7 @@ from capture.drivers.simulated import (
     SimulatedTriggeredCamera,
 )
 from capture.plan import Shot
+from capture.session.disk import locked
 from rigs.config import ConfigError, RigConfig
 from rigs.simulated import Truth, Twin
 
@@ -49,6 +54,8 @@ def open_rig(
         The truth has no such camera or one of another size; or a simulated device and no truth.
     capture.devices.DeviceError
         A device cannot be opened; those already open are closed again.
+    capture.session.SessionError
+        Another run has a device of this rig.
     """
     with ExitStack() as stack:
         if simulate is not None:
@@ -84,6 +91,7 @@ def open_rig(
         # One at a time: opening all and entering afterwards would leak the early ones when a late one fails.
         cameras: dict[str, Camera] = {}
         lights: dict[str, Light] = {}
+        _hold(config, stack)
         try:
             for name, camera in config.cameras.items():
                 cameras[name] = stack.enter_context(camera.open(name))
@@ -92,3 +100,20 @@ def open_rig(
         except ValueError as error:
             raise ConfigError(str(error)) from None
         yield Rig(config=config, cameras=cameras, lights=lights, operator=TerminalOperator())
+
+
+def _hold(config: RigConfig, stack: ExitStack) -> None:
+    """Keep the other runs of this user off the devices, whatever rig file names them."""
+    holders: dict[str, str] = {}
+    for name, device in (*config.cameras.items(), *config.lights.items()):
+        if device.address is not None:
+            holders.setdefault(device.address, name)
+    if not holders:
+        return
+    folder = Path(tempfile.gettempdir()) / f"gnomon-{getpass.getuser()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    # in one order, whatever the file's, so that of two runs one always gets all
+    for address in sorted(holders):
+        digest = hashlib.sha256(address.encode()).hexdigest()[:16]
+        busy = f"{holders[address]}: another run of gnomon has {address}: wait for it to end, or stop it"
+        stack.enter_context(locked(folder / f"{digest}.lock", busy))

@@ -82,8 +82,15 @@ def read_json(path: Path) -> Any:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, busy: str | None = None) -> Iterator[None]:
     """Hold an exclusive lock on the file ``path``; the system frees it when this process ends, however.
+
+    Parameters
+    ----------
+    path : Path
+        Made where it is not there.
+    busy : str, optional
+        What is said where another holder has it; without, that its folder is being written.
 
     Raises
     ------
@@ -108,7 +115,7 @@ def locked(path: Path) -> Iterator[None]:
         except OSError as error:
             if error.errno in (errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK):
                 raise SessionError(
-                    f"{path.parent} is being written by another process: wait for it to end"
+                    busy or f"{path.parent} is being written by another process: wait for it to end"
                 ) from None
             raise SessionError(f"{path} cannot be locked: {error}") from None
         yield

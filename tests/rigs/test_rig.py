@@ -8,6 +8,7 @@ import pytest
 
 from capture.devices import Camera, DeviceError, Light
 from capture.plan import Shot
+from capture.session import SessionError
 from rigs.config import ConfigError, RigConfig
 from rigs.rig import open_rig
 from rigs.simulated import Twin
@@ -115,3 +116,23 @@ def test_what_is_open_is_closed_when_a_later_device_cannot_be(mini, captured):
         with pytest.raises(ConfigError, match=r"led01|panel"), open_rig(config):
             pass
     assert closed == ["top"]
+
+
+def test_two_runs_never_share_a_device(captured, monkeypatch, tmp_path):
+    """Whatever the rig files call it; and it is free again once the first has ended."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    data = conftest.rig_data()
+    replay = data["cameras"]["top"] | {"driver": "replay", "path": str(captured("relief").path)}
+    one, other = (
+        RigConfig.model_validate({"name": name, "cameras": {name: replay}}) for name in ("bench", "desk")
+    )
+    monkeypatch.setattr(type(one.cameras["bench"]), "address", property(lambda self: "camera 0042"))
+    for _ in range(2):
+        with (
+            open_rig(one),
+            pytest.raises(SessionError, match="^desk: another run of gnomon has camera 0042: wait"),
+            open_rig(other),
+        ):
+            pass
+    with open_rig(other):
+        pass
