@@ -20,6 +20,7 @@ import numpy as np
 import speed
 import speed_fits
 import speed_images
+import speed_packing
 import speed_photometric
 import speed_response
 import speed_sensor
@@ -130,6 +131,7 @@ def main() -> None:
         lambda: [speed_fits.lens()],
         lambda: [speed_fits.spheres(speed_images.TRUTH)],
         lambda: [speed_images.writing()],
+        speed_packing.tables,
         speed_images.twin,
         start_up,
     ):

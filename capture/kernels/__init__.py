@@ -1,0 +1,1 @@
+"""Compiled loops of the capture side; imported only where they are run."""
