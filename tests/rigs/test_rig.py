@@ -130,7 +130,7 @@ def test_two_runs_never_share_a_device(captured, monkeypatch, tmp_path):
     for _ in range(2):
         with (
             open_rig(one),
-            pytest.raises(SessionError, match="^desk: another run of gnomon has camera 0042: wait"),
+            pytest.raises(SessionError, match=r"^desk: another run of gnomon has camera 0042: wait"),
             open_rig(other),
         ):
             pass
