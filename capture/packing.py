@@ -86,7 +86,8 @@ def packing_of(name: str) -> Packing:
             return Packing(plain, bits, channels, style, family.startswith("BGR"))
     raise ValueError(
         f"pixel format {name!r} cannot be unpacked: want Mono, BayerRG, BayerGR, BayerGB, BayerBG, RGB, "
-        "RGBa, BGR or BGRa with 8, 10, 12, 14 or 16 bits, plain, or with p, Packed or g after 10, 12 (p also 14)"
+        "RGBa, BGR or BGRa with 8, 10, 12, 14 or 16 bits, plain, or with p, Packed or g after 10 or 12, "
+        "or with p after 14"
     )
 
 

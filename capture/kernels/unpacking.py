@@ -3,7 +3,7 @@
 from typing import Any
 
 import numba
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba import uint16, uint64
 from numba.core import types
 from numba.extending import intrinsic
