@@ -9,6 +9,12 @@ from capture.devices import CameraLimits, LightLimits, RigLimits
 from capture.frame import format_bits
 from capture.plan import CapturePlan, Record, Shot
 
+FLASHING_HZ = (3.0, 30.0)
+"""Rates of flashing that can bring on seizures in people with photosensitive epilepsy (ITU-R BT.1702)."""
+
+_FLASHES = 3
+"""Fewer in a row are no flashing."""
+
 _FILE_OVERHEAD_BYTES = 2048
 """TIFF header, journal line and the slack of the last disk block."""
 
@@ -20,6 +26,8 @@ class PlanCheck(Record):
     ----------
     problems : tuple of str
         One line each, with what to do; empty when the plan can run.
+    warnings : tuple of str
+        What does not stop the plan, and people should know.
     duration_s : float
         Expected time: exposures, readout and settling; the time a person takes for the prompts is not in it.
     bytes : int
@@ -31,6 +39,7 @@ class PlanCheck(Record):
     """
 
     problems: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
     duration_s: float
     bytes: int
     shots: int
@@ -71,6 +80,7 @@ def check(plan: CapturePlan, limits: RigLimits, *, free_bytes: int | None = None
         )
     return PlanCheck(
         problems=tuple(problems),
+        warnings=_flashing(shots, limits),
         duration_s=math.fsum(shot_seconds(shots, limits.cameras, limits.lights)),
         bytes=size,
         shots=len(shots),
@@ -165,6 +175,37 @@ def _light_problems(shots: tuple[Shot, ...], limits: RigLimits) -> list[str]:
         if name in limits.lights and not limits.lights[name].strobe
     ]
     return problems
+
+
+def _flashing(shots: tuple[Shot, ...], limits: RigLimits) -> tuple[str, ...]:
+    """Warn where lights take turns so fast, and yet so slowly, that it is harmful to watch."""
+    slowest, fastest = FLASHING_HZ
+    found: list[tuple[float, int]] = []
+    for _, group in groupby(shots, key=lambda shot: shot.pose):
+        segment = tuple(group)
+        seconds = shot_seconds(segment, limits.cameras, limits.lights)
+        lit_s: list[float] = []
+        # each strobed shot is a flash of its own
+        for (lights, _), row in groupby(
+            zip(segment, seconds, strict=True),
+            key=lambda item: (item[0].lights, None if item[0].strobe is None else item[0].index),
+        ):
+            total = math.fsum(duration for _, duration in row)
+            if lights:
+                lit_s.append(total)
+            elif lit_s:
+                lit_s[-1] += total
+        for flashing, times in groupby(lit_s, key=lambda time: 1 / fastest <= time <= 1 / slowest):
+            periods = tuple(times)
+            if flashing and len(periods) >= _FLASHES:
+                found.append((len(periods) / math.fsum(periods), len(periods)))
+    if not found:
+        return ()
+    rate, count = max(found, key=lambda item: item[1])
+    return (
+        f"the lights flash {count} times at about {rate:.2g} Hz: between {slowest:g} and {fastest:g} Hz that can "
+        "bring on seizures in people with photosensitive epilepsy: keep the rig covered or people away",
+    )
 
 
 def frame_bytes(camera: CameraLimits) -> int:

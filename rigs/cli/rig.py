@@ -49,6 +49,8 @@ def rig_check(
         for problem in report.problems:
             typer.echo(f"{path}: {problem}", err=True)
         bad += report.problems
+        for line in report.warnings:
+            typer.echo(f"{path}: warning: {line}", err=True)
         say(f"{path}: {workflows.describe(report)}")
     if bad:
         raise typer.Exit(2)
@@ -81,7 +83,11 @@ def capture(
         raise typer.BadParameter("PLAN is missing")
     config = workflows.settled(load_rig(rig), rig.parent)
     chosen = Session.open(session).plan if plan is None else load_plan(plan)
-    say(f"{chosen.name}: {workflows.describe(workflows.check_plan(config, chosen, session))}")
+    report = workflows.check_plan(config, chosen, session)
+    say(f"{chosen.name}: {workflows.describe(report)}")
+    if simulate is None:
+        for line in report.warnings:
+            typer.echo(f"{chosen.name}: warning: {line}", err=True)
     try:
         done = workflows.capture_session(
             config,

@@ -92,6 +92,25 @@ def test_check_tells_every_problem_once():
     assert len(check(plan, LIMITS).problems) == 3
 
 
+@pytest.mark.parametrize(
+    ("changes", "warns"),
+    [
+        ({"repeats": 2, "bracket": {"exposures_s": [0.1]}}, "the lights flash 8 times at about 8.9 Hz"),
+        ({"repeats": 2, "bracket": {"exposures_s": [1.0]}}, None),
+        ({"repeats": 2, "bracket": {"exposures_s": [1e-4]}}, None),
+        ({"lights": {"names": "led1"}}, None),
+        ({"lights": {"names": ["led1", "led2"]}}, None),
+        ({"repeats": 2, "lights": {"names": ["led1", "led2"], "together": True}}, None),
+    ],
+    ids=["ten a second", "slower", "faster", "steady", "twice", "together"],
+)
+def test_check_warns_of_flashing(changes, warns):
+    found = check(plan_of(**changes), LIMITS)
+    assert not found.problems
+    assert len(found.warnings) == (warns is not None)
+    assert warns is None or warns in found.warnings[0]
+
+
 def test_check_expects_time_and_space():
     found = check(small_plan(), LIMITS, free_bytes=10)
     lit = 2 * 4 * (0.01 + 0.02 + 0.04 + 3 * 0.01)
