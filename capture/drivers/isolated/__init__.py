@@ -154,6 +154,7 @@ class _Process:
             kind=kind.__qualname__,
             config={**config.model_dump(mode="json"), "isolate": False},
             limit_s=START_S,
+            close_s=CLOSE_S,
         )
         self._open = False
 

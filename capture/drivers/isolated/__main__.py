@@ -26,6 +26,8 @@ class _Server:
         self._requests = requests
         self._replies = replies
         self._inbox: queue.Queue[Message | None] = queue.Queue()
+        self._close_s = CLOSE_S
+        self._alone = threading.Event()
         threading.Thread(target=self._receive, daemon=True).start()
 
     def serve(self) -> None:
@@ -33,6 +35,7 @@ class _Server:
         opening = self._inbox.get()
         if opening is None:
             return
+        self._close_s = opening.head["close_s"]
         with ExitStack() as stack:
             camera: Camera | None = None
             with self._answering(opening.head, opening.head["limit_s"]):
@@ -43,7 +46,7 @@ class _Server:
             while (message := self._inbox.get()) is not None:
                 head = message.head
                 if head["ask"] == "close":
-                    with self._answering(head, CLOSE_S):
+                    with self._answering(head, self._close_s):
                         stack.close()
                         self._reply(head, "closed")
                     return
@@ -53,8 +56,6 @@ class _Server:
                         self._send(head, frame)
                 elif head["ask"] == "burst":
                     self._burst(camera, head)
-            # whoever asked is gone: the camera has this long to be left
-            faulthandler.dump_traceback_later(CLOSE_S, exit=True)
 
     def _burst(self, camera: Any, head: dict[str, Any]) -> None:
         settings = [(exposure_s, gain_db) for exposure_s, gain_db in head["settings"]]
@@ -98,7 +99,8 @@ class _Server:
             told = {"error": "ValueError", "message": str(error)}
             write_message(self._replies, {"number": head["number"], **told})
         finally:
-            faulthandler.cancel_dump_traceback_later()
+            if not self._alone.is_set():
+                faulthandler.cancel_dump_traceback_later()
 
     def _receive(self) -> None:
         while True:
@@ -106,9 +108,13 @@ class _Server:
                 message = read_message(self._requests)
             except (OSError, ValueError):
                 message = None
-            self._inbox.put(message)
             if message is None:
+                # whoever asked is gone, and so is any use of the frame: the camera has this long to be left
+                self._alone.set()
+                faulthandler.dump_traceback_later(self._close_s, exit=True)
+                self._inbox.put(None)
                 return
+            self._inbox.put(message)
 
 
 def _open(head: dict[str, Any]) -> Camera:
