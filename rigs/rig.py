@@ -54,7 +54,7 @@ def open_rig(
         The truth has no such camera or one of another size; or a simulated device and no truth.
     capture.devices.DeviceError
         A device cannot be opened; those already open are closed again.
-    capture.session.SessionError
+    capture.session.Busy
         Another run has a device of this rig.
     """
     with ExitStack() as stack:

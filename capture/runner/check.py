@@ -203,8 +203,8 @@ def _flashing(shots: tuple[Shot, ...], limits: RigLimits) -> tuple[str, ...]:
         return ()
     rate, count = max(found, key=lambda item: item[1])
     return (
-        f"the lights flash {count} times at about {rate:.2g} Hz: between {slowest:g} and {fastest:g} Hz that can "
-        "bring on seizures in people with photosensitive epilepsy: keep the rig covered or people away",
+        f"the lights flash {count} times at about {rate:.2g} Hz: between {slowest:g} and {fastest:g} Hz that "
+        "can bring on seizures in people with photosensitive epilepsy: keep the rig covered or people away",
     )
 
 

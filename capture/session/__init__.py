@@ -11,9 +11,19 @@ A session is a folder::
 A process may be killed at any moment: what the journal names is whole, what it does not name is taken again.
 """
 
-from capture.session.records import FrameRecord, Problem, SessionError, SkipRecord
+from capture.session.records import Busy, DiskFailed, FrameRecord, Problem, SessionError, SkipRecord
 from capture.session.session import Session
 from capture.session.stack import Stack
 from capture.session.writer import Writer
 
-__all__ = ["FrameRecord", "Problem", "Session", "SessionError", "SkipRecord", "Stack", "Writer"]
+__all__ = [
+    "Busy",
+    "DiskFailed",
+    "FrameRecord",
+    "Problem",
+    "Session",
+    "SessionError",
+    "SkipRecord",
+    "Stack",
+    "Writer",
+]

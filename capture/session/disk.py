@@ -16,7 +16,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from capture.frame import Frame
-from capture.session.records import SessionError
+from capture.session.records import Busy, SessionError
 
 _LARGE = 1 << 20
 _HEADER = 4096
@@ -94,8 +94,10 @@ def locked(path: Path, busy: str | None = None) -> Iterator[None]:
 
     Raises
     ------
+    Busy
+        Another holder has it.
     SessionError
-        Another holder has it, or the file system has no locks.
+        The file cannot be written, or the file system has no locks.
     """
     try:
         file = open(path, "ab")  # noqa: SIM115  (closed below; an error here is told apart)
@@ -114,7 +116,7 @@ def locked(path: Path, busy: str | None = None) -> Iterator[None]:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in (errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK):
-                raise SessionError(
+                raise Busy(
                     busy or f"{path.parent} is being written by another process: wait for it to end"
                 ) from None
             raise SessionError(f"{path} cannot be locked: {error}") from None

@@ -15,6 +15,14 @@ class SessionError(Exception):
     """A session cannot be created, read or written; the message is one line that says why and what to do."""
 
 
+class Busy(SessionError):
+    """Another process has what is wanted: a session being written, a device in use."""
+
+
+class DiskFailed(SessionError):
+    """The disk does not take what was captured; what it took before is safe."""
+
+
 class FrameRecord(Record):
     """A frame that is safe on disk: the shot asked for, what the camera reports, and the hash of the file.
 

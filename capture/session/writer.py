@@ -11,7 +11,7 @@ from typing import Self
 from capture.frame import Frame
 from capture.plan import Shot
 from capture.session.disk import encode, write_file
-from capture.session.records import FrameRecord, Journal, SessionError, SkipRecord
+from capture.session.records import DiskFailed, FrameRecord, Journal, SessionError, SkipRecord
 
 _QUEUE_FRAMES = 8
 """More would not make capture faster, only events later."""
@@ -132,8 +132,9 @@ class Writer:
                 try:
                     record = self._store(item)
                 except Exception as error:
-                    mend = "make room on the disk or mend it" if isinstance(error, OSError) else "mend that"
-                    failure = SessionError(
+                    disk = isinstance(error, OSError)
+                    mend = "make room on the disk or mend it" if disk else "mend that"
+                    failure = (DiskFailed if disk else SessionError)(
                         f"{self._folder}: shot {item.shot.index} cannot be written: {error}; "
                         f"the shots before it are safe: {mend}, then resume"
                     )

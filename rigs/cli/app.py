@@ -70,8 +70,8 @@ def main() -> None:
 
 def _explain(error: Exception) -> int:
     from calibration.provenance import FitError
-    from capture.devices import DeviceError
-    from capture.session import SessionError
+    from capture.devices import DeviceError, DeviceLost
+    from capture.session import Busy, DiskFailed, SessionError
     from rigs.config import ConfigError
 
     if isinstance(error, FileExistsError | NotADirectoryError) and error.filename is not None:
@@ -80,8 +80,14 @@ def _explain(error: Exception) -> int:
         return fail(f"{there}: is a file, want a folder", 2)
     if isinstance(error, OSError) and error.filename is not None:
         return fail(f"{error.filename}: {error.strerror}", 2)
+    if isinstance(error, Busy):
+        return fail(str(error), 7)
+    if isinstance(error, DiskFailed):
+        return fail(str(error), 6)
     if isinstance(error, ConfigError | SessionError | OSError):
         return fail(str(error), 2)
+    if isinstance(error, DeviceLost):
+        return fail(str(error), 5)
     if isinstance(error, DeviceError):
         return fail(str(error), 3)
     if isinstance(error, FitError):

@@ -17,9 +17,12 @@ import yaml
 
 from calibration import files
 from calibration.lens import BrownConrady, LensModel
+from calibration.provenance import FitError
 from calibration.radiometric import RadiometricModel
-from capture.session import Session
+from capture.devices import DeviceError, DeviceLost
+from capture.session import Busy, DiskFailed, Session, SessionError
 from rigs import interchange
+from rigs.config import ConfigError
 
 COMMANDS = (
     "rig check", "rig moved", "rig lights", "capture", "session verify", "session check", "import folder",
@@ -414,6 +417,27 @@ def test_wrong_usage_is_refused(gnomon, words):
     assert answer.code == 2
     assert "Traceback" not in answer.err
     assert "--help" in answer.err
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ConfigError("rig.yaml: name: Field required"), 2),
+        (SessionError("out/relief is not a session: it has no plan.json"), 2),
+        (DeviceError("led3", "does not light"), 3),
+        (FitError("no board was found"), 4),
+        (DeviceLost("top", "does not answer; the frames taken are safe: mend it, then resume"), 5),
+        (DiskFailed("out/relief: shot 5 cannot be written: No space left on device"), 6),
+        (Busy("led01: another run of gnomon has port /dev/ttyACM0: wait for it to end, or stop it"), 7),
+    ],
+)
+def test_the_kind_of_a_fault_is_the_exit_code(gnomon, monkeypatch, error, code):
+    def failing(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("rigs.workflows.list_devices", failing)
+    answer = gnomon("devices")
+    assert (answer.code, answer.err) == (code, f"gnomon: {error}\n")
 
 
 def test_a_fault_of_ours_keeps_its_traceback(gnomon, monkeypatch):
