@@ -1,0 +1,391 @@
+"""A dome's controller: what burns there, what it tells by itself, and that it is told this program lives."""
+
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from typing import NoReturn, Self
+
+from capture.devices import DeviceError, DeviceLost, SettingRefused
+from capture.drivers.dome.codec import (
+    ERRORS,
+    PROTOCOL,
+    Event,
+    Identity,
+    Reply,
+    Status,
+    read_degrees,
+    read_identity,
+    read_status,
+)
+from capture.drivers.dome.exchange import REPLY_S, REQUEST_S, Exchange, Rebooted
+from capture.drivers.link import SerialLink
+
+BOOT_S = 2.5
+"""How long a controller that is reset by being opened may take to boot."""
+
+WATCHDOG_S = 2.0
+"""The controller goes dark when it has heard nothing for this long while anything burns."""
+
+UNATTENDED_S = 600.0
+"""For how long lights are kept burning while the program asks nothing of them."""
+
+_BOOTS = {"P": "power", "E": "its reset line", "W": "its own watchdog", "B": "its supply broke down"}
+
+
+class Controller:
+    """One open controller. Opening makes it dark, closing makes it dark.
+
+    While anything burns, a thread asks for the status several times in `WATCHDOG_S`: an exposure may be as
+    long as it likes, and yet the controller goes dark that soon after this process has died, however it died.
+    A program that hangs is bounded by `UNATTENDED_S`, and by the firmware's own longest time.
+
+    A fault that made lights dark (trip, reset) fails the next call that lights or confirms, once, so that it
+    becomes known. The lighting after that clears it, and sends the levels of the other channels anew.
+
+    Parameters
+    ----------
+    link : SerialLink
+        Where it is; entered and left with the controller.
+
+    Raises
+    ------
+    capture.devices.DeviceLost
+        From every method: no answer within `exchange.REQUEST_S`, or the link is gone.
+    capture.devices.SettingRefused
+        From what lights: beyond a limit of the controller.
+    capture.devices.DeviceError
+        From what lights: a trip, a reset, too hot.
+    """
+
+    identity: Identity
+
+    def __init__(self, link: SerialLink) -> None:
+        self.name = link.name
+        self._port = link.port
+        self._exchange = Exchange(link)
+        self._lock = threading.RLock()
+        # what should burn; where _dark, the controller is known to burn none of it
+        self._levels: dict[int, int] = {}
+        self._dark = False
+        self._exposures: int | None = None
+        self._firing: int | None = None
+        # what has happened, and the program does not know yet
+        self._fault: str | None = None
+        self._latched = False
+        self._booted = False
+        self._attended_s = 0.0
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._keep_alive, name="dome keep-alive", daemon=True)
+
+    # ---------------------------------------------------------------- what a program asks
+
+    def light(self, channel: int, level: int) -> None:
+        """Burn ``channel`` steadily at ``level`` of ``identity.max_level``; return once acknowledged.
+
+        Ends a sequence, also with level 0.
+        """
+        with self._asked():
+            if self._exposures is not None:
+                self._off()
+            if level == 0:
+                self._darken(channel)
+                return
+            self._may_light()
+            former = self._levels.pop(channel, 0)
+            self._levels[channel] = level
+            try:
+                self._do("SET", channel, level)
+            except DeviceError as error:
+                del self._levels[channel]
+                if former and isinstance(error, SettingRefused):
+                    self._levels[channel] = former
+                raise
+
+    def off(self) -> None:
+        """Turn everything dark, whatever the controller is doing."""
+        with self._asked():
+            self._off()
+
+    def fire(self, channel: int, level: int, settle_s: float, exposure_s: float) -> None:
+        """Light, wait at least ``settle_s``, trigger for ``exposure_s``, go dark; return when that is done.
+
+        Level 0 triggers in the dark.
+        """
+        with self._asked():
+            self._may_light()
+            self._firing = -1
+            reply = self._ask("FIRE", channel, level, round(settle_s * 1e6), round(exposure_s * 1e6))
+            self._firing = reply.sequence if reply.error == 0 else None
+            if reply.error:
+                self._refused("FIRE", reply)
+        due_s = time.monotonic() + settle_s + exposure_s
+        while self._firing is not None:
+            with self._asked(REPLY_S):
+                late_s = time.monotonic() - due_s
+                # the event that tells of the end may have been damaged
+                if self._firing is not None and late_s > REPLY_S and self.status().state != "F":
+                    self._firing = None
+                if self._firing is not None and late_s > REQUEST_S:
+                    self._off()
+                    raise DeviceError(self.name, f"{self._port}: does not end its exposure")
+                self._tell()
+
+    def arm(self, steps: Sequence[tuple[Mapping[int, int], int]]) -> None:
+        """Store the levels of each step by channel, and for how many exposures it burns; light the first."""
+        with self._asked():
+            self._off()
+            try:
+                self._may_light()
+                for number, (levels, count) in enumerate(steps):
+                    self._do("SEQ", number, count, *(value for pair in levels.items() for value in pair))
+                self._exposures = sum(count for _, count in steps)
+                self._do("ARM", len(steps))
+            except BaseException:
+                with suppress(DeviceError):
+                    self._off()
+                raise
+
+    def stop(self) -> int:
+        """Go dark, disarm, and return how many exposures the camera has signalled since `arm`."""
+        with self._asked():
+            words = self._do("STOP")
+            self._exposures = None
+            self._tell()
+            if len(words) != 1 or not words[0].isdecimal():
+                raise self._strange("STOP", words)
+            return int(words[0])
+
+    def confirm(self) -> None:
+        """Raise DeviceError where lights have gone dark by themselves since they were set; takes no time."""
+        with self._asked():
+            if self._exchange.damaged:
+                self.status()
+            self._tell()
+
+    def status(self) -> Status:
+        """Ask the controller how it is."""
+        with self._lock:
+            words = self._do("STAT")
+            status = read_status(words)
+            if status is None:
+                raise self._strange("STAT", words)
+            self._exchange.damaged = False
+            self._compare(status)
+            return status
+
+    # ---------------------------------------------------------------- what burns
+
+    @contextmanager
+    def _asked(self, wait_s: float = 0.0) -> Iterator[None]:
+        """Be alone on the line during a call of the program, which shows that the program lives."""
+        with self._lock:
+            self._attended_s = time.monotonic()
+            self._exchange.poll(wait_s)
+            self._heed()
+            try:
+                yield
+            except Rebooted:
+                self._tell()
+                raise DeviceError(
+                    self.name, f"{self._port}: was reset while it was asked something"
+                ) from None
+
+    @property
+    def _burning(self) -> bool:
+        steady = bool(self._levels) and not self._dark
+        return steady or self._exposures is not None or self._firing is not None
+
+    def _may_light(self) -> None:
+        """Tell of what happened; what has been told is cleared, and what should burn burns again."""
+        self._tell()
+        if self._booted:
+            self._do("WDT", round(WATCHDOG_S * 1000))
+            self._booted = False
+        if self._latched:
+            self._do("CLR")
+            self._latched = False
+        if self._dark:
+            for channel, level in self._levels.items():
+                self._do("SET", channel, level)
+            self._dark = False
+
+    def _darken(self, channel: int) -> None:
+        reply = self._insist("SET", channel, 0)
+        # whatever has tripped is dark
+        if reply.error not in (0, 5):
+            self._refused("SET", reply)
+        self._levels.pop(channel, None)
+
+    def _off(self, within_s: float = REQUEST_S) -> None:
+        reply = self._insist("OFF", within_s=within_s)
+        if reply.error:
+            self._refused("OFF", reply)
+        self._levels.clear()
+        self._dark = False
+        self._exposures = self._firing = None
+
+    def _tell(self) -> None:
+        if self._fault is not None:
+            fault, self._fault = self._fault, None
+            raise DeviceError(self.name, f"{self._port}: {fault}")
+
+    def _keep_alive(self) -> None:
+        period_s = WATCHDOG_S / 8
+        while not self._closing.wait(period_s):
+            with self._lock, suppress(DeviceError):
+                now_s = time.monotonic()
+                if not self._burning:
+                    continue
+                if now_s - self._attended_s > UNATTENDED_S:
+                    self._insist("OFF")
+                    self._went_dark(f"nothing was asked of its lights for {UNATTENDED_S:g} s: made them dark")
+                elif now_s - self._exchange.heard_s >= period_s:
+                    self.status()
+
+    # ---------------------------------------------------------------- what the controller tells by itself
+
+    def _heed(self) -> None:
+        while self._exchange.events:
+            self._note(self._exchange.events.popleft())
+
+    def _note(self, event: Event) -> None:
+        word = event.words[0] if event.words else ""
+        if event.name == "BOOT":
+            self._booted, self._latched = True, False
+            self._went_dark(f"was reset ({_BOOTS.get(word, 'unknown cause')}): its lights went dark")
+        elif event.name in ("WDT", "MAXON", "TEMP"):
+            self._tripped(event.name, word)
+        elif event.name == "DONE" and self._firing is not None and word == f"{self._firing:02X}":
+            self._firing = None
+        elif event.name == "END":
+            self._exposures = None
+
+    def _tripped(self, cause: str, detail: str = "") -> None:
+        self._latched = True
+        if cause == "WDT":
+            self._went_dark(
+                f"heard nothing for {WATCHDOG_S:g} s and made its lights dark: "
+                "was the computer asleep or too busy, is the cable bad?"
+            )
+        elif cause == "MAXON":
+            self._went_dark(
+                f"channel {detail or 'unknown'} burnt for longer than the firmware allows "
+                f"({self.identity.max_on_s:g} s), and all went dark: shorten the exposures"
+            )
+        elif cause == "TEMP":
+            degrees = read_degrees(detail)
+            at = "" if degrees is None else f" ({degrees:g} °C)"
+            self._went_dark(f"too hot{at}, its lights went dark: let it cool", always=True)
+        else:
+            self._went_dark(f"tripped ({cause}): its lights went dark")
+
+    def _went_dark(self, told: str, *, always: bool = False) -> None:
+        if self._burning or always:
+            self._fault = self._fault or told
+        self._dark = True
+        self._exposures = self._firing = None
+
+    def _compare(self, status: Status) -> None:
+        """Find the trip or the reset whose own event was damaged."""
+        if status.state == "T":
+            if not self._latched:
+                self._tripped(status.cause)
+        elif self._exposures is not None and status.state != "A":
+            if status.exposures >= self._exposures:
+                self._exposures = None
+            else:
+                self._unnoticed()
+        elif self._levels and not self._dark and status.state in "IL" and status.lit < len(self._levels):
+            self._unnoticed()
+
+    def _unnoticed(self) -> None:
+        self._booted = True
+        self._went_dark("does not burn what it was told to: it was reset, and its lights went dark")
+
+    # ---------------------------------------------------------------- requests
+
+    def _ask(self, command: str, *arguments: int, within_s: float = REQUEST_S) -> Reply:
+        try:
+            return self._exchange.ask(command, *arguments, within_s=within_s)
+        finally:
+            self._heed()
+
+    def _do(self, command: str, *arguments: int) -> tuple[str, ...]:
+        reply = self._ask(command, *arguments)
+        if reply.error:
+            self._refused(command, reply)
+        return reply.words
+
+    def _insist(self, command: str, *arguments: int, within_s: float = REQUEST_S) -> Reply:
+        """Ask for darkness, which does no harm twice: also of a controller that boots meanwhile."""
+        try:
+            return self._ask(command, *arguments, within_s=within_s)
+        except Rebooted:
+            return self._ask(command, *arguments, within_s=within_s)
+
+    def _refused(self, command: str, reply: Reply) -> NoReturn:
+        if reply.error == 5:
+            if not self._latched:
+                self.status()
+            self._fault = self._fault or "has tripped, and its lights are dark"
+            self._tell()
+        text = " ".join(reply.words)
+        reason = ERRORS.get(reply.error, f"error {reply.error}") + (f" ({text})" if text else "")
+        kind = SettingRefused if reply.error in (3, 9) else DeviceError
+        raise kind(self.name, f"{self._port}: refuses {command}: {reason}")
+
+    def _strange(self, command: str, words: tuple[str, ...]) -> DeviceError:
+        return DeviceError(
+            self.name, f"{self._port}: answers {command} with {' '.join(words)!r}: is it a dome?"
+        )
+
+    # ---------------------------------------------------------------- opening and closing
+
+    def __enter__(self) -> Self:
+        with self._lock, ExitStack() as stack:
+            stack.enter_context(self._exchange)
+            self.identity = self._meet()
+            self._off()
+            self._do("WDT", round(WATCHDOG_S * 1000))
+            self._booted = False
+            self.status()
+            stack.pop_all()
+        self._thread.start()
+        return self
+
+    def _meet(self) -> Identity:
+        # opening it may reset it, with a delay of its own
+        self._exchange.poll(2 * REPLY_S)
+        words: tuple[str, ...] = ()
+        for _ in range(3):
+            try:
+                words = self._ask("ID", within_s=BOOT_S).words
+            except Rebooted:
+                continue
+            identity = read_identity(words)
+            if identity is None:
+                continue
+            if identity.protocol != PROTOCOL:
+                raise DeviceError(
+                    self.name,
+                    f"{self._port}: {identity.name} speaks protocol {identity.protocol}, this driver "
+                    f"{PROTOCOL}: flash the firmware that belongs to it",
+                )
+            return identity
+        raise self._strange("ID", words)
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._closing.set()
+        try:
+            with self._lock:
+                self._exchange.lost = None
+                self._off(REQUEST_S / 2)
+        except DeviceError as failure:
+            # what ends the program is told already, and is why this could not be done
+            if not isinstance(error, DeviceError):
+                told = str(failure).removeprefix(f"{failure.device}: ")
+                raise DeviceLost(self.name, f"{told}; MAY STILL BURN, for {WATCHDOG_S:g} s") from failure
+        finally:
+            self._exchange.__exit__()
+            self._thread.join(REQUEST_S)

@@ -1,0 +1,225 @@
+"""The lights of a dome: channels of one controller that share its port."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Literal, Self
+
+from pydantic import Field
+
+from capture.devices import DeviceError, LightLimits
+from capture.drivers.dome.controller import Controller
+from capture.drivers.link import SerialLink, Shared, serial_ports
+
+_COUNT_MAX = 255
+"""Exposures that one step of the controller's table can burn for."""
+
+
+class DomeLightConfig(LightLimits):
+    """One channel of a dome's controller.
+
+    Attributes
+    ----------
+    port : str
+        Serial port of the controller, or a URL that pyserial knows (``socket://``, ``rfc2217://``).
+    baud : int
+        Bits a second.
+    channel : int
+        Which of the controller's channels, from 0.
+    full_level : int or None
+        The controller's level that is level 1 here; its greatest without.
+    """
+
+    driver: Literal["dome"] = "dome"
+    port: str
+    baud: int = Field(default=115200, gt=0)
+    channel: int = Field(ge=0)
+    full_level: int | None = Field(default=None, ge=1)
+    strobe: Literal[False] = False
+
+    @property
+    def limits(self) -> LightLimits:
+        """What the light can do."""
+        return LightLimits.model_validate(self.model_dump(include=set(LightLimits.model_fields)))
+
+    def open(self, name: str) -> "DomeLight":
+        """Return the light, to be entered at once."""
+        return DomeLight(name, self)
+
+
+class Dome:
+    """The controller of a port and those of its lights that are open: their sequencer.
+
+    Its errors name the first of its lights.
+    """
+
+    def __init__(self, controller: Controller) -> None:
+        self.controller = controller
+        self._lights: dict[str, DomeLight] = {}
+
+    @property
+    def max_steps(self) -> int:
+        """Steps that the controller's table holds; one of more than 255 exposures takes several."""
+        return self.controller.identity.steps
+
+    def arm(self, steps: Sequence[tuple[Mapping[str, float], int]]) -> None:
+        """Store a sequence and light its first step; return once that has settled.
+
+        Raises
+        ------
+        DeviceError
+            The controller does not take it, or has gone dark since it was last lit; all is dark.
+        ValueError
+            No steps, a count below 1, a level outside 0 to 1, or a light that is not open here.
+        """
+        table: list[tuple[dict[int, int], int]] = []
+        for levels, count in steps:
+            if count < 1:
+                raise ValueError(f"a step of {count} exposures")
+            burning = {}
+            for name, level in levels.items():
+                if name not in self._lights:
+                    raise ValueError(f"light {name} is not of this dome, which has {', '.join(self._lights)}")
+                light = self._lights[name]
+                burning[light.channel] = light.steps_of(level)
+            while count > 0:
+                table.append((burning, min(count, _COUNT_MAX)))
+                count -= _COUNT_MAX
+        if not table:
+            raise ValueError("a sequence without steps")
+        first = next(iter(self._lights))
+        with _named(first):
+            if len(table) > self.max_steps:
+                self.controller.off()
+                raise DeviceError(
+                    first, f"a sequence of {len(table)} steps, and the controller holds {self.max_steps}"
+                )
+            self.controller.arm(table)
+        time.sleep(max(light.limits.settle_s for light in self._lights.values()))
+        with _named(first):
+            self.controller.confirm()
+
+    def stop(self) -> int:
+        """Go dark, disarm, and return how many exposures the camera has signalled since ``arm``.
+
+        Raises
+        ------
+        DeviceError
+            Lights have gone dark since ``arm`` without being told to: the frames since are not to be trusted.
+        """
+        with _named(next(iter(self._lights))):
+            return self.controller.stop()
+
+    def join(self, light: "DomeLight") -> None:
+        """Take in a light that is being opened; ValueError where the controller has no such channel."""
+        identity = self.controller.identity
+        where = f"light {light.name}: the controller {identity.name} at {light.config.port}"
+        if light.channel >= identity.channels:
+            raise ValueError(f"{where} has channels 0 to {identity.channels - 1}, no {light.channel}")
+        if (light.config.full_level or 0) > identity.max_level:
+            raise ValueError(f"{where} has levels up to {identity.max_level}, no {light.config.full_level}")
+        for other in self._lights.values():
+            if other.channel == light.channel:
+                raise ValueError(f"{where} has channel {light.channel} but once: light {other.name} has it")
+        self._lights[light.name] = light
+
+    def leave(self, light: "DomeLight") -> None:
+        """Forget a light."""
+        self._lights.pop(light.name, None)
+
+
+class DomeLight:
+    """One light of a dome.
+
+    The controller is opened with the first of its lights and closed, wholly dark, with the last.
+    """
+
+    def __init__(self, name: str, config: DomeLightConfig) -> None:
+        self.name = name
+        self.limits = config.limits
+        self.config = config
+        self.channel = config.channel
+        self._dome: Dome | None = None
+        self._leaving = ExitStack()
+
+    @property
+    def sequencer(self) -> Dome:
+        """The controller with its lights: the same object for all of them; DeviceError unless open."""
+        if self._dome is None:
+            raise DeviceError(self.name, "is not open")
+        return self._dome
+
+    def set(self, level: float) -> None:
+        """Burn at ``level`` (0 dark, 1 full); return once acknowledged and settled. Disarms a sequence.
+
+        Raises
+        ------
+        DeviceError
+            The light did not follow, or lights of its controller have gone dark since they were set.
+        """
+        steps = self.steps_of(level)
+        with _named(self.name):
+            self.sequencer.controller.light(self.channel, steps)
+            time.sleep(self.limits.settle_s)
+            if steps:
+                self.sequencer.controller.confirm()
+
+    def confirm(self) -> None:
+        """Raise DeviceError where lights have gone dark by themselves since they were set; takes no time."""
+        with _named(self.name):
+            self.sequencer.controller.confirm()
+
+    def steps_of(self, level: float) -> int:
+        """Return the controller's level: none but level 0 is dark; ValueError outside 0 to 1."""
+        if not 0 <= level <= 1:
+            raise ValueError(f"{self.name}: level {level} is outside 0 to 1")
+        full = self.config.full_level or self.sequencer.controller.identity.max_level
+        return max(round(level * full), 1) if level > 0 else 0
+
+    def __enter__(self) -> Self:
+        with _named(self.name), ExitStack() as stack:
+            dome = stack.enter_context(_DOMES((self.config.port, self.config.baud)))
+            dome.join(self)
+            stack.callback(dome.leave, self)
+            self._leaving = stack.pop_all()
+        self._dome = dome
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        dome, self._dome = self._dome, None
+        if dome is None:
+            return
+        with _named(self.name), self._leaving:
+            try:
+                dome.controller.light(self.channel, 0)
+            except DeviceError as failure:
+                # what ends the program is told already
+                if not isinstance(error, DeviceError):
+                    told = str(failure).removeprefix(f"{failure.device}: ")
+                    raise type(failure)(self.name, f"MAY STILL BURN: {told}") from failure
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Let the controller's errors go under the name of the light that asked."""
+    try:
+        yield
+    except DeviceError as error:
+        if error.device == name:
+            raise
+        raise type(error)(name, str(error).removeprefix(f"{error.device}: ")) from error
+
+
+@contextmanager
+def _open_dome(key: tuple[str, int]) -> Iterator[Dome]:
+    port, baud = key
+    with Controller(SerialLink(f"dome at {port}", port, baud)) as controller:
+        yield Dome(controller)
+
+
+_DOMES = Shared(_open_dome)
+
+
+def survey() -> str:
+    """Ports that may have a controller; none is opened, as that resets it."""
+    return f"lights of a dome's controller; ports: {serial_ports()}"
