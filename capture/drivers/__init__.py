@@ -9,11 +9,15 @@ from typing import Annotated
 
 from pydantic import Field
 
+from capture.drivers import pylon
 from capture.drivers.manual import ManualLightConfig
+from capture.drivers.pylon import PylonCameraConfig
 from capture.drivers.replay import ReplayCameraConfig
 from capture.drivers.simulated import SimulatedCameraConfig, SimulatedLightConfig
 
-CameraConfig = Annotated[SimulatedCameraConfig | ReplayCameraConfig, Field(discriminator="driver")]
+CameraConfig = Annotated[
+    SimulatedCameraConfig | ReplayCameraConfig | PylonCameraConfig, Field(discriminator="driver")
+]
 """Any camera a rig file can name; its ``driver`` key says which."""
 
 LightConfig = Annotated[SimulatedLightConfig | ManualLightConfig, Field(discriminator="driver")]
@@ -23,8 +27,10 @@ LightConfig = Annotated[SimulatedLightConfig | ManualLightConfig, Field(discrimi
 def survey() -> list[str]:
     """One line for each driver: what it finds here, or why it finds nothing."""
     person = "a person answers at this terminal" if sys.stdin.isatty() else "standard input is not a terminal"
-    return [
-        "simulated  cameras and lights of a truth: open any rig with --simulate TRUTH",
-        "replay     cameras that play a session or a folder of images",
-        f"manual     lights and poses changed by hand: {person}",
-    ]
+    found = {
+        "simulated": "cameras and lights of a truth: open any rig with --simulate TRUTH",
+        "replay": "cameras that play a session or a folder of images",
+        "pylon": pylon.survey(),
+        "manual": f"lights and poses changed by hand: {person}",
+    }
+    return [f"{driver:<13}{line}" for driver, line in found.items()]
