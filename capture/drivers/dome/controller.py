@@ -187,9 +187,7 @@ class Controller:
                 yield
             except Rebooted:
                 self._tell()
-                raise DeviceError(
-                    self.name, f"{self._port}: was reset while it was asked something"
-                ) from None
+                raise DeviceError(self.name, f"{self._port}: was reset while it was at work") from None
 
     @property
     def _burning(self) -> bool:

@@ -111,7 +111,7 @@ class Exchange:
             self.damaged = self.damaged or isinstance(message, Noise)
 
     def _answer(self, until: float) -> Reply | Noise | None:
-        """Return the reply to the last request; Noise where it may have been damaged; None where none came."""
+        """Return the reply to the last request; Noise where it may be damaged; None without one."""
         while (message := self._next(until)) is not None:
             if isinstance(message, Event):
                 self.events.append(message)
