@@ -9,7 +9,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from capture.drivers import pylon
+from capture.drivers import dome, pylon
+from capture.drivers.dome import DomeLightConfig
 from capture.drivers.manual import ManualLightConfig
 from capture.drivers.pylon import PylonCameraConfig
 from capture.drivers.replay import ReplayCameraConfig
@@ -20,7 +21,9 @@ CameraConfig = Annotated[
 ]
 """Any camera a rig file can name; its ``driver`` key says which."""
 
-LightConfig = Annotated[SimulatedLightConfig | ManualLightConfig, Field(discriminator="driver")]
+LightConfig = Annotated[
+    SimulatedLightConfig | ManualLightConfig | DomeLightConfig, Field(discriminator="driver")
+]
 """Any light a rig file can name; its ``driver`` key says which."""
 
 
@@ -31,6 +34,7 @@ def survey() -> list[str]:
         "simulated": "cameras and lights of a truth: open any rig with --simulate TRUTH",
         "replay": "cameras that play a session or a folder of images",
         "pylon": pylon.survey(),
+        "dome": dome.survey(),
         "manual": f"lights and poses changed by hand: {person}",
     }
     return [f"{driver:<13}{line}" for driver, line in found.items()]
