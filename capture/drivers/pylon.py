@@ -7,6 +7,7 @@ environment gives two emulated ones, with all nodes but an image that does not f
 
 import re
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Literal, Self
@@ -77,23 +78,30 @@ class PylonCameraConfig(CameraLimits):
         if self.isolate:
             return Isolated(name, self)
         try:
-            from pypylon import genicam, pylon
+            return PylonCamera(name, self, *_import())
         except ImportError as error:
             raise ValueError(f"camera {name}: {_MISSING} ({error})") from None
-        return PylonCamera(name, self, pylon, genicam)
 
 
 def survey() -> str:
     """What cameras there are, or why none."""
     try:
-        from pypylon import pylon
+        pylon, genicam = _import()
     except ImportError:
         return _MISSING
     try:
         found = pylon.TlFactory.GetInstance().EnumerateDevices()
-    except pylon.GenericException as error:
+    except genicam.GenericException as error:
         return _text(error)
-    return ", ".join(f"{_label(info)}" for info in found) or "no Basler camera; PYLON_CAMEMU=2 emulates two"
+    return ", ".join(map(_label, found)) or "no Basler camera; PYLON_CAMEMU=2 in the environment emulates two"
+
+
+def _import() -> tuple[Any, Any]:
+    # where warnings are errors, those of its making crash the interpreter
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        from pypylon import genicam, pylon
+    return pylon, genicam
 
 
 class PylonCamera:
