@@ -27,7 +27,7 @@ BOOT_S = 2.5
 WATCHDOG_S = 2.0
 """The controller goes dark when it has heard nothing for this long while anything burns."""
 
-UNATTENDED_S = 600.0
+UNATTENDED_S = 3600.0
 """For how long lights are kept burning while the program asks nothing of them."""
 
 _BOOTS = {"P": "power", "E": "its reset line", "W": "its own watchdog", "B": "its supply broke down"}
@@ -138,7 +138,12 @@ class Controller:
             try:
                 self._may_light()
                 for number, (levels, count) in enumerate(steps):
-                    self._do("SEQ", number, count, *(value for pair in levels.items() for value in pair))
+                    pairs = tuple(value for pair in levels.items() for value in pair)
+                    try:
+                        self._do("SEQ", number, count, *pairs)
+                    except ValueError:
+                        told = f"{self._port}: {len(levels)} lights at once are too many for a sequence"
+                        raise DeviceError(self.name, told) from None
                 self._exposures = sum(count for _, count in steps)
                 self._do("ARM", len(steps))
             except BaseException:

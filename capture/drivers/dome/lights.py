@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field
@@ -41,6 +42,11 @@ class DomeLightConfig(LightLimits):
     def limits(self) -> LightLimits:
         """What the light can do."""
         return LightLimits.model_validate(self.model_dump(include=set(LightLimits.model_fields)))
+
+    @property
+    def address(self) -> str:
+        """The port, whatever link in ``/dev/serial`` names it."""
+        return str(Path(self.port).resolve()) if self.port.startswith("/") else self.port
 
     def open(self, name: str) -> "DomeLight":
         """Return the light, to be entered at once."""
