@@ -7,10 +7,7 @@ through a property that the rig file names, frames are counted here, and the tim
 
 import os
 import sys
-import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import Future, wait
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, NoReturn, Self
@@ -20,6 +17,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from capture.devices import Camera, CameraLimits, DeviceError, DeviceLost, FrameLost, SettingRefused
+from capture.drivers.blocking import Blocking, Late
 from capture.drivers.isolated import Isolated
 from capture.frame import Frame, format_bits
 
@@ -132,7 +130,7 @@ class MicroManagerCamera:
         self._folder = folder
         self._core: Any = None
         self._label = ""
-        self._snapping: Future[NDArray[np.generic]] | None = None
+        self._snapping: Blocking[NDArray[np.generic]] = Blocking()
         self._frames = 0
         self._failures = 0
 
@@ -198,9 +196,8 @@ class MicroManagerCamera:
 
     def __exit__(self, *_: object) -> None:
         core, self._core = self._core, None
-        if core is None or (self._snapping is not None and not self._snapping.done()):
-            return  # an adapter that hangs would hang here too
-        core.unloadAllDevices()
+        if core is not None and not self._snapping.busy:  # an adapter that hangs would hang here too
+            core.unloadAllDevices()
 
     def _set_up(self) -> None:
         core, limits, config = self._core, self.limits, self._config
@@ -262,17 +259,10 @@ class MicroManagerCamera:
         return float(self._core.getProperty(self._label, name)) * self._config.gain_db_per_unit
 
     def _picture(self, until: float, deadline_s: float) -> NDArray[np.generic]:
-        if self._snapping is not None:
-            wait([self._snapping], _left(until))
-            if not self._snapping.done():
-                self._lost("still takes a picture that was given up")
-        # a thread for each picture: one that never comes must not hold up what comes after
-        self._snapping = _in_thread(self._snap)
-        wait([self._snapping], _left(until))
-        if not self._snapping.done():
-            self._lost(f"no picture within {deadline_s:g} s")
         try:
-            return self._snapping.result()
+            return self._snapping.call(self._snap, until)
+        except Late as error:
+            self._lost(f"no picture within {deadline_s:g} s: {error}")
         except _ERRORS as error:
             self._lost(_text(error))
 
@@ -292,24 +282,6 @@ class MicroManagerCamera:
         # four bytes a pixel: blue, green, red and nothing
         bytes_ = np.ascontiguousarray(image).view(np.uint8).reshape(*image.shape[:2], 4)
         return np.ascontiguousarray(bytes_[..., 2::-1])
-
-
-def _in_thread(work: Callable[[], NDArray[np.generic]]) -> "Future[NDArray[np.generic]]":
-    future: Future[NDArray[np.generic]] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(work())
-        except BaseException as error:
-            future.set_exception(error)
-
-    # a daemon: a program may end although an adapter hangs
-    threading.Thread(target=run, daemon=True).start()
-    return future
-
-
-def _left(until: float) -> float:
-    return max(0.0, until - time.monotonic())
 
 
 def _same(applied: str, value: str | float) -> bool:
