@@ -60,6 +60,7 @@ class Emulator:
         self._lock = threading.RLock()
         self._out = bytearray()
         self._line: bytearray | None = None
+        self._noise = False
         self._now = 0.0
         self._boot()
 
@@ -90,11 +91,14 @@ class Emulator:
 
     def _receive(self, byte: int) -> None:
         if byte == ord(">"):
-            if self._line is not None:
-                self._send("<", "?? ERR 7 torn")
-            self._line = bytearray()
+            if self._line:
+                self._send("<", "?? ERR 7 frame")
+            self._line, self._noise = bytearray(), False
         elif self._line is None:
-            return
+            if byte == ord("\n") and self._noise:
+                self._send("<", "?? ERR 7 frame")
+            # an empty line is no line
+            self._noise = byte not in b"\r\n"
         elif byte == ord("\n"):
             line, self._line = bytes(self._line).removesuffix(b"\r"), None
             self._request(line)
@@ -103,7 +107,7 @@ class Emulator:
             if len(self._line) > LINE_BYTES - 2:
                 self._line = None
                 self._overflows += 1
-                self._send("<", "?? ERR 6 long")
+                self._send("<", "?? ERR 6 overflow")
 
     def _request(self, line: bytes) -> None:
         body, _, digits = line.rpartition(b"*")
@@ -281,11 +285,11 @@ class Emulator:
             self._dark()
             self._send("!", f"DONE {sequence}")
         elif self._now >= self._heard + self.watchdog_s:
-            self._tripped("WDT", "WDT")
+            self._tripped("wdt", "WDT")
         else:
             for channel, since in self._since.items():
                 if self._now >= since + self.board.max_on_ms / 1000:
-                    self._tripped("MAXON", f"MAXON {channel}")
+                    self._tripped("maxon", f"MAXON {channel}")
                     return
 
     def edge(self, now: float | None = None) -> None:
@@ -323,7 +327,7 @@ class Emulator:
         with self._lock:
             self.temperature = tenths
             self.too_hot = True
-            self._tripped("TEMP", f"TEMP {tenths}")
+            self._tripped("temp", f"TEMP {tenths}")
 
 
 # -------------------------------------------------------------------- the wire

@@ -257,12 +257,15 @@ class Controller:
         if event.name == "BOOT":
             self._booted, self._latched = True, False
             self._went_dark(f"was reset ({_BOOTS.get(word, 'unknown cause')}): its lights went dark")
-        elif event.name in ("WDT", "MAXON", "TEMP"):
+        elif event.name in ("WDT", "MAXON", "TEMP", "LOCK"):
             self._tripped(event.name, word)
         elif event.name == "DONE" and self._firing is not None and word == f"{self._firing:02X}":
             self._firing = None
         elif event.name == "END":
             self._exposures = None
+        else:
+            # of a later firmware: its status tells whether it matters
+            self._exchange.damaged = True
 
     def _tripped(self, cause: str, detail: str = "") -> None:
         self._latched = True
@@ -271,15 +274,18 @@ class Controller:
                 f"heard nothing for {WATCHDOG_S:g} s and made its lights dark: "
                 "was the computer asleep or too busy, is the cable bad?"
             )
-        elif cause == "MAXON":
+        elif cause in ("MAXON", "DUTY"):
+            which = f"channel {detail}" if detail else "a channel"
             self._went_dark(
-                f"channel {detail or 'unknown'} burnt for longer than the firmware allows "
-                f"({self.identity.max_on_s:g} s), and all went dark: shorten the exposures"
+                f"{which} burnt longer than the firmware allows ({self.identity.max_on_s:g} s at a time, "
+                f"{self.identity.max_duty:.0%} of the time), and all went dark: shorten the exposures"
             )
         elif cause == "TEMP":
             degrees = read_degrees(detail)
             at = "" if degrees is None else f" ({degrees:g} °C)"
             self._went_dark(f"too hot{at}, its lights went dark: let it cool", always=True)
+        elif cause in ("LOCK", "INTERLOCK"):
+            self._went_dark("its interlock was opened, and its lights went dark: close it")
         else:
             self._went_dark(f"tripped ({cause}): its lights went dark")
 
@@ -293,7 +299,7 @@ class Controller:
         """Find the trip or the reset whose own event was damaged."""
         if status.state == "T":
             if not self._latched:
-                self._tripped(status.cause)
+                self._tripped(status.cause.upper())
         elif self._exposures is not None and status.state != "A":
             if status.exposures >= self._exposures:
                 self._exposures = None
