@@ -9,15 +9,17 @@ from typing import Annotated
 
 from pydantic import Field
 
-from capture.drivers import dome, pylon
+from capture.drivers import dome, genicam, pylon
 from capture.drivers.dome import DomeLightConfig
+from capture.drivers.genicam import GenicamCameraConfig
 from capture.drivers.manual import ManualLightConfig
 from capture.drivers.pylon import PylonCameraConfig
 from capture.drivers.replay import ReplayCameraConfig
 from capture.drivers.simulated import SimulatedCameraConfig, SimulatedLightConfig
 
 CameraConfig = Annotated[
-    SimulatedCameraConfig | ReplayCameraConfig | PylonCameraConfig, Field(discriminator="driver")
+    SimulatedCameraConfig | ReplayCameraConfig | GenicamCameraConfig | PylonCameraConfig,
+    Field(discriminator="driver"),
 ]
 """Any camera a rig file can name; its ``driver`` key says which."""
 
@@ -33,6 +35,7 @@ def survey() -> list[str]:
     found = {
         "simulated": "cameras and lights of a truth: open any rig with --simulate TRUTH",
         "replay": "cameras that play a session or a folder of images",
+        "genicam": genicam.survey(),
         "pylon": pylon.survey(),
         "dome": dome.survey(),
         "manual": f"lights and poses changed by hand: {person}",

@@ -1,0 +1,208 @@
+"""GenTL producers: where they are, what cameras they see, and one camera opened."""
+
+import importlib.util
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from capture.devices import DeviceError, DeviceLost
+from capture.drivers.genicam.config import GenicamCameraConfig
+from capture.drivers.link import Shared
+
+PATH = "GENICAM_GENTL64_PATH"
+"""Environment variable with the folders that makers install their producers in."""
+
+ENUMERATION_MS = 500
+"""How long a producer may look for cameras on each of its interfaces."""
+
+SURVEY_S = 2.0
+"""How long the survey waits for all producers together."""
+
+_CRITERIA = {
+    "serial": "serial_number",
+    "model": "model",
+    "vendor": "vendor",
+    "user_name": "user_defined_name",
+    "id": "id_",
+}
+
+
+def producer_files(device: str, given: tuple[Path, ...]) -> list[Path]:
+    """Producers in the order they are searched.
+
+    Raises
+    ------
+    DeviceError
+        There are none, or one that is given does not exist.
+    """
+    out: list[Path] = []
+    for path in (path.expanduser() for path in given):
+        if not path.exists():
+            raise DeviceError(device, f"{path}: no such producer")
+        out.extend(sorted(path.glob("*.cti")) if path.is_dir() else [path])
+    if not given:
+        folders = [Path(entry) for entry in os.environ.get(PATH, "").split(os.pathsep) if entry]
+        out.extend(file for folder in folders for file in sorted(folder.glob("*.cti")))
+    if not out:
+        where = ", ".join(map(str, given)) or f"${PATH}"
+        raise DeviceError(
+            device,
+            f"no GenTL producer (a .cti file of the camera's maker) in {where}: install one, or name it",
+        )
+    return list(dict.fromkeys(path.resolve() for path in out))
+
+
+@contextmanager
+def _open_producer(path: str) -> Iterator[Any]:
+    """Enumerate once: to do it again would invalidate the cameras that are open."""
+    from harvesters.core import Harvester, ParameterKey, ParameterSet
+
+    # what it tells there with tracebacks is told here in one line
+    quiet = logging.getLogger("gnomon.harvesters")
+    quiet.addHandler(logging.NullHandler())
+    quiet.propagate = False
+    quiet.setLevel(logging.CRITICAL)
+    harvester = Harvester(
+        config=ParameterSet(
+            {ParameterKey.LOGGER: quiet, ParameterKey.TIMEOUT_PERIOD_ON_MODULE_ENUMERATION: ENUMERATION_MS}
+        )
+    )
+    harvester.add_file(path, check_existence=True, check_validity=True)
+    try:
+        harvester.update()
+        yield harvester
+    finally:
+        harvester.reset()
+
+
+# one of each in a process: a second would find the producer in use
+_producer: Shared[str, Any] = Shared(_open_producer)
+
+
+def about(info: Any) -> dict[str, str]:
+    """What a producer says of a camera, by the keys of the rig file; what it does not say is empty."""
+    from genicam import gentl
+
+    out = {}
+    for key, name in _CRITERIA.items():
+        try:
+            out[key] = str(getattr(info, name) or "")
+        except (gentl.GenericException, AttributeError):
+            out[key] = ""
+    return out
+
+
+def label(found: dict[str, str]) -> str:
+    """One camera in a few words."""
+    known = (found["vendor"], found["model"], f"serial {found['serial']}" if found["serial"] else found["id"])
+    return " ".join(part for part in known if part)
+
+
+@contextmanager
+def open_device(device: str, config: GenicamCameraConfig) -> Iterator[Any]:
+    """Open the camera that the configuration asks for, as a harvesters ImageAcquirer.
+
+    Raises
+    ------
+    DeviceError
+        No producer, one that cannot be loaded, or several cameras that fit.
+    DeviceLost
+        No camera fits, or it is in use elsewhere.
+    """
+    from genicam import genapi, gentl
+
+    wanted = {key: value for key in _CRITERIA if (value := getattr(config, key)) is not None}
+    seen: list[str] = []
+    for path in producer_files(device, config.producers):
+        with ExitStack() as stack:
+            try:
+                harvester = stack.enter_context(_producer(str(path)))
+            except (OSError, gentl.GenericException) as error:
+                raise DeviceError(device, f"producer {path} cannot be loaded: {error}") from error
+            there = [(info, about(info)) for info in harvester.device_info_list]
+            fitting = [info for info, found in there if all(found[key] == wanted[key] for key in wanted)]
+            seen.extend(label(found) for _, found in there)
+            if not fitting:
+                continue
+            if len(fitting) > 1:
+                choice = ", ".join(label(found) for _, found in there)
+                raise DeviceError(
+                    device, f"say which camera by its serial, user_name or id; there are {choice}"
+                )
+            try:
+                acquirer = _create(harvester, fitting[0], config)
+            except (gentl.GenericException, genapi.GenericException) as error:
+                which = label(about(fitting[0]))
+                raise DeviceLost(
+                    device,
+                    f"{which} cannot be opened, is it in use elsewhere? {' '.join(str(error).split())}",
+                ) from error
+            # leaving its context, unlike `destroy`, lets go of the object itself
+            stack.push(acquirer)
+            yield acquirer
+            return
+    asked = ", ".join(f"{key} {value}" for key, value in wanted.items()) or "any"
+    raise DeviceLost(
+        device, f"no camera found ({asked}); seen: {', '.join(seen) or 'none'}; look at its cable and power"
+    )
+
+
+def _create(harvester: Any, info: Any, config: GenicamCameraConfig) -> Any:
+    from harvesters.core import ParameterKey, ParameterSet
+
+    parameters: dict[Any, Any] = {
+        ParameterKey.NUM_BUFFERS_FOR_FETCH_CALL: 8,
+        ParameterKey.TIMEOUT_PERIOD_ON_UPDATE_EVENT_DATA_CALL: 1,
+    }
+    if config.description is not None:
+        parameters[ParameterKey.REMOTE_DEVICE_SOURCE_XML_FILE_PATH] = str(config.description.expanduser())
+    main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGINT) if main else None
+    try:
+        return harvester.create(info, config=ParameterSet(parameters))
+    finally:
+        # it takes Ctrl-C for itself, and swallows it
+        if main and handler is not None:
+            signal.signal(signal.SIGINT, handler)
+
+
+def survey() -> str:
+    """What cameras the producers see, or why none; asked in a process of its own: it is native code."""
+    if importlib.util.find_spec("harvesters") is None or importlib.util.find_spec("genicam") is None:
+        return "wants the package harvesters: pip install 'gnomon[genicam]'"
+    try:
+        files = producer_files("", ())
+    except DeviceError:
+        return f"no GenTL producer (a .cti file of the camera's maker): install one, or set {PATH}"
+    path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+    words = [sys.executable, "-P", "-m", "capture.drivers.genicam", *map(str, files)]
+    try:
+        done = subprocess.run(
+            words, capture_output=True, timeout=SURVEY_S, env={**os.environ, "PYTHONPATH": path}, check=True
+        )
+        found: list[str] = json.loads(done.stdout.splitlines()[-1])
+    except subprocess.TimeoutExpired:
+        return f"the producers do not answer within {SURVEY_S:g} s: {', '.join(file.name for file in files)}"
+    except (subprocess.CalledProcessError, ValueError, IndexError):
+        return f"a producer crashed while it looked for cameras: {', '.join(file.name for file in files)}"
+    return ", ".join(found) or f"no camera behind {', '.join(file.name for file in files)}"
+
+
+def seen_by(paths: list[str]) -> list[str]:
+    """Every camera of every producer in a few words; for one that cannot be loaded, why."""
+    out: list[str] = []
+    for path in paths:
+        try:
+            with _producer(path) as harvester:
+                out.extend(label(about(info)) for info in harvester.device_info_list)
+        except OSError as error:
+            out.append(f"{Path(path).name} cannot be loaded ({error})")
+    return out
