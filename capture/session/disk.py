@@ -22,6 +22,8 @@ _LARGE = 1 << 20
 _HEADER = 4096
 _NATIVE = "<" if sys.byteorder == "little" else ">"
 
+Bytes = bytes | memoryview
+
 PART = ".part"
 """Ending of the name a file has until it is whole."""
 
@@ -40,8 +42,8 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def write_file(path: Path, data: bytes | memoryview) -> None:
-    """Write so that ``path`` is either whole on disk or not there at all.
+def write_part(path: Path, *pieces: Bytes) -> Path:
+    """Write ``pieces`` in a row under the temporary name of ``path``, on the disk; return that name.
 
     Raises
     ------
@@ -50,16 +52,39 @@ def write_file(path: Path, data: bytes | memoryview) -> None:
     """
     part = path.with_name(path.name + PART)
     try:
-        with open(part, "wb") as file:
-            file.write(data)
-            file.flush()
+        with open(part, "wb", buffering=0) as file:
+            for piece in pieces:
+                left = memoryview(piece)
+                while left:
+                    left = left[file.write(left) or 0 :]
             os.fsync(file.fileno())
+    except BaseException:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise
+    return part
+
+
+def put_in_place(part: Path, path: Path) -> None:
+    """Give what `write_part` wrote its name; OSError where the system could not: nothing is left behind."""
+    try:
         os.replace(part, path)
     except BaseException:
         with contextlib.suppress(OSError):
             part.unlink()
         raise
     sync_folder(path.parent)
+
+
+def write_file(path: Path, data: Bytes) -> None:
+    """Write so that ``path`` is either whole on disk or not there at all.
+
+    Raises
+    ------
+    OSError
+        The system could not write; nothing is left behind.
+    """
+    put_in_place(write_part(path, data), path)
 
 
 def write_json(path: Path, value: object) -> None:
@@ -142,8 +167,25 @@ def is_locked(path: Path) -> bool:
     return False
 
 
-def encode(frame: Frame) -> memoryview:
-    """Return the bytes of an uncompressed little-endian TIFF; the same frame gives the same bytes."""
+class _Head(io.BytesIO):
+    """Takes a TIFF whose samples are only skipped: they come after it, as the last bytes of the file."""
+
+    size = 0
+
+    def write(self, data: Any) -> int:
+        at = self.tell()
+        self.size = max(self.size, at + len(data))
+        if at < _HEADER:
+            return super().write(data)
+        self.seek(at + len(data))
+        return len(data)
+
+
+def encode(frame: Frame) -> tuple[bytes, memoryview]:
+    """Return the two pieces of an uncompressed little-endian TIFF, the same bytes for the same frame.
+
+    The second is the samples, where they lie: nothing is copied.
+    """
     description = {
         "content": "raw digital numbers" if frame.dn.dtype.kind == "u" else "values as recorded",
         "axes": "y x" if frame.dn.ndim == 2 else "y x rgb",
@@ -151,17 +193,20 @@ def encode(frame: Frame) -> memoryview:
         "exposure_s": frame.exposure_s,
         "gain_db": frame.gain_db,
     }
-    buffer = io.BytesIO()
+    samples = np.ascontiguousarray(frame.dn, frame.dn.dtype.newbyteorder("<"))
+    head = _Head()
     tifffile.imwrite(
-        buffer,
-        frame.dn,
+        head,
+        shape=samples.shape,
+        dtype=samples.dtype,
         byteorder="<",
-        photometric="minisblack" if frame.dn.ndim == 2 else "rgb",
+        photometric="minisblack" if samples.ndim == 2 else "rgb",
         description=json.dumps(description),
         metadata=None,
         software="gnomon",
     )
-    return buffer.getbuffer()
+    offset = head.size - samples.nbytes
+    return head.getvalue()[:offset].ljust(offset, b"\0"), samples.view(np.uint8).data.cast("B")
 
 
 def read_file(path: Path) -> bytes | mmap.mmap:

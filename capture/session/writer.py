@@ -3,6 +3,8 @@
 import hashlib
 import threading
 from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,11 +12,14 @@ from typing import Self
 
 from capture.frame import Frame
 from capture.plan import Shot
-from capture.session.disk import encode, write_file
+from capture.session.disk import encode, put_in_place, write_part
 from capture.session.records import DiskFailed, FrameRecord, Journal, SessionError, SkipRecord
 
 _QUEUE_FRAMES = 8
 """More would not make capture faster, only events later."""
+
+_HANDS = 2
+"""One hashes a frame while the disk takes that of the other: both cost about the same."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,12 +28,14 @@ class _Item:
     frame: Frame
     taken_at: str
     attempts: int
+    stored: Future[tuple[Path, str]]
 
 
 class Writer:
     """Brings frames to the disk while the next are taken. Made by `Session.writer`.
 
-    Frames and skips reach the journal in the order they were given. The queue holds at most eight frames
+    Frames are written two at a time under temporary names, and get their own and their line in the journal
+    one by one, skips among them, in the order they were given. The queue holds at most eight frames
     and ``queue_bytes`` of pixels (at least one frame): a slower disk makes `put` wait, never the memory grow.
     When the disk fails, nothing half written stays, later frames are let go, and the next call says so.
     """
@@ -45,7 +52,8 @@ class Writer:
         self._given: set[int] = set()
         self._written: deque[FrameRecord | SkipRecord] = deque()
         self._error: SessionError | None = None
-        self._thread = threading.Thread(target=self._work, name="session-writer", daemon=True)
+        self._hands = ThreadPoolExecutor(_HANDS, "session-writer")
+        self._thread = threading.Thread(target=self._work, name="session-journal", daemon=True)
 
     def put(self, shot: Shot, frame: Frame, attempts: int = 1) -> None:
         """Hand over a frame; wait while the queue is full.
@@ -55,7 +63,7 @@ class Writer:
         SessionError
             An earlier frame could not be written, or the shot is not the plan's or has been taken already.
         """
-        item = _Item(shot, frame, datetime.now(UTC).isoformat(timespec="milliseconds"), attempts)
+        taken_at = datetime.now(UTC).isoformat(timespec="milliseconds")
         size = frame.dn.nbytes
         with self._changed:
             self._refuse(shot)
@@ -64,7 +72,8 @@ class Writer:
             self._raise_error()
             self._given.add(shot.index)
             self._held_bytes += size
-            self._queue.append(item)
+            stored = self._hands.submit(_store, self._folder / _file(shot), frame)
+            self._queue.append(_Item(shot, frame, taken_at, attempts, stored))
             self._changed.notify_all()
 
     def skip(self, shot: Shot, reason: str, attempts: int = 1) -> None:
@@ -98,6 +107,7 @@ class Writer:
             self._closed = True
             self._changed.notify_all()
         self._thread.join()
+        self._hands.shutdown()
         if self._error is not None and error is not self._error:
             raise self._error from error
 
@@ -128,9 +138,11 @@ class Writer:
                 failed = self._error is not None
             record: FrameRecord | SkipRecord | None = None
             failure: SessionError | None = None
-            if not failed:
+            if failed:
+                _let_go(item)
+            else:
                 try:
-                    record = self._store(item)
+                    record = self._enter(item)
                 except Exception as error:
                     disk = isinstance(error, OSError)
                     mend = "make room on the disk or mend it" if disk else "mend that"
@@ -148,24 +160,17 @@ class Writer:
                     self._error = failure
                 self._changed.notify_all()
 
-    def _store(self, item: _Item | SkipRecord) -> FrameRecord | SkipRecord:
-        record = item if isinstance(item, SkipRecord) else self._store_frame(item)
-        try:
-            self._journal.append(record)
-        except OSError:
-            if isinstance(record, FrameRecord):
-                (self._folder / record.file).unlink(missing_ok=True)
-            raise
-        return record
-
-    def _store_frame(self, item: _Item) -> FrameRecord:
-        frame = item.frame
-        data = encode(frame)
-        file = f"frames/{item.shot.index:06d}.tif"
+    def _enter(self, item: _Item | SkipRecord) -> FrameRecord | SkipRecord:
+        """Give a frame its name and its line in the journal, or a skip its line."""
+        if isinstance(item, SkipRecord):
+            self._journal.append(item)
+            return item
+        part, sha256 = item.stored.result()
+        frame, file = item.frame, _file(item.shot)
         record = FrameRecord(
             shot=item.shot,
             file=file,
-            sha256=hashlib.sha256(data).hexdigest(),
+            sha256=sha256,
             pixel_format=frame.pixel_format,
             shape=frame.dn.shape,
             exposure_s=frame.exposure_s,
@@ -177,5 +182,31 @@ class Writer:
             taken_at=item.taken_at,
             attempts=item.attempts,
         )
-        write_file(self._folder / file, data)
+        put_in_place(part, self._folder / file)
+        try:
+            self._journal.append(record)
+        except OSError:
+            (self._folder / file).unlink(missing_ok=True)
+            raise
         return record
+
+
+def _file(shot: Shot) -> str:
+    return f"frames/{shot.index:06d}.tif"
+
+
+def _store(path: Path, frame: Frame) -> tuple[Path, str]:
+    """Write a frame under the temporary name of ``path``; return that and the hash of the bytes."""
+    pieces = encode(frame)
+    part = write_part(path, *pieces)
+    digest = hashlib.sha256()
+    for piece in pieces:
+        digest.update(piece)
+    return part, digest.hexdigest()
+
+
+def _let_go(item: _Item | SkipRecord) -> None:
+    """Leave no temporary file of a frame that comes after one that the disk did not take."""
+    if isinstance(item, _Item) and not item.stored.cancel():
+        with suppress(OSError):
+            item.stored.result()[0].unlink(missing_ok=True)
