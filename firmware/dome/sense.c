@@ -1,5 +1,6 @@
 /* Inputs: the camera's exposure signal on INT0, the interlock, the temperature. */
 #include <avr/interrupt.h>
+#include <avr/pgmspace.h>
 #include <util/atomic.h>
 
 #include "board.h"
@@ -81,18 +82,19 @@ static int16_t celsius_tenths(uint16_t sum)
 {
 #if TEMPERATURE_SENSOR == SENSOR_NTC
     /* R = 10 kOhm exp(3950 (1/T - 1/298.15 K)), every ten degrees from -20: the conversions of a divider with 10 kOhm.
-     * Straight lines between them are within 0.4 degrees. */
-    static const uint16_t curve[] = {
+     * Straight lines between them are within half a degree. */
+    static const uint16_t curve[] PROGMEM = {
         14964, 13983, 12628, 10954, 9114, 7301, 5677, 4326, 3262, 2452, 1847, 1399, 1068, 823, 641,
     };
     enum { POINTS = sizeof curve / sizeof *curve };
     /* A cable that is cut or shorted. */
-    if (sum > curve[0] || sum < curve[POINTS - 1])
+    if (sum > pgm_read_word(&curve[0]) || sum < pgm_read_word(&curve[POINTS - 1]))
         return TEMPERATURE_BROKEN;
     uint8_t i = 1;
-    while (sum < curve[i])
+    while (sum < pgm_read_word(&curve[i]))
         i++;
-    return -200 + 100 * i - (int16_t)(100UL * (sum - curve[i]) / (curve[i - 1] - curve[i]));
+    uint16_t above = pgm_read_word(&curve[i - 1]), below = pgm_read_word(&curve[i]);
+    return -200 + 100 * i - (int16_t)(100UL * (sum - below) / (above - below));
 #else
     /* 1.1 V / 1024 / 10 mV in tenths of a degree. */
     return (int16_t)(sum * 1100UL / (1024UL * SAMPLES));
