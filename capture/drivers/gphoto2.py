@@ -1,0 +1,446 @@
+"""DSLR and mirrorless cameras over USB through libgphoto2; their RAW files read with LibRaw (rawpy).
+
+Digital numbers are the RAW file's own: linear, with their black level in them, cut to the visible area,
+neither demosaiced nor white-balanced. A JPEG is none of this, and is taken only where the rig file says
+``jpeg: true``.
+
+Shutter speeds are names: 1/60 is often 1/64 s, 30 s is often 32 s, and no camera tells. A calibrated sensor
+(`gnomon calibrate sensor`) or a plan of exposures that double shows by how much.
+"""
+
+import io
+import math
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, Literal, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from capture.devices import Camera, CameraLimits, DeviceError, DeviceLost, FrameLost, SettingRefused
+from capture.drivers.blocking import Blocking, Late
+from capture.drivers.isolated import Isolated
+from capture.frame import Frame, format_bits
+
+_MISSING = "driver gphoto2 wants the packages gphoto2 and rawpy: pip install 'gnomon[gphoto2]'"
+_SHUTTER = ("shutterspeed", "shutterspeed2", "exptime")
+_APERTURE = ("aperture", "f-number")
+_ISO = ("iso", "isospeed")
+_FORMAT = ("imageformat", "imagequality", "imgquality")
+_ONLY_RAW = re.compile(r"(raw|nef|arw|raf|orf|rw2|dng|pef)( \((raw|nef)\))?", re.IGNORECASE)
+_SPEED = re.compile(r"(?:(?P<over>[\d.,]+)\s*/\s*)?(?P<value>[\d.,]+)\s*(?:s|sec|\")?", re.IGNORECASE)
+_LOOK = "look at its cable, its switch and its battery"
+_NAMING = 0.12
+"""By how much the name of a shutter speed may differ from what the file says; a third of a stop is 0.23."""
+_APPLY_S = 1.0
+"""What a camera may take to show a setting it has taken."""
+
+
+class GphotoCameraConfig(CameraLimits):
+    """A camera of libgphoto2, its dial on M, its lens on manual focus.
+
+    Attributes
+    ----------
+    model, serial : str or None
+        Which camera, as `gnomon devices` and the camera itself name it; without, the only one there is.
+    base_iso : int
+        The ISO that is 0 dB.
+    aperture : float or None
+        The f-number to set; left as it is without.
+    image_format : str or None
+        The camera's name for RAW without a JPEG beside it; found by itself where the camera calls it so.
+    jpeg : bool
+        Take JPEGs (``pixel_format: RGB8``), which are not linear: to look at, not to measure with.
+    settings : dict
+        Further settings by the name libgphoto2 gives them, set in this order and read back.
+    isolate : bool
+        Run in a process of its own: a hang of the camera costs one frame.
+    """
+
+    driver: Literal["gphoto2"] = "gphoto2"
+    model: str | None = None
+    serial: str | None = None
+    base_iso: int = Field(default=100, gt=0)
+    aperture: float | None = Field(default=None, gt=0)
+    image_format: str | None = None
+    jpeg: bool = False
+    settings: dict[str, bool | int | float | str] = {}
+    isolate: bool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.jpeg != (self.pixel_format == "RGB8"):
+            raise ValueError(
+                "a JPEG is RGB8 and not linear: say jpeg: true and pixel_format: RGB8 to take it all the "
+                "same, else give the Bayer format of the RAW file, such as BayerRG14"
+            )
+        if not self.jpeg and not self.pixel_format.startswith("Bayer"):
+            raise ValueError("a RAW file has a Bayer format, such as BayerRG14")
+        return self
+
+    @property
+    def limits(self) -> CameraLimits:
+        """What the camera can do."""
+        return CameraLimits.model_validate(self.model_dump(include=set(CameraLimits.model_fields)))
+
+    def open(self, name: str) -> Camera:
+        """Return the camera, to be entered at once; ValueError without the packages."""
+        if self.isolate:
+            return Isolated(name, self)
+        try:
+            import gphoto2
+            import rawpy  # noqa: F401 - missed now rather than after the first exposure
+        except ImportError as error:
+            raise ValueError(f"camera {name}: {_MISSING} ({error})") from None
+        return GphotoCamera(name, self, gphoto2)
+
+
+def survey() -> str:
+    """What cameras there are, or why none."""
+    try:
+        import gphoto2
+    except ImportError:
+        return _MISSING
+    try:
+        found = _detect(gphoto2)
+    except gphoto2.GPhoto2Error as error:
+        return str(error)
+    return ", ".join(f"{model} at {port}" for model, port in found) or "no camera that libgphoto2 knows"
+
+
+def _detect(sdk: Any) -> list[tuple[str, str]]:
+    found = sdk.Camera.autodetect()
+    return [(found.get_name(index), found.get_value(index)) for index in range(found.count())]
+
+
+class Taken(NamedTuple):
+    """A file from the camera, and its settings as the camera tells them after."""
+
+    data: bytes
+    exposure_s: float | None
+    iso: float | None
+
+
+class Raw(NamedTuple):
+    """What a file holds: the visible area, its format, the mean black level, the shutter speed it names."""
+
+    dn: NDArray[np.generic]
+    pixel_format: str
+    black_level_dn: float
+    exposure_s: float | None
+
+
+class GphotoCamera:
+    """One camera of libgphoto2."""
+
+    def __init__(self, name: str, config: GphotoCameraConfig, sdk: Any) -> None:
+        self.name = name
+        self.limits = config.limits
+        self._config = config
+        self._sdk = sdk
+        self._camera: Any = None
+        self._taking: Blocking[Taken] = Blocking()
+        self._frames = 0
+
+    def expose(self, exposure_s: float, gain_db: float, deadline_s: float) -> Frame:
+        """Set the shutter speed and the ISO, take a picture and fetch it.
+
+        Raises
+        ------
+        FrameLost
+            No file in time, or the camera reports an error.
+        SettingRefused
+            The camera has no such shutter speed or ISO, did not take it, or sent a JPEG and no RAW file.
+        DeviceLost
+            The camera was unplugged or switched off.
+        """
+        if self._camera is None:
+            raise DeviceError(self.name, "is not open")
+        started_ns, until = time.time_ns(), time.monotonic() + deadline_s
+        try:
+            with self._faults(FrameLost):
+                taken = self._taking.call(lambda: self._take(exposure_s, gain_db), until)
+        except Late as error:
+            raise FrameLost(self.name, f"no picture within {deadline_s:g} s: {error}") from None
+        self._frames += 1
+        told = self._decode(taken.data)
+        gain = 0.0 if taken.iso is None else 20 * math.log10(taken.iso / self._config.base_iso)
+        return Frame(
+            dn=told.dn,
+            pixel_format=told.pixel_format,
+            exposure_s=_applied(taken.exposure_s, told.exposure_s) or exposure_s,
+            gain_db=gain,
+            frame_id=self._frames,
+            timestamp_ns=started_ns,
+            black_level_dn=told.black_level_dn,
+        )
+
+    def __enter__(self) -> Self:
+        with self._faults(DeviceLost):
+            camera = self._find()
+        self._camera = camera
+        try:
+            with self._faults(SettingRefused):
+                self._set_up()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        camera, self._camera = self._camera, None
+        if camera is not None and not self._taking.busy:  # what hangs would hang here too
+            with suppress(self._sdk.GPhoto2Error):
+                camera.exit()
+
+    def _find(self) -> Any:
+        config, found = self._config, _detect(self._sdk)
+        wanted = [(model, port) for model, port in found if config.model in (None, model)]
+        seen = []
+        for model, port in wanted:
+            if config.serial is None and len(wanted) > 1:
+                break
+            camera = self._connect(model, port)
+            serial = self._value(camera, "serialnumber")
+            if config.serial in (None, serial):
+                return camera
+            seen.append(f"{model} {serial}")
+            camera.exit()
+        there = ", ".join(seen or [f"{model} at {port}" for model, port in found]) or "none"
+        if config.serial is None and len(wanted) > 1:
+            raise DeviceError(self.name, f"say which camera by model or serial; there are {there}")
+        serial = config.serial and f"serial {config.serial}"
+        asked = " ".join(filter(None, ("no camera", config.model, serial)))
+        raise DeviceLost(self.name, f"{asked}; found: {there}; {_LOOK}")
+
+    def _connect(self, model: str, port: str) -> Any:
+        sdk = self._sdk
+        camera, ports, models = sdk.Camera(), sdk.PortInfoList(), sdk.CameraAbilitiesList()
+        ports.load()
+        models.load()
+        camera.set_port_info(ports[ports.lookup_path(port)])
+        camera.set_abilities(models[models.lookup_model(model)])
+        camera.init()
+        return camera
+
+    def _set_up(self) -> None:
+        config = self._config
+        if self._widget(("capturetarget",)) is not None:  # a picture that goes to the card would fill it
+            memory = "Internal RAM"
+            self._choose(("capturetarget",), lambda choice: choice == memory, memory, must=False)
+        wanted = config.image_format
+        if wanted is not None:
+            self._choose(_FORMAT, lambda choice: choice == wanted, wanted)
+        elif not config.jpeg and self._widget(_FORMAT) is not None:
+            self._choose(_FORMAT, lambda choice: _ONLY_RAW.fullmatch(choice) is not None, "RAW", must=False)
+        if config.aperture is not None:
+            stop = config.aperture
+            self._choose(_APERTURE, lambda choice: _close(_number(choice), stop), f"f/{stop:g}")
+        for name, value in config.settings.items():
+            self._set(name, value)
+
+    def _take(self, exposure_s: float, gain_db: float) -> Taken:
+        camera, sdk = self._camera, self._sdk
+        self._choose(_SHUTTER, lambda choice: _close(seconds(choice), exposure_s), f"{exposure_s:g} s")
+        iso = self._config.base_iso * 10 ** (gain_db / 20)
+        if self._widget(_ISO) is not None:
+            # the names of thirds of a stop are rounded: 125 for 126
+            self._choose(_ISO, lambda choice: _close(_number(choice), iso), f"ISO {iso:.0f}")
+        elif gain_db:
+            raise SettingRefused(self.name, "has no ISO to set, so that it takes 0 dB only")
+        path = camera.capture(sdk.GP_CAPTURE_IMAGE)
+        file = camera.file_get(path.folder, path.name, sdk.GP_FILE_TYPE_NORMAL)
+        data = bytes(memoryview(file.get_data_and_size()))
+        shutter, speed = self._widget(_SHUTTER), self._widget(_ISO)
+        return Taken(
+            data,
+            None if shutter is None else seconds(str(shutter.get_value())),
+            None if speed is None else _number(str(speed.get_value())),
+        )
+
+    def _decode(self, data: bytes) -> Raw:
+        if data[:3] == b"\xff\xd8\xff":
+            if not self._config.jpeg:
+                raise SettingRefused(self.name, "sent a JPEG, which is not linear: set image_format to RAW")
+            return decode_jpeg(data)
+        try:
+            return decode_raw(data)
+        except ValueError as error:
+            raise FrameLost(self.name, str(error)) from None
+
+    def _widget(self, names: tuple[str, ...]) -> Any:
+        """Return the first setting of these names that the camera has, or None."""
+        for name in names:
+            with suppress(self._sdk.GPhoto2Error):
+                return self._camera.get_single_config(name)
+        return None
+
+    def _value(self, camera: Any, name: str) -> str | None:
+        with suppress(self._sdk.GPhoto2Error):
+            return str(camera.get_single_config(name).get_value())
+        return None
+
+    def _choose(
+        self, names: tuple[str, ...], wanted: Callable[[str], bool], told: str, must: bool = True
+    ) -> None:
+        """Set the first setting of these names to a choice wanted; without ``must`` only where it has one."""
+        widget = self._widget(names)
+        if widget is None:
+            raise SettingRefused(self.name, f"has no {names[0]} to set: turn its dial to M")
+        if wanted(str(widget.get_value())):
+            return
+        choices = self._choices(widget)
+        choice = next(filter(wanted, choices), None)
+        if choice is not None:
+            self._set(str(widget.get_name()), choice)
+        elif must:
+            there = ", ".join(choices) or "what its dial says"
+            raise SettingRefused(self.name, f"has no {names[0]} of {told}, only {there}")
+
+    def _choices(self, widget: Any) -> list[str]:
+        if widget.get_type() not in (self._sdk.GP_WIDGET_RADIO, self._sdk.GP_WIDGET_MENU):
+            return []
+        return [str(widget.get_choice(index)) for index in range(widget.count_choices())]
+
+    def _set(self, name: str, value: str | float | bool) -> None:
+        """Set one setting and read it back."""
+        widget = self._widget((name,))
+        if widget is None:
+            raise SettingRefused(self.name, f"has no setting {name!r}")
+        kind = widget.get_type()
+        if kind in (self._sdk.GP_WIDGET_RADIO, self._sdk.GP_WIDGET_MENU, self._sdk.GP_WIDGET_TEXT):
+            # YAML reads On and Off as true and false
+            value = ("Off", "On")[value] if isinstance(value, bool) else str(value)
+        elif kind == self._sdk.GP_WIDGET_RANGE:
+            value = float(value)
+        else:
+            value = int(value)
+        if widget.get_value() == value:
+            return
+        choices = self._choices(widget)
+        if choices and value not in choices:  # libgphoto2 takes another in silence, or crashes
+            raise SettingRefused(self.name, f"has no {name} of {value}, only {', '.join(choices)}")
+        try:
+            widget.set_value(value)
+            self._camera.set_single_config(name, widget)
+        except self._sdk.GPhoto2Error as error:
+            if _is_gone(self._sdk, error):
+                raise
+            raise SettingRefused(self.name, f"does not take {name} = {value}: {error}") from error
+        end = time.monotonic() + _APPLY_S
+        while (applied := self._camera.get_single_config(name).get_value()) != value:
+            if time.monotonic() > end:
+                raise SettingRefused(self.name, f"{name} is {applied} after it was set to {value}")
+            # some cameras tell of a change only with their events
+            self._camera.wait_for_event(50)
+            time.sleep(0.02)
+
+    @contextmanager
+    def _faults(self, kind: type[DeviceError]) -> Iterator[None]:
+        try:
+            yield
+        except self._sdk.GPhoto2Error as error:
+            text = str(error).partition("] ")[2] or str(error)
+            if error.code == self._sdk.GP_ERROR_IO_USB_CLAIM:
+                text += ": another program holds it; on a desktop, unmount the camera there"
+            elif _is_gone(self._sdk, error):
+                raise DeviceLost(self.name, f"{text}: {_LOOK}") from error
+            raise kind(self.name, text) from error
+
+
+def _is_gone(sdk: Any, error: Any) -> bool:
+    return error.code in (
+        sdk.GP_ERROR_IO,
+        sdk.GP_ERROR_IO_USB_FIND,
+        sdk.GP_ERROR_IO_INIT,
+        sdk.GP_ERROR_MODEL_NOT_FOUND,
+        sdk.GP_ERROR_UNKNOWN_PORT,
+    )
+
+
+def seconds(text: str) -> float | None:
+    """Return the seconds of a shutter speed as cameras write it: ``1/50``, ``0.0200s``, ``1.3"``.
+
+    None where it is none, such as bulb.
+    """
+    match = _SPEED.fullmatch(text.strip())
+    if match is None:
+        return None
+    try:
+        value = float(match["value"].replace(",", "."))
+        over = match["over"]
+        return value if over is None else float(over.replace(",", ".")) / value
+    except (ValueError, ZeroDivisionError):
+        return None
+
+
+def _number(text: str) -> float | None:
+    match = re.fullmatch(r"(?:f/?|iso)?\s*(\d+(?:\.\d+)?)", text.strip(), re.IGNORECASE)
+    return None if match is None else float(match[1])
+
+
+def _close(value: float | None, wanted: float) -> bool:
+    return value is not None and abs(value - wanted) <= 0.01 * wanted
+
+
+def _applied(told_s: float | None, recorded_s: float | None) -> float | None:
+    """Return the exposure to report: the camera's word, unless the file names another speed altogether."""
+    if told_s is None or recorded_s is None:
+        return told_s or recorded_s
+    return told_s if abs(math.log(recorded_s / told_s)) <= _NAMING else recorded_s
+
+
+def decode_jpeg(data: bytes) -> Raw:
+    """Read a JPEG as the camera has written it: gamma and all, not turned; ValueError where it is broken."""
+    import cv2
+
+    image = cv2.imdecode(
+        np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    )
+    if image is None:
+        raise ValueError("sent a JPEG that cannot be read")
+    return Raw(np.ascontiguousarray(image[:, :, ::-1]), "RGB8", 0.0, None)
+
+
+def decode_raw(data: bytes) -> Raw:
+    """Read the sensor's own numbers from a RAW file.
+
+    The format's bits are the fewest that hold the file's white level. A black level that differs between
+    colours is averaged: the frames of a dark block tell each.
+
+    Raises
+    ------
+    ValueError
+        LibRaw does not know the file, or its sensor has no 2 x 2 colour filter.
+    """
+    import rawpy
+
+    try:
+        with rawpy.imread(io.BytesIO(data)) as raw:
+            if raw.raw_type != rawpy.RawType.Flat or getattr(raw.raw_pattern, "shape", None) != (2, 2):
+                raise ValueError("sent a RAW file without a Bayer pattern")
+            top, left = raw.sizes.top_margin, raw.sizes.left_margin
+            colours = raw.color_desc.decode()
+            pattern = "".join(colours[raw.raw_color(top + y, left + x)] for y in (0, 1) for x in (0, 1))
+            family = {"RGGB": "BayerRG", "GRBG": "BayerGR", "GBRG": "BayerGB", "BGGR": "BayerBG"}.get(pattern)
+            if family is None:
+                raise ValueError(f"sent a RAW file with the colour filter {pattern}, which is not Bayer's")
+            white = int(raw.white_level)
+            pixel_format = f"{family}{next(bits for bits in (8, 10, 12, 14, 16) if white < 2**bits)}"
+            dtype = np.uint8 if format_bits(pixel_format) == 8 else np.uint16
+            return Raw(
+                dn=raw.raw_image_visible.astype(dtype),
+                pixel_format=pixel_format,
+                black_level_dn=float(np.mean(raw.black_level_per_channel)),
+                exposure_s=float(raw.other.shutter_speed) or None,
+            )
+    except rawpy.LibRawError as error:
+        raise ValueError(f"sent a file that LibRaw does not read: {_said(error)}") from None
+
+
+def _said(error: Exception) -> str:
+    told = error.args[0] if error.args else error
+    return told.decode(errors="replace") if isinstance(told, bytes) else str(told)
