@@ -7,6 +7,7 @@ import os
 import pty
 import random
 import select
+import termios
 import threading
 import time
 import tty
@@ -53,6 +54,9 @@ class Faults:
         return line[:place] + arriving + line[place + 1 :]
 
 
+_MISREAD = bytes((byte * 37 + 128) % 256 for byte in range(256))
+
+
 class Wire(threading.Thread):
     """A pseudo terminal ``port`` for the driver; at its other end an emulator, or a serial port.
 
@@ -94,7 +98,7 @@ class Wire(threading.Thread):
                 os.read(self._wake[0], 100)
             try:
                 if self._master in ready:
-                    for line in self._lines(os.read(self._master, 4096), to_far=True):
+                    for line in self._lines(self._sampled(os.read(self._master, 4096)), to_far=True):
                         self._to_far(line)
                 if self._far in ready:
                     self._from_far(os.read(self._far, 4096))
@@ -108,6 +112,12 @@ class Wire(threading.Thread):
         for handle in (self._master, self._slave, *([self._far] if self._far >= 0 else [])):
             with suppress(OSError):
                 os.close(handle)
+
+    def _sampled(self, data: bytes) -> bytes:
+        """What bytes look like where the driver has opened the port with another rate than 115200."""
+        if termios.tcgetattr(self._master)[5] == termios.B115200:
+            return data
+        return data.translate(_MISREAD)
 
     def _lines(self, data: bytes, to_far: bool) -> list[bytes]:
         *lines, rest = (self._partial[to_far] + data).split(b"\n")
@@ -157,11 +167,12 @@ class Wire(threading.Thread):
         if self.faults.delay_s:
             self._late.append((time.monotonic() + self.faults.delay_s, data))
         else:
-            os.write(self._master, data)
+            os.write(self._master, self._sampled(data))
 
     def inject(self, data: bytes) -> None:
-        """Let bytes arrive at the driver that nobody has sent."""
-        os.write(self._master, data)
+        """Let bytes arrive at the driver that nobody has sent; lost where it does not read."""
+        if select.select([], [self._master], [], 0)[1]:
+            os.write(self._master, data)
 
     def poke(self) -> None:
         """Make it look at once at what its emulator was told from another thread."""

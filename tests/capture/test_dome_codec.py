@@ -1,9 +1,9 @@
-"""The dome's lines, by byte tables and at random. The outside reference for the checksum is the catalogue's."""
+"""The dome's lines, by byte tables and at random; the checksum by the value of a catalogue."""
 
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from capture.drivers.dome.codec import (
@@ -117,6 +117,7 @@ def text_of(reply):
     return line("<", " ".join([f"{reply.sequence:02X}", told, *reply.words]))
 
 
+@settings(max_examples=30, deadline=None)
 @given(st.lists(replies, max_size=5), st.data())
 def test_lines_come_in_pieces_of_any_size(sent, data):
     stream = b"".join(map(text_of, sent))
@@ -145,8 +146,8 @@ def test_no_reply_with_one_damaged_byte_is_taken_for_another(reply, data):
 
 
 def test_the_identity():
-    words = "gnomon 1.0 1 24 255 A1B2C3 65000 8 2000 32 50".split()
-    assert read_identity(tuple(words)) == Identity(
+    words = ("gnomon", "1.0", "1", "24", "255", "A1B2C3", "65000", "8", "2000", "32", "50")
+    assert read_identity(words) == Identity(
         "gnomon",
         "1.0",
         1,
@@ -159,7 +160,7 @@ def test_the_identity():
         steps=32,
         max_duty=0.5,
     )
-    assert read_identity(tuple(words[:-1])) is None
+    assert read_identity(words[:-1]) is None
     assert read_identity((*words[:-1], "half")) is None
     assert read_identity(()) is None
 

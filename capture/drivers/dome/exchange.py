@@ -89,8 +89,8 @@ class Exchange:
         except DeviceLost as error:
             self._lose(error)
             raise
-        told = "what comes is unreadable: is baud right, the cable good?" if noise else "has it power?"
-        self.lost = f"{self._link.port}: no answer within {within_s:g} s: {told}"
+        told = "what comes is unreadable: is the cable good" if noise else "has it power, is the port right"
+        self.lost = f"{self._link.port}: no answer within {within_s:g} s: {told}, is baud?"
         raise DeviceLost(self.name, self.lost)
 
     def poll(self, wait_s: float = 0.0) -> None:
