@@ -9,16 +9,25 @@ from typing import Annotated
 
 from pydantic import Field
 
-from capture.drivers import dome, genicam, pylon
+from capture.drivers import dome, genicam, gphoto2, micromanager, opencv, pylon
 from capture.drivers.dome import DomeLightConfig
 from capture.drivers.genicam import GenicamCameraConfig
+from capture.drivers.gphoto2 import GphotoCameraConfig
 from capture.drivers.manual import ManualLightConfig
+from capture.drivers.micromanager import MicroManagerCameraConfig
+from capture.drivers.opencv import OpencvCameraConfig
 from capture.drivers.pylon import PylonCameraConfig
 from capture.drivers.replay import ReplayCameraConfig
 from capture.drivers.simulated import SimulatedCameraConfig, SimulatedLightConfig
 
 CameraConfig = Annotated[
-    SimulatedCameraConfig | ReplayCameraConfig | GenicamCameraConfig | PylonCameraConfig,
+    SimulatedCameraConfig
+    | ReplayCameraConfig
+    | GenicamCameraConfig
+    | PylonCameraConfig
+    | GphotoCameraConfig
+    | MicroManagerCameraConfig
+    | OpencvCameraConfig,
     Field(discriminator="driver"),
 ]
 """Any camera a rig file can name; its ``driver`` key says which."""
@@ -37,6 +46,9 @@ def survey() -> list[str]:
         "replay": "cameras that play a session or a folder of images",
         "genicam": genicam.survey(),
         "pylon": pylon.survey(),
+        "gphoto2": gphoto2.survey(),
+        "micromanager": micromanager.survey(),
+        "opencv": opencv.survey(),
         "dome": dome.survey(),
         "manual": f"lights and poses changed by hand: {person}",
     }
