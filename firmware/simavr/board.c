@@ -67,12 +67,20 @@ static uint8_t at(uint16_t address)
     return emulator.avr->data[address];
 }
 
-/* Time during which the signal lights, of 255: the timers run in phase-correct mode, undivided. */
+/* Phase-correct, 8 bits, undivided: 31 kHz, and the compare value is the time that the signal is high, of 255. */
+static bool timer_is_well_set(const struct wiring_output *output)
+{
+    return (at(output->tccr) & 3) == 1 && (at(output->tccr + 1) & 0x1F) == 1;
+}
+
+/* Time during which the signal lights, of 255; -1 where a timer in another mode drives it. */
 static int lit_by_output(const struct wiring_output *output)
 {
     int max = emulator.wiring.max_level;
     bool driven_by_timer = at(output->tccr) >> output->com & 1;
     bool common = emulator.wiring.kind != WIRING_PWM;
+    if (driven_by_timer && !timer_is_well_set(output))
+        return -1;
     int level = driven_by_timer ? at(output->ocr) : pin_is_high(&output->pin) != common ? max : 0;
     if (common && level < max)
         level = level > emulator.wiring.lag ? level - emulator.wiring.lag : 0;

@@ -41,6 +41,7 @@ const char *serial_plug(const char *link);
 void serial_unplug(void);
 int serial_fds(int fds[2]); /* to wait on */
 void serial_exchange(void); /* everything that can go either way now */
+unsigned serial_lines(void); /* that the firmware has sent so far */
 void serial_send(const uint8_t *bytes, unsigned count);
 
 #endif

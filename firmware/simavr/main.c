@@ -11,6 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <avr_extint.h>
 #include <sim_elf.h>
 #include <sim_io.h>
 
@@ -21,7 +22,7 @@ struct emulator emulator = {.reset_by_dtr = true};
 enum { SLICE_US = 300, LONGEST_LAG_US = 100000, RUN_ON_CYCLES = 160, POWER_ON_BYTE = 0xA5 };
 
 static enum { REAL_TIME, FREE, STEPPED } pace;
-static bool ended;
+static bool ended, just_reset;
 static char reset_cause = 'W'; /* who else but the chip's own watchdog */
 
 /* The instruction that was overwritten to hang the program. */
@@ -51,6 +52,7 @@ static void on_reset(avr_io_t *io)
     if (jammed)
         memcpy(emulator.avr->flash + jammed_at, jammed_code, sizeof jammed_code);
     jammed = false;
+    just_reset = true;
     emulator.avr->run_cycle_limit = RUN_ON_CYCLES;
     report("\"reset\": \"%c\"", reset_cause);
     serial_forget();
@@ -95,10 +97,25 @@ static void show_free_memory(void)
     report("\"ram_untouched\": %d", longest);
 }
 
+/* A sleeping chip goes to its next event in one step: this is one. */
+static avr_cycle_count_t stop_here(avr_t *avr, avr_cycle_count_t when, void *param)
+{
+    (void)avr, (void)when, (void)param;
+    return 0;
+}
+
 static void run_until(avr_cycle_count_t cycle)
 {
     avr_t *avr = emulator.avr;
+    if (cycle > avr->cycle)
+        avr_cycle_timer_register(avr, cycle - avr->cycle, stop_here, NULL);
     while (avr->cycle < cycle && !ended) {
+        if (just_reset) {
+            just_reset = false;
+            /* A low pin whose interrupt is level-triggered, as after reset, would be polled at every cycle. */
+            for (int i = 0; i < EXTINT_COUNT; i++)
+                avr_extint_set_strict_lvl_trig(avr, i, 0);
+        }
         int state = avr_run(avr);
         if (state == cpu_Done || state == cpu_Crashed) {
             report("\"crashed\": %u", (unsigned)avr->pc);
@@ -112,15 +129,16 @@ static avr_cycle_count_t cycles(double us)
     return (avr_cycle_count_t)(us * emulator.wiring.clock_hz / 1e6);
 }
 
-static void run_for(double us)
+static void run_for(double us, bool until_line)
 {
     avr_cycle_count_t end = emulator.avr->cycle + cycles(us);
-    while (emulator.avr->cycle < end && !ended) {
+    unsigned lines = serial_lines();
+    while (emulator.avr->cycle < end && !ended && !(until_line && serial_lines() != lines)) {
         avr_cycle_count_t slice = emulator.avr->cycle + cycles(SLICE_US);
         run_until(slice < end ? slice : end);
         serial_exchange();
     }
-    report("\"ran_us\": %.1f", us);
+    report("\"ran\": true");
 }
 
 static bool send_hex(const char *digits)
@@ -142,7 +160,9 @@ static void obey(char *command)
     long count = 1;
     command[strcspn(command, "\n")] = 0;
     if (sscanf(command, "run %lf", &us) == 1 && pace == STEPPED)
-        run_for(us);
+        run_for(us, false);
+    else if (sscanf(command, "listen %lf", &us) == 1 && pace == STEPPED)
+        run_for(us, true);
     else if (!strncmp(command, "send ", 5)) {
         serial_send((uint8_t *)command + 5, strlen(command + 5));
         serial_send((uint8_t *)"\n", 1);

@@ -40,7 +40,7 @@ static struct {
 static unsigned from_chip_head, from_chip_tail;
 
 static char line[LINE];
-static unsigned line_length;
+static unsigned line_length, lines;
 
 static void correct_byte_time(void)
 {
@@ -105,8 +105,14 @@ static void show_byte(uint8_t byte)
         return;
     }
     line[line_length] = 0;
+    lines++;
     line_length = 0;
     report("\"serial\": \"%s\"", line);
+}
+
+unsigned serial_lines(void)
+{
+    return lines;
 }
 
 void serial_attach(void)
