@@ -208,11 +208,39 @@ class Block(Record):
             )
 
 
+class QualityGate(Record):
+    """What a frame must meet to be kept; one that does not is taken again.
+
+    Attributes
+    ----------
+    max_saturated : float, optional
+        Largest share of saturated pixels.
+    lit : bool
+        A frame under lights must show them, held against the other lights of its pose. Wants a camera that
+        reports its black level.
+    max_shift_px : float, optional
+        How far the picture may move between an ambient frame and the first one of its pose.
+    min_sharpness : float, optional
+        Least contrast of fine detail, as a share of that of the first frame taken alike.
+    """
+
+    max_saturated: float | None = Field(default=None, ge=0, le=1)
+    lit: bool = True
+    max_shift_px: float | None = Field(default=None, gt=0)
+    min_sharpness: float | None = Field(default=None, gt=0, lt=1)
+
+
 class CapturePlan(Record):
-    """What to take, in which order. Knows no device; the same plan runs on a rig and on its twin."""
+    """What to take, in which order. Knows no device; the same plan runs on a rig and on its twin.
+
+    With ``quality`` each frame is checked as it comes.
+    """
+
+    LATER = frozenset({"quality"})
 
     name: str
     blocks: tuple[Block, ...] = Field(min_length=1)
+    quality: QualityGate | None = None
 
     def shots(self) -> tuple[Shot, ...]:
         """All shots in order; ``shot.index`` is its place."""

@@ -94,9 +94,11 @@ def open_rig(
         _hold(config, stack)
         try:
             for name, camera in config.cameras.items():
-                cameras[name] = stack.enter_context(camera.open(name))
+                opened: Camera = camera.open(name)
+                cameras[name] = stack.enter_context(opened)
             for name, light in config.lights.items():
-                lights[name] = stack.enter_context(light.open(name))
+                lamp: Light = light.open(name)
+                lights[name] = stack.enter_context(lamp)
         except ValueError as error:
             raise ConfigError(str(error)) from None
         yield Rig(config=config, cameras=cameras, lights=lights, operator=TerminalOperator())

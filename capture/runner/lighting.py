@@ -1,6 +1,6 @@
 """The state of all lights of a rig during one run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Self
 
 from capture.devices import DeviceError, Light, SequencedLight, Sequencer, StrobedLight
@@ -74,6 +74,10 @@ class Lighting:
         exposures = sequencer.stop()
         self._levels |= dict.fromkeys(self._of(sequencer), 0.0)
         return exposures
+
+    def doubt(self, names: Iterable[str]) -> None:
+        """Take the state of these lights for unknown: they are set again by the next call."""
+        self._levels |= dict.fromkeys(names)
 
     def _of(self, sequencer: Sequencer) -> list[str]:
         return [

@@ -67,7 +67,7 @@ class Watch:
         answers : dict of int to Frame
             The frame of each shot that has one, by place in ``shots``.
         reasons : dict of int to str
-            Why each of the others has none.
+            Why each of the others has none, the camera named.
 
         Raises
         ------
@@ -83,13 +83,13 @@ class Watch:
                 "for noise or bouncing on the line",
             )
         answers: dict[int, Frame] = {}
-        reasons = dict.fromkeys(range(len(shots)), "no frame came of its exposure")
-        reasons |= dict.fromkeys(range(signalled, len(shots)), "the lights were told of no exposure")
+        reasons = dict.fromkeys(range(len(shots)), f"{name}: no frame came of its exposure")
+        reasons |= dict.fromkeys(range(signalled, len(shots)), f"{name}: the lights were told of no exposure")
         for place, frame in zip(self._places(frames, shots, signalled), frames, strict=True):
             try:
                 self._accept_settings(frame, shots[place], None)
             except (FrameLost, SettingRefused) as error:
-                reasons[place] = str(error).removeprefix(f"{name}: ")
+                reasons[place] = str(error)
                 continue
             answers[place] = frame
             del reasons[place]

@@ -44,7 +44,11 @@ class FrameRecord(Record):
         Wall clock of the computer at which the frame was received, UTC, ISO 8601.
     attempts : int
         How many times the camera was asked, this run.
+    reasons : tuple of str
+        Why each attempt before the last was not taken.
     """
+
+    LATER = frozenset({"reasons"})
 
     event: Literal["frame"] = "frame"
     shot: Shot
@@ -60,6 +64,7 @@ class FrameRecord(Record):
     timestamp_ns: int
     taken_at: str
     attempts: int = Field(ge=1)
+    reasons: tuple[str, ...] = ()
 
 
 class SkipRecord(Record):

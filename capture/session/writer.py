@@ -3,6 +3,7 @@
 import hashlib
 import threading
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ class _Item:
     shot: Shot
     frame: Frame
     taken_at: str
-    attempts: int
+    reasons: tuple[str, ...]
     stored: Future[tuple[Path, str]]
 
 
@@ -55,8 +56,8 @@ class Writer:
         self._hands = ThreadPoolExecutor(_HANDS, "session-writer")
         self._thread = threading.Thread(target=self._work, name="session-journal", daemon=True)
 
-    def put(self, shot: Shot, frame: Frame, attempts: int = 1) -> None:
-        """Hand over a frame; wait while the queue is full.
+    def put(self, shot: Shot, frame: Frame, reasons: Sequence[str] = ()) -> None:
+        """Hand over a frame, and why each attempt before it was not taken; wait while the queue is full.
 
         Raises
         ------
@@ -73,7 +74,7 @@ class Writer:
             self._given.add(shot.index)
             self._held_bytes += size
             stored = self._hands.submit(_store, self._folder / _file(shot), frame)
-            self._queue.append(_Item(shot, frame, taken_at, attempts, stored))
+            self._queue.append(_Item(shot, frame, taken_at, tuple(reasons), stored))
             self._changed.notify_all()
 
     def skip(self, shot: Shot, reason: str, attempts: int = 1) -> None:
@@ -180,7 +181,8 @@ class Writer:
             frame_id=frame.frame_id,
             timestamp_ns=frame.timestamp_ns,
             taken_at=item.taken_at,
-            attempts=item.attempts,
+            attempts=1 + len(item.reasons),
+            reasons=item.reasons,
         )
         put_in_place(part, self._folder / file)
         try:
