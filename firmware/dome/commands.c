@@ -37,7 +37,7 @@ static bool number(const char **text, uint32_t most, uint32_t *value)
     *value = 0;
     while (*at >= '0' && *at <= '9') {
         uint8_t digit = *at++ - '0';
-        if (*value > (most - digit) / 10)
+        if (digit > most || *value > (most - digit) / 10)
             return false;
         *value = *value * 10 + digit;
     }

@@ -137,6 +137,9 @@ void serial_attach(void)
 void serial_forget(void)
 {
     to_chip_tail = to_chip_head;
+    while (from_chip_head != from_chip_tail && from_chip[(from_chip_head - 1) % QUEUE].done > emulator.avr->cycle)
+        from_chip_head--;
+    line_length = 0;
     cycles_per_byte = 0;
     unread = 0;
 }
