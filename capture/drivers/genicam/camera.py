@@ -61,7 +61,7 @@ class GenicamCamera:
             changed = camera.apply(exposure_s, gain_db)
             for _ in range(self._config.discard if changed else 0):
                 camera.trigger(until, deadline_s)
-                camera.seen(camera.stream.take(until, deadline_s).number)
+                camera.thrown_away(camera.stream.take(until, deadline_s).number)
             camera.trigger(until, deadline_s)
             return camera.frame(camera.stream.take(until, deadline_s))
 
@@ -207,7 +207,7 @@ class _Open:
     def trigger(self, until: float, told_s: float) -> None:
         """Throw away what came unasked, wait until the camera is ready, and trigger once."""
         if (number := self.stream.drain()) is not None:
-            self.seen(number)
+            self.thrown_away(number)
         waits = "FrameTriggerWait" in self.nodes.choices("AcquisitionStatusSelector")
         if waits:
             self.nodes.write("AcquisitionStatusSelector", "FrameTriggerWait")
@@ -220,7 +220,11 @@ class _Open:
             time.sleep(0.001)
         self.nodes.execute("TriggerSoftware")
 
-    def seen(self, number: int | None) -> int:
+    def thrown_away(self, number: int | None) -> None:
+        """Know of a frame that nobody is given: it is no gap."""
+        self._last = number
+
+    def counted(self, number: int | None) -> int:
         """Count a frame of the camera's; a gap in its numbers is one in ours, a repeated one is repeated."""
         step = 1
         if number is not None and self._last is not None:
@@ -236,7 +240,7 @@ class _Open:
     def frame(self, picture: Picture) -> Frame:
         """Return the picture with what the camera says of it; of the frame itself, or now."""
         timestamp_ns = self._clock.read(picture.timestamp_ns)
-        number = self.seen(picture.number)
+        number = self.counted(picture.number)
         exposure_s, gain_db = self._exposure.reported()
         if self._config.chunks:
             unit_s = SECONDS.get(self.nodes.unit("ChunkExposureTime"), 1e-6)

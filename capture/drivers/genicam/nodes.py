@@ -147,7 +147,9 @@ class Nodes:
             if not self.writable(name):
                 now = _value(node) if self.readable(name) else "unknown"
                 if not _same(node, now, value):
-                    raise SettingRefused(self.device, f"{name} cannot be set to {value} now: it is {now}")
+                    raise SettingRefused(
+                        self.device, f"{name} cannot be set to {_shown(value)} now: it is {_shown(now)}"
+                    )
                 return
             try:
                 _set(node, value)
@@ -155,10 +157,13 @@ class Nodes:
                 if self._gone():
                     raise
                 raise SettingRefused(
-                    self.device, f"does not take {name} = {value}: {self._range(name, node) or told(error)}"
+                    self.device,
+                    f"does not take {name} = {_shown(value)}: {self._range(name, node) or told(error)}",
                 ) from error
             if exact and self.readable(name) and not _same(node, now := _value(node), value):
-                raise SettingRefused(self.device, f"{name} is {now} after it was set to {value}")
+                raise SettingRefused(
+                    self.device, f"{name} is {_shown(now)} after it was set to {_shown(value)}"
+                )
 
     def has(self, name: str, value: Value) -> bool:
         """Whether the node's value is ``value``; True of what has no value to read."""
@@ -220,13 +225,17 @@ class Nodes:
             if isinstance(node, genapi.IInteger):
                 return f"it takes {node.min} to {node.max} in steps of {node.inc}"
             if isinstance(node, genapi.IFloat):
-                return f"it takes {node.min:g} to {node.max:g}"
+                return f"it takes {node.min:.9g} to {node.max:.9g} {node.unit}".rstrip()
         return ""
 
 
 def _value(node: Any) -> Value:
     value = node.value
     return value if isinstance(value, bool | int | float | str) else str(value)
+
+
+def _shown(value: Value) -> str:
+    return f"{value:.9g}" if isinstance(value, float) else str(value)
 
 
 def _as_kind(node: Any, value: Value) -> Value:
