@@ -1,4 +1,4 @@
-"""The dome's firmware on an emulated microcontroller, by a client that is not the driver's; in virtual time."""
+"""The dome's firmware on an emulated microcontroller, by a client that is not the driver; in virtual time."""
 
 import json
 import os
