@@ -1,4 +1,4 @@
-"""A client of the dome's firmware on the emulated microcontroller: the protocol, and nothing of the driver."""
+"""A client of the dome's firmware on the emulated chip: it knows the protocol, and nothing of the driver."""
 
 import binascii
 import itertools
