@@ -1,15 +1,22 @@
 """The command itself: its groups, and how a fault becomes one line and an exit code."""
 
 import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
 
 from rigs.cli.options import fail, say
 
-_STOPPED = "stopped: no file was written but those named above"
+_STOPPED = "stopped: what is not named above may not have been written"
+
+TERMINATED = 128 + signal.SIGTERM
+"""Exit code of a command that SIGTERM ended."""
 
 app = typer.Typer(
     name="gnomon",
@@ -55,7 +62,8 @@ def main() -> None:
     # Idle threads of a compiled kernel that spin, OpenMP's habit, take the cores from all other work.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        app(prog_name="gnomon")
+        with _left_on_sigterm():
+            app(prog_name="gnomon")
     except KeyboardInterrupt:
         sys.exit(fail(_STOPPED, 130))
     except SystemExit as leaving:
@@ -63,9 +71,29 @@ def main() -> None:
         silent = leaving.__context__
         if isinstance(silent, typer.Exit) and isinstance(silent.__cause__, KeyboardInterrupt):
             fail(_STOPPED, 130)
+        if leaving.code == TERMINATED and not isinstance(silent, typer.Exit):
+            fail(_STOPPED, TERMINATED)
         raise
     except Exception as error:
         sys.exit(_explain(error))
+
+
+@contextmanager
+def _left_on_sigterm() -> Iterator[None]:
+    """Leave all contexts when the system ends the program: temporary files go, lights go dark."""
+
+    def leave(number: int, _: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    try:
+        former = signal.signal(signal.SIGTERM, leave)
+    except ValueError:  # not the main thread, which alone has signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, former)
 
 
 def _explain(error: Exception) -> int:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from rigs.cli.app import app, rig_app, session_app
+from rigs.cli.app import TERMINATED, app, rig_app, session_app
 from rigs.cli.options import (
     CameraOption,
     RigOption,
@@ -97,12 +97,12 @@ def capture(
             resume=resume,
             track=track,
         )
-    except KeyboardInterrupt:
-        fail(
-            f"interrupted: go on with `gnomon capture {rig} {session} --resume`, and --simulate as before",
-            130,
-        )
-        raise typer.Exit(130) from None
+    except (KeyboardInterrupt, SystemExit) as leaving:
+        code = TERMINATED if isinstance(leaving, SystemExit) else 130
+        how = "ended by the system" if isinstance(leaving, SystemExit) else "interrupted"
+        again = "" if simulate is None else f" --simulate {simulate}"
+        fail(f"{how}, lights dark: go on with `gnomon capture {rig} {session} --resume{again}`", code)
+        raise typer.Exit(code) from None
     taken, lost = counted(len(done.frames), "frame"), len(done.skipped)
     say(f"{session}: {taken}, {lost} skipped, digest {done.digest[:12]}")
     if done.skipped:

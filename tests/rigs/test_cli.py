@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -462,21 +463,30 @@ def test_progress_is_quiet_off_a_terminal(mini, tmp_path):
     assert time.monotonic() - begun < 60
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupt_is_answered_in_one_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    number: signal.Signals,
+    code: int,
 ) -> None:
     from rigs import cli, workflows
 
+    before = signal.getsignal(signal.SIGTERM)
+
     def interrupted(*_: object, **__: object) -> str:
-        raise KeyboardInterrupt
+        signal.raise_signal(number)
+        return "never"
 
     monkeypatch.setattr(workflows, "print_board", interrupted)
     words = ["gnomon", "target", "checkerboard 9x6 25", "--out", str(tmp_path / "board.pdf")]
     monkeypatch.setattr(sys, "argv", words)
     with pytest.raises(SystemExit) as left:
         cli.main()
-    assert left.value.code == 130
-    assert capsys.readouterr().err == "gnomon: stopped: no file was written but those named above\n"
+    assert left.value.code == code
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert capsys.readouterr().err == "gnomon: stopped: what is not named above may not have been written\n"
 
 
 def test_a_file_in_a_folders_place_is_named(gnomon: Any, tmp_path: Path) -> None:
