@@ -209,7 +209,7 @@ def test_a_camera_that_vanishes(gnomon, mini, captured, twins, with_faults, tmp_
     path = tmp_path / "session"
     words = ["capture", mini.rig, mini.plan("relief"), path, "--simulate"]
     answer = gnomon(*words, with_faults({"kind": "vanish", "camera": "top", "first": 9}))
-    assert answer.code == 3
+    assert answer.code == 5
     (line,) = answer.err.splitlines()
     assert line.startswith("gnomon: top: the camera does not answer any more")
     assert "resume" in line
