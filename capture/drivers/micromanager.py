@@ -10,7 +10,7 @@ import sys
 import time
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, NoReturn, Self
+from typing import Any, Literal, NamedTuple, NoReturn, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,6 +119,14 @@ def _find_adapters() -> Path | None:
     return None if found is None else Path(str(found))
 
 
+class Taken(NamedTuple):
+    """A picture, and the settings the core tells after it."""
+
+    image: NDArray[np.generic]
+    exposure_s: float
+    gain_db: float
+
+
 class MicroManagerCamera:
     """One camera of Micro-Manager."""
 
@@ -130,7 +138,7 @@ class MicroManagerCamera:
         self._folder = folder
         self._core: Any = None
         self._label = ""
-        self._snapping: Blocking[NDArray[np.generic]] = Blocking()
+        self._taking: Blocking[Taken] = Blocking()
         self._frames = 0
         self._failures = 0
 
@@ -148,22 +156,20 @@ class MicroManagerCamera:
         """
         if self._core is None:
             raise DeviceError(self.name, "is not open")
-        until = time.monotonic() + deadline_s
-        core = self._core
+        until, started_ns = time.monotonic() + deadline_s, time.time_ns()
         try:
-            core.setExposure(exposure_s * 1e3)
-            self._set_gain(gain_db)
+            taken = self._taking.call(lambda: self._take(exposure_s, gain_db), until)
+        except Late as error:
+            self._lost(f"no picture within {deadline_s:g} s: {error}")
         except _ERRORS as error:
-            raise SettingRefused(self.name, f"{exposure_s:g} s and {gain_db:g} dB: {_text(error)}") from error
-        started_ns = time.time_ns()
-        image = self._picture(until, deadline_s)
+            self._lost(_text(error))
         self._frames += 1
         self._failures = 0
         return Frame(
-            dn=self._pixels(image),
+            dn=self._pixels(taken.image),
             pixel_format=self.limits.pixel_format,
-            exposure_s=core.getExposure() * 1e-3,
-            gain_db=self._gain_db(),
+            exposure_s=taken.exposure_s,
+            gain_db=taken.gain_db,
             frame_id=self._frames,
             timestamp_ns=started_ns,
         )
@@ -196,7 +202,7 @@ class MicroManagerCamera:
 
     def __exit__(self, *_: object) -> None:
         core, self._core = self._core, None
-        if core is not None and not self._snapping.busy:  # an adapter that hangs would hang here too
+        if core is not None and not self._taking.busy:  # an adapter that hangs would hang here too
             core.unloadAllDevices()
 
     def _set_up(self) -> None:
@@ -208,7 +214,10 @@ class MicroManagerCamera:
         size = (limits.width, limits.height)
         try:
             core.clearROI()
-            if (core.getImageWidth(), core.getImageHeight()) != size or config.offset_x or config.offset_y:
+            whole = (core.getImageWidth(), core.getImageHeight())
+            if config.offset_x + size[0] > whole[0] or config.offset_y + size[1] > whole[1]:
+                raise SettingRefused(self.name, f"has {whole[0]} x {whole[1]} pixels: the region reaches out")
+            if whole != size:
                 core.setROI(config.offset_x, config.offset_y, *size)
         except _ERRORS as error:
             raise SettingRefused(self.name, f"region of {size[0]} x {size[1]}: {_text(error)}") from error
@@ -258,17 +267,16 @@ class MicroManagerCamera:
             return 0.0
         return float(self._core.getProperty(self._label, name)) * self._config.gain_db_per_unit
 
-    def _picture(self, until: float, deadline_s: float) -> NDArray[np.generic]:
+    def _take(self, exposure_s: float, gain_db: float) -> Taken:
+        """All that talks to the adapter for one frame: while it takes a picture, it answers nothing else."""
+        core = self._core
         try:
-            return self._snapping.call(self._snap, until)
-        except Late as error:
-            self._lost(f"no picture within {deadline_s:g} s: {error}")
+            core.setExposure(exposure_s * 1e3)
+            self._set_gain(gain_db)
         except _ERRORS as error:
-            self._lost(_text(error))
-
-    def _snap(self) -> NDArray[np.generic]:
-        self._core.snapImage()
-        return np.array(self._core.getImage())
+            raise SettingRefused(self.name, f"{exposure_s:g} s and {gain_db:g} dB: {_text(error)}") from error
+        core.snapImage()
+        return Taken(np.array(core.getImage()), core.getExposure() * 1e-3, self._gain_db())
 
     def _lost(self, message: str) -> NoReturn:
         self._failures += 1

@@ -15,7 +15,7 @@ import re
 import sys
 import time
 from pathlib import Path
-from typing import Any, Literal, NoReturn, Self
+from typing import Any, Literal, NamedTuple, NoReturn, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,6 +104,14 @@ def survey() -> str:
     return ", ".join(map(str, found)) or "no video device: there is no /dev/video*"
 
 
+class Taken(NamedTuple):
+    """A picture, and the settings the device tells after it."""
+
+    image: NDArray[np.generic]
+    exposure_s: float
+    gain_db: float
+
+
 class OpencvCamera:
     """One video device of OpenCV."""
 
@@ -114,7 +122,7 @@ class OpencvCamera:
         self._cv2 = cv2
         self._backend = backend
         self._video: Any = None
-        self._reading: Blocking[NDArray[np.generic] | None] = Blocking()
+        self._taking: Blocking[Taken | None] = Blocking()
         self._frames = 0
         self._failures = 0
 
@@ -133,24 +141,21 @@ class OpencvCamera:
         if self._video is None:
             raise DeviceError(self.name, "is not open")
         until = time.monotonic() + deadline_s
-        self._set_exposure(exposure_s)
-        self._set_gain(gain_db)
         try:
-            image = self._reading.call(self._next, until)
+            taken = self._taking.call(lambda: self._take(exposure_s, gain_db), until)
         except Late as error:
             self._lost(f"no picture within {deadline_s:g} s: {error}")
-        if image is None:
+        if taken is None:
             self._lost("the stream gave no picture")
-        stamp_ns = time.time_ns()
         self._failures = 0
         self._frames += 1
         return Frame(
-            dn=self._pixels(image),
+            dn=self._pixels(taken.image),
             pixel_format=self.limits.pixel_format,
-            exposure_s=self._exposure_s(),
-            gain_db=self._gain_db(),
+            exposure_s=taken.exposure_s,
+            gain_db=taken.gain_db,
             frame_id=self._frames,
-            timestamp_ns=stamp_ns,
+            timestamp_ns=time.time_ns(),
         )
 
     def __enter__(self) -> Self:
@@ -169,7 +174,7 @@ class OpencvCamera:
 
     def __exit__(self, *_: object) -> None:
         video, self._video = self._video, None
-        if video is not None and not self._reading.busy:  # what hangs would hang here too
+        if video is not None and not self._taking.busy:  # what hangs would hang here too
             video.release()
 
     def _set_up(self) -> None:
@@ -231,12 +236,15 @@ class OpencvCamera:
         unit = self._config.gain_db_per_unit
         return 0.0 if unit is None else float(self._video.get(self._cv2.CAP_PROP_GAIN)) * unit
 
-    def _next(self) -> NDArray[np.generic] | None:
+    def _take(self, exposure_s: float, gain_db: float) -> Taken | None:
+        """All that talks to the device for one frame, since any of it may block; None without a picture."""
+        self._set_exposure(exposure_s)
+        self._set_gain(gain_db)
         for _ in range(self._config.discard):
             if not self._video.grab():
                 return None
         good, image = self._video.read()
-        return np.array(image) if good else None
+        return Taken(np.array(image), self._exposure_s(), self._gain_db()) if good else None
 
     def _lost(self, message: str) -> NoReturn:
         self._failures += 1

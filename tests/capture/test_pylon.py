@@ -69,7 +69,7 @@ def test_a_camera_that_has_stopped_loses_one_frame_and_is_started_again(config):
         camera.expose(0.01, 0.0, 2.0)
         camera._camera.AcquisitionStop.Execute()
         start = time.monotonic()
-        with pytest.raises(FrameLost, match=r"main: was not ready for a trigger within 0\.1 s"):
+        with pytest.raises(FrameLost, match=r"main: (no frame|was not ready for a trigger) within 0\.1 s"):
             camera.expose(0.02, 0.0, 0.1)
         assert time.monotonic() - start < 1.0
         assert camera.expose(0.04, 0.0, 2.0).exposure_s == 0.04
