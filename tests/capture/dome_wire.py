@@ -54,6 +54,10 @@ class Faults:
         return line[:place] + arriving + line[place + 1 :]
 
 
+def _smudged(line: bytes) -> bytes:
+    return line[:-2] + (b"0" if line[-2:-1] != b"0" else b"1") + line[-1:]
+
+
 _MISREAD = bytes((byte * 37 + 128) % 256 for byte in range(256))
 
 
@@ -130,7 +134,7 @@ class Wire(threading.Thread):
         text = line[1:].partition(b"*")[0].decode("ascii", "replace")
         self.requests.append(text)
         fate = self.faults.fate(text[3:]) if self.faults.fate is not None else ""
-        arriving = self.faults.spoil(line) if fate == "damage" else self.faults.pass_on(line)
+        arriving = _smudged(line) if fate == "damage" else self.faults.pass_on(line)
         if fate == "unplug":
             self._cut = True
         elif fate == "reset":
@@ -159,7 +163,7 @@ class Wire(threading.Thread):
             fate = ""
             if line.startswith(b"<"):
                 fate, self._spoil_reply = self._spoil_reply, ""
-            arriving = self.faults.spoil(line) if fate == "damage reply" else self.faults.pass_on(line)
+            arriving = _smudged(line) if fate == "damage reply" else self.faults.pass_on(line)
             if arriving and fate != "lose reply":
                 self._back(arriving)
 

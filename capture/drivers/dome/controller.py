@@ -195,7 +195,8 @@ class Controller:
                 raise DeviceError(self.name, f"{self._port}: was reset while it was at work") from None
 
     @property
-    def _burning(self) -> bool:
+    def burning(self) -> bool:
+        """Whether anything should burn, as far as is known: also where it could not be made dark."""
         steady = bool(self._levels) and not self._dark
         return steady or self._exposures is not None or self._firing is not None
 
@@ -220,7 +221,7 @@ class Controller:
             self._refused("SET", reply)
         self._levels.pop(channel, None)
 
-    def _off(self, within_s: float = REQUEST_S) -> None:
+    def _off(self, within_s: float | None = None) -> None:
         reply = self._insist("OFF", within_s=within_s)
         if reply.error:
             self._refused("OFF", reply)
@@ -238,7 +239,7 @@ class Controller:
         while not self._closing.wait(period_s):
             with self._lock, suppress(DeviceError):
                 now_s = time.monotonic()
-                if not self._burning:
+                if not self.burning:
                     continue
                 if now_s - self._attended_s > UNATTENDED_S:
                     self._insist("OFF")
@@ -290,7 +291,7 @@ class Controller:
             self._went_dark(f"tripped ({cause}): its lights went dark")
 
     def _went_dark(self, told: str, *, always: bool = False) -> None:
-        if self._burning or always:
+        if self.burning or always:
             self._fault = self._fault or told
         self._dark = True
         self._exposures = self._firing = None
@@ -314,7 +315,7 @@ class Controller:
 
     # ---------------------------------------------------------------- requests
 
-    def _ask(self, command: str, *arguments: int, within_s: float = REQUEST_S) -> Reply:
+    def _ask(self, command: str, *arguments: int, within_s: float | None = None) -> Reply:
         try:
             return self._exchange.ask(command, *arguments, within_s=within_s)
         finally:
@@ -326,7 +327,7 @@ class Controller:
             self._refused(command, reply)
         return reply.words
 
-    def _insist(self, command: str, *arguments: int, within_s: float = REQUEST_S) -> Reply:
+    def _insist(self, command: str, *arguments: int, within_s: float | None = None) -> Reply:
         """Ask for darkness, which does no harm twice: also of a controller that boots meanwhile."""
         try:
             return self._ask(command, *arguments, within_s=within_s)

@@ -10,7 +10,7 @@ from capture.drivers.dome.codec import Decoder, Event, Noise, Reply, encode
 from capture.drivers.link import SerialLink
 
 REPLY_S = 0.05
-"""How long a reply may take before the same bytes are sent again; doubled with every silence."""
+"""How long a reply may take before the same bytes are sent again: ten times that of a request over USB."""
 
 REQUEST_S = 1.0
 """After this long without a reply the controller counts as lost."""
@@ -58,13 +58,13 @@ class Exchange:
         self._inbox: deque[Reply | Event | Noise] = deque()
         self._sequence = secrets.randbelow(256)
 
-    def ask(self, command: str, *arguments: int, within_s: float = REQUEST_S) -> Reply:
+    def ask(self, command: str, *arguments: int, within_s: float | None = None) -> Reply:
         """Return the reply to a request, good or bad.
 
         Raises
         ------
         DeviceLost
-            No reply ``within_s``, or the link is gone: it may have been done, or not.
+            No reply ``within_s`` (`REQUEST_S`), or the link is gone: it may have been done, or not.
         Rebooted
             The controller booted meanwhile.
         """
@@ -72,18 +72,17 @@ class Exchange:
             raise DeviceLost(self.name, self.lost)
         self._sequence = (self._sequence + 1) % 256
         request = encode(self._sequence, command, *arguments)
+        within_s = within_s or REQUEST_S
         deadline = time.monotonic() + within_s
-        wait_s, noise = REPLY_S, 0
+        noise = 0
         try:
             while (sent := time.monotonic()) < deadline:
                 self._link.write(request)
-                answer = self._answer(min(sent + wait_s, deadline))
+                answer = self._answer(min(sent + REPLY_S, deadline))
                 if isinstance(answer, Reply):
                     self.heard_s = time.monotonic()
                     return answer
-                if answer is None:
-                    wait_s *= 2
-                else:
+                if isinstance(answer, Noise):
                     noise += 1
                     time.sleep(max(0.0, sent + PACE_S - time.monotonic()))
         except DeviceLost as error:
@@ -94,9 +93,9 @@ class Exchange:
         raise DeviceLost(self.name, self.lost)
 
     def poll(self, wait_s: float = 0.0) -> None:
-        """Collect what has come unasked; with ``wait_s`` wait that long for it."""
+        """Collect what has come unasked; with ``wait_s`` wait that long for it. DeviceLost as `ask`."""
         if self.lost is not None:
-            return
+            raise DeviceLost(self.name, self.lost)
         try:
             data = self._link.read(wait_s)
         except DeviceLost as error:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import Literal, Self
 
 from pydantic import Field
@@ -191,18 +192,25 @@ class DomeLight:
         self._dome = dome
         return self
 
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         dome, self._dome = self._dome, None
         if dome is None:
             return
-        with _named(self.name), self._leaving:
+        failure: DeviceError | None = None
+        with _named(self.name):
             try:
                 dome.controller.light(self.channel, 0)
-            except DeviceError as failure:
-                # what ends the program is told already
-                if not isinstance(error, DeviceError):
-                    told = str(failure).removeprefix(f"{failure.device}: ")
-                    raise type(failure)(self.name, f"MAY STILL BURN: {told}") from failure
+            except DeviceError as refusal:
+                failure = refusal
+            finally:
+                # of the last light this makes everything dark, or raises
+                self._leaving.__exit__(kind, error, trace)
+            # what ends the program is told already
+            if failure is not None and dome.controller.burning and not isinstance(error, DeviceError):
+                told = str(failure).removeprefix(f"{failure.device}: ")
+                raise type(failure)(self.name, f"MAY STILL BURN: {told}") from failure
 
 
 @contextmanager

@@ -1,0 +1,424 @@
+"""The dome's driver when things go wrong, on the Python emulator and on the firmware."""
+
+import threading
+import time
+from contextlib import ExitStack, closing
+from types import SimpleNamespace
+
+import pytest
+from capture_fakes import CAMERA, RIG, FakeScene, small_plan
+from dome_counterparts import COUNTERPARTS, Emulated, Firmware, until
+from dome_wire import Faults
+
+from capture.devices import DeviceError, DeviceLost
+from capture.drivers.dome import controller as controller_module
+from capture.drivers.dome import exchange as exchange_module
+from capture.drivers.simulated import SimulatedCamera, SimulatedOperator
+from capture.runner import run
+from capture.session import Session
+
+WATCHDOG_S = 0.25
+
+
+@pytest.fixture(autouse=True)
+def short_times(monkeypatch):
+    monkeypatch.setattr(controller_module, "WATCHDOG_S", WATCHDOG_S)
+    monkeypatch.setattr(controller_module, "REPLY_S", 0.01)
+    monkeypatch.setattr(controller_module, "REQUEST_S", 0.3)
+    monkeypatch.setattr(exchange_module, "REQUEST_S", 0.3)
+
+
+@pytest.fixture(params=COUNTERPARTS)
+def dome(request):
+    with ExitStack() as stack:
+        yield COUNTERPARTS[request.param](stack)
+
+
+@pytest.fixture
+def emulated():
+    with ExitStack() as stack:
+        yield Emulated(stack)
+
+
+def fates(command, *wanted):
+    """What befalls the next requests of a command; those after it fare well."""
+    left = list(wanted)
+
+    def fate(request):
+        return left.pop(0) if left and request.startswith(command) else ""
+
+    return fate
+
+
+# ---------------------------------------------------------------- the line
+
+
+@pytest.mark.parametrize("fate", ["lose", "lose reply", "damage", "damage reply"])
+def test_what_gets_lost_is_sent_again_and_done_once(dome, fate):
+    with dome.light() as led:
+        dome.wire.faults.fate = fates("FIRE", fate, "", fate)
+        for _ in range(2):
+            led.sequencer.controller.fire(0, 255, 0.0, 0.001)
+        until(lambda: dome.pulses == 2)
+        time.sleep(0.01)
+        assert dome.pulses == 2
+        assert len(dome.requests("FIRE")) >= 4
+        assert len(set(dome.requests("FIRE"))) == 1
+        again = [text for text in dome.wire.requests if text[3:].startswith("FIRE")]
+        assert len({text[:2] for text in again}) == 2, "a retry has the number of its request"
+
+
+def test_ten_thousand_commands_are_done_once_each_or_reported_as_failed(emulated):
+    """1 % of the lines damaged, either way."""
+    asked, failed = [], 0
+    with emulated.light(0, settle_s=0) as led:
+        emulated.wire.faults = faults = Faults(damage=0.01, seed=1)
+        controller = led.sequencer.controller
+        done = len(emulated.done("SET"))
+        for number in range(10_000):
+            channel, level = number % 2, 1 + number % 255
+            try:
+                controller.light(channel, level)
+            except DeviceError:
+                failed += 1
+            else:
+                asked.append(f"SET {channel} {level}")
+        emulated.wire.faults = Faults()
+        assert failed == 0
+        assert emulated.done("SET")[done:] == asked
+    assert faults.damaged >= 150
+
+
+@pytest.mark.parametrize(("fate", "done"), [("lose", 0), ("lose reply", 1)])
+def test_what_cannot_be_told_is_reported_and_done_once_at_most(emulated, fate, done):
+    with emulated.light() as led:
+        emulated.wire.faults.fate = fates("SET 0 99", *[fate] * 1000)
+        with pytest.raises(DeviceLost, match=r"no answer within 0\.3 s"):
+            led.sequencer.controller.light(0, 99)
+        assert len(emulated.requests("SET")) > 3
+        assert emulated.done("SET") == ["SET 0 99"] * done
+        with pytest.raises(DeviceLost, match="no answer"):
+            led.confirm()
+    assert emulated.burning == {}
+    assert emulated.done("OFF") == ["OFF"] * 2
+
+
+def test_commands_of_the_firmware_are_done_once_each_on_a_bad_line():
+    with ExitStack() as stack:
+        dome = Firmware(stack)
+        controller = stack.enter_context(dome.light()).sequencer.controller
+        dome.wire.faults = faults = Faults(damage=0.1, seed=3)
+        for _ in range(60):
+            controller.fire(0, 255, 0.0, 0.0005)
+        dome.wire.faults = Faults()
+        until(lambda: dome.pulses == 60)
+        assert controller.status().damaged > 0
+        assert faults.damaged > 20
+        assert dome.pulses == 60
+
+
+def test_replies_that_come_late_are_not_taken_for_those_to_the_next(emulated):
+    with emulated.light() as led:
+        emulated.wire.faults.delay_s = 0.08
+        for level in (1.0, 0.5, 0.2):
+            led.set(level)
+            assert emulated.burning == {0: round(255 * level)}
+        emulated.wire.faults.delay_s = 0.0
+
+
+def test_bytes_out_of_nowhere_do_no_harm(dome):
+    with dome.light() as led:
+        for junk in (b"\x00\xff\xfe", b"<", b"!BOOT P*0000\n", b"<00 OK\n", b"x" * 300, b"\n\n"):
+            dome.wire.inject(junk)
+            led.set(1.0)
+            led.confirm()
+            assert dome.burns({0: 255})
+
+
+def test_a_refusal_is_one_clear_line(emulated):
+    with emulated.light() as led:
+        emulated.wire.faults.fate = fates("SET", "ERR 8 interlock")
+        with pytest.raises(DeviceError, match=r"^led0: .*: refuses SET: too hot, or its .*\(interlock\)$"):
+            led.set(1.0)
+        led.set(1.0)
+        assert emulated.burning == {0: 255}
+
+
+# ---------------------------------------------------------------- accidents of the controller
+
+
+def test_a_reset_is_told_once_and_what_should_burn_burns_again(dome):
+    with dome.lights(0, 1) as (first, second):
+        first.set(1.0)
+        dome.reset()
+        time.sleep(0.05)
+        assert dome.burns({})
+        with pytest.raises(
+            DeviceError, match=r"^led1: .*: was reset \(its reset line\): its .* dark$"
+        ) as told:
+            second.set(0.5)
+        assert not isinstance(told.value, DeviceLost)
+        second.set(0.5)
+        assert dome.burns({0: 255, 1: 128})
+        second.confirm()
+        first.set(0.0)
+        assert dome.burns({1: 128})
+
+
+@pytest.mark.parametrize("fate", ["reset", "reset after"])
+def test_a_reset_in_the_middle_of_a_command_fails_it(emulated, fate):
+    with emulated.light() as led:
+        emulated.wire.faults.fate = fates("SET", fate)
+        with pytest.raises(DeviceError, match=r"was reset \(its reset line\)"):
+            led.set(1.0)
+        assert emulated.burning == {}
+        led.set(1.0)
+        assert emulated.burning == {0: 255}
+        emulated.wire.faults.fate = fates("SET", fate)
+        led.set(0.0)
+        assert emulated.burning == {}
+
+
+def test_a_reset_that_nobody_told_of_is_found(emulated):
+    """The event itself was lost: the status tells."""
+    with emulated.light() as led:
+        led.set(1.0)
+        emulated.controller.reset()
+        emulated.controller.take()
+        until(lambda: led.sequencer.controller._dark)
+        with pytest.raises(DeviceError, match="does not burn what it was told to: it was reset"):
+            led.confirm()
+        led.set(1.0)
+        assert emulated.burning == {0: 255}
+
+
+def test_a_missed_keep_alive_is_told_once_and_cleared(dome, monkeypatch):
+    with dome.lights(0, 1) as (first, second):
+        first.set(1.0)
+        with first.sequencer.controller._lock:  # a computer that is too busy
+            until(lambda: not dome.burning)
+        second.set(0.0)
+        with pytest.raises(
+            DeviceError, match=r"^led1: .*: heard nothing for 0\.25 s and made its lights dark"
+        ):
+            second.set(1.0)
+        assert dome.burns({})
+        assert dome.requests("CLR") == []
+        second.set(1.0)
+        assert dome.requests("CLR") == ["CLR"]
+        assert dome.burns({0: 255, 1: 255})
+
+
+def test_a_trip_between_two_frames_is_told_to_who_asks(dome):
+    with dome.light() as led:
+        led.set(1.0)
+        led.confirm()
+        with led.sequencer.controller._lock:
+            until(lambda: not dome.burning)
+            time.sleep(0.02)
+        with pytest.raises(DeviceError, match="heard nothing"):
+            led.confirm()
+        led.confirm()
+
+
+def test_too_hot(dome):
+    with dome.light() as led:
+        led.set(1.0)
+        dome.heat()
+        until(lambda: not dome.burning)
+        with pytest.raises(
+            DeviceError, match=r"too hot \(\d+(\.\d)? °C\), its lights went dark: let it cool"
+        ):
+            led.set(1.0)
+        with pytest.raises(DeviceError, match=r"refuses (SET|CLR): too hot"):
+            led.set(1.0)
+        led.set(0.0)
+        assert dome.burns({})
+        dome.cool()
+
+        def cooled():
+            try:
+                led.set(1.0)
+            except DeviceError:
+                return False
+            return True
+
+        until(cooled)
+        assert dome.burns({0: 255})
+
+
+def test_burning_for_too_long():
+    with ExitStack() as stack:
+        dome = Emulated(stack, max_on_ms=50)
+        led = stack.enter_context(dome.light())
+        led.set(1.0)
+        until(lambda: not dome.burning)
+        with pytest.raises(
+            DeviceError, match=r"channel 0 burnt longer than the firmware allows \(0\.05 s at a time"
+        ):
+            led.set(1.0)
+        led.set(1.0)
+        assert dome.burning
+
+
+def test_a_trip_in_the_middle_of_a_sequence_fails_it(dome):
+    with dome.light() as led:
+        led.sequencer.arm([({"led0": 1.0}, 10)])
+        dome.end_exposures(2)
+        with led.sequencer.controller._lock:
+            until(lambda: not dome.burning)
+        with pytest.raises(DeviceError, match=r"^led0: .*: heard nothing"):
+            led.sequencer.stop()
+        led.sequencer.arm([({"led0": 1.0}, 1)])
+        dome.end_exposures()
+        assert led.sequencer.stop() == 1
+
+
+def test_a_reset_in_the_middle_of_a_sequence_fails_it(dome):
+    with dome.light() as led:
+        led.sequencer.arm([({"led0": 1.0}, 10)])
+        dome.reset()
+        time.sleep(0.05)
+        with pytest.raises(DeviceError, match=r"^led0: .*: was reset"):
+            led.sequencer.stop()
+
+
+@pytest.mark.parametrize("event", ["DONE", "END"])
+def test_the_end_is_known_where_its_event_is_lost(emulated, event):
+    wire = emulated.wire
+    deliver = wire._back
+    wire._back = lambda data: None if data.startswith(f"!{event}".encode()) else deliver(data)
+    with emulated.light() as led:
+        if event == "DONE":
+            led.sequencer.controller.fire(0, 255, 0.0, 0.01)
+            assert emulated.pulses == 1
+        else:
+            led.sequencer.arm([({"led0": 1.0}, 2)])
+            emulated.end_exposures(2)
+            time.sleep(WATCHDOG_S)
+            assert led.sequencer.stop() == 2
+        led.set(1.0)
+        assert emulated.burning == {0: 255}
+
+
+# ---------------------------------------------------------------- the end of the cable
+
+
+def test_the_cable_is_pulled_in_the_middle_of_a_command(dome):
+    def work():
+        with dome.lights(0, 1) as (first, second):
+            first.set(1.0)
+            dome.wire.faults.fate = fates("SET", "unplug")
+            second.set(1.0)
+
+    start = time.monotonic()
+    with pytest.raises(
+        DeviceLost, match=r"^led1: /dev/pts/\d+: the cable was pulled, or the device lost power"
+    ):
+        work()
+    assert time.monotonic() - start < 1.0
+    if isinstance(dome, Firmware):
+        until(lambda: not dome.burning, WATCHDOG_S + 1.0)
+
+
+def test_a_cable_that_is_pulled_between_two_frames(emulated):
+    led = emulated.light().__enter__()
+    led.set(1.0)
+    emulated.wire.unplug()
+    until(lambda: led.sequencer.controller._exchange.lost is not None)
+    with pytest.raises(DeviceLost, match=r"^led0: .*: the cable was pulled") as told:
+        led.confirm()
+    led.__exit__(DeviceLost, told.value, None)
+
+
+def test_a_controller_that_falls_silent_is_lost_at_once_and_for_all(emulated):
+    def work():
+        with emulated.lights(0, 1, 2, 3) as leds:
+            leds[0].set(1.0)
+            emulated.controller.silent = True
+            with pytest.raises(DeviceLost, match=r"^led1: .*: no answer within 0\.3 s: has it power"):
+                leds[1].set(1.0)
+            start = time.monotonic()
+            for led in leds:
+                with pytest.raises(DeviceLost, match="no answer"):
+                    led.set(0.0)
+            assert time.monotonic() - start < 0.5
+
+    start = time.monotonic()
+    with pytest.raises(DeviceLost, match=r"^led3: MAY STILL BURN"):
+        work()
+    assert time.monotonic() - start < 3.0
+
+
+def test_off_is_sent_on_closing_though_the_controller_counts_as_lost(emulated):
+    def work():
+        with emulated.lights(0, 1) as leds:
+            leds[0].set(1.0)
+            emulated.controller.watchdog_s = 60
+            emulated.controller.silent = True
+            with pytest.raises(DeviceLost):
+                leds[1].set(1.0)
+            emulated.controller.silent = False
+            assert emulated.burning == {0: 255}
+            raise DeviceError("camera", "gone")
+
+    with pytest.raises(DeviceError, match="camera: gone"):
+        work()
+    assert emulated.burning == {}
+
+
+# ---------------------------------------------------------------- a run
+
+
+def test_a_run_goes_on_after_a_reset_and_a_trip(dome, tmp_path):
+    """Each fault costs one attempt: every shot is taken with its own light, and all is dark afterwards."""
+    plan = small_plan()
+    plan = plan.replace(blocks=(plan.blocks[0].replace(repeats=1),))
+    channels = {f"led{number + 1}": number for number in range(4)}
+    seen = []
+
+    def look(camera, exposure_s):
+        frame = len(seen)
+        seen.append(None)
+        until(lambda: len(dome.burning) == 1)
+        seen[frame] = next(iter(dome.burning))
+        if frame == 2:
+            dome.reset()
+            time.sleep(0.05)
+        elif frame == 5:
+            with lights["led2"].sequencer.controller._lock:
+                until(lambda: not dome.burning)
+
+    with ExitStack() as stack:
+        lights = {name: stack.enter_context(dome.light(channel, name)) for name, channel in channels.items()}
+        scene = FakeScene(fault=look)
+        camera = stack.enter_context(SimulatedCamera("main", CAMERA, scene))
+        rig = SimpleNamespace(cameras={"main": camera}, lights=lights, operator=SimulatedOperator(scene))
+        session = Session.create(tmp_path / "session", plan, RIG)
+        with closing(run(plan, rig, session)) as events:
+            list(events)
+    assert dome.burns({})
+    assert session.skipped == ()
+    assert seen == [channels[shot.light] for shot in plan.shots()]
+    assert [record.attempts for record in session.frames] == [1, 1, 1, 2, 1, 1, 2, 1, 1, 1, 1, 1]
+
+
+def test_many_threads_may_use_the_lights_of_a_controller(emulated):
+    with emulated.lights(0, 1) as leds:
+        failures = []
+
+        def blink(led):
+            try:
+                for _ in range(30):
+                    led.set(1.0)
+                    led.set(0.0)
+            except DeviceError as error:
+                failures.append(error)
+
+        threads = [threading.Thread(target=blink, args=(led,)) for led in leds]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert failures == []
+    assert len(emulated.done("SET")) == 2 * 60 + 2
