@@ -129,6 +129,8 @@ def test_two_cameras_of_one_producer_do_not_disturb_each_other():
         ({"offset_x": 4}, SettingRefused, "has no node OffsetX"),
         ({"pixel_format": "Mono12"}, SettingRefused, "has no pixel format Mono12, .* only RGBa8, Mono8"),
         ({"black_level": 3.0}, SettingRefused, "has no BlackLevel: leave black_level out"),
+        ({"description": Path("nowhere.xml")}, DeviceError, "description nowhere.xml: no such file"),
+        ({"description": Path(__file__)}, DeviceError, "description .*test_genicam.py describes no camera: "),
         ({"producers": Path("nowhere.cti")}, DeviceError, "nowhere.cti: no such producer"),
     ],
 )  # fmt: skip
@@ -639,6 +641,7 @@ def test_buffers_that_are_no_picture(told, message):
     ("changes", "message"),
     [
         ({"nodes": {"Width": 8}}, "nodes: Width has a key of its own, width"),
+        ({"nodes": {"AcquisitionMode": "SingleFrame"}}, "AcquisitionMode goes with trigger"),
         ({"sent_format": "Mono12p"}, "sent_format Mono12p gives Mono12, not the pixel_format Mono8"),
         ({"sent_format": "Mono9"}, "pixel format 'Mono9' cannot be unpacked"),
         ({"sequence": True}, "sequence wants a trigger other than software"),

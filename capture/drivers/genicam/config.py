@@ -97,6 +97,8 @@ class GenicamCameraConfig(CameraLimits):
             for name in part:
                 if name in _KEYS:
                     raise ValueError(f"nodes: {name} has a key of its own, {_KEYS[name]}")
+                if name == "AcquisitionMode":
+                    raise ValueError("nodes: AcquisitionMode goes with trigger, and is set by itself")
         if self.trigger == "software" and self.sequence:
             raise ValueError("sequence wants a trigger other than software: free, or the name of a line")
         if self.trigger != "software" and self.discard:

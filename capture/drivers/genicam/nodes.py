@@ -22,11 +22,11 @@ _WRITABLE = (genapi.EAccessMode.WO, genapi.EAccessMode.RW)
 
 def told(error: BaseException) -> str:
     """What an exception of the libraries says, without its own formalities; never empty."""
-    text = " ".join(str(error).split())
-    for mark in (" : ", "(Message from the source: "):
-        if mark in text:
-            text = text.split(mark, 1)[1] if mark.startswith("(") else text.split(mark, 1)[0]
-    return text.split(") (ID:")[0].strip() or type(error).__name__
+    text = " ".join(str(error).split()).removeprefix("GenTL exception: ")
+    text, _, rest = text.partition(" (Message from the source: ")
+    source = rest.rpartition(") (ID: ")[0].strip()
+    text = text.partition(" : ")[0].strip()
+    return f"{text} {source}".strip() or type(error).__name__
 
 
 class Nodes:

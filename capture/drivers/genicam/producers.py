@@ -118,7 +118,9 @@ def open_device(device: str, config: GenicamCameraConfig) -> Iterator[Any]:
     DeviceLost
         No camera fits, or it is in use elsewhere.
     """
-    from genicam import genapi, gentl
+    from genicam import gentl
+
+    from capture.drivers.genicam.nodes import FAULTS, told
 
     wanted = {key: value for key in _CRITERIA if (value := getattr(config, key)) is not None}
     seen: list[str] = []
@@ -127,24 +129,26 @@ def open_device(device: str, config: GenicamCameraConfig) -> Iterator[Any]:
             try:
                 harvester = stack.enter_context(_producer(str(path)))
             except (OSError, gentl.GenericException) as error:
-                raise DeviceError(device, f"producer {path} cannot be loaded: {error}") from error
+                why = told(error) if isinstance(error, gentl.GenericException) else str(error)
+                raise DeviceError(device, f"producer {path} cannot be loaded: {why}") from error
             there = [(info, about(info)) for info in harvester.device_info_list]
             fitting = [info for info, found in there if all(found[key] == wanted[key] for key in wanted)]
             seen.extend(label(found) for _, found in there)
             if not fitting:
                 continue
             if len(fitting) > 1:
-                choice = ", ".join(label(found) for _, found in there)
+                choice = ", ".join(label(about(info)) for info in fitting)
                 raise DeviceError(
                     device, f"say which camera by its serial, user_name or id; there are {choice}"
                 )
+            if config.description is not None:
+                _check_description(device, config.description.expanduser())
             try:
                 acquirer = _create(harvester, fitting[0], config)
-            except (gentl.GenericException, genapi.GenericException) as error:
+            except FAULTS as error:
                 which = label(about(fitting[0]))
                 raise DeviceLost(
-                    device,
-                    f"{which} cannot be opened, is it in use elsewhere? {' '.join(str(error).split())}",
+                    device, f"{which} cannot be opened, is it in use elsewhere? {told(error)}"
                 ) from error
             # leaving its context, unlike `destroy`, lets go of the object itself
             stack.push(acquirer)
@@ -155,6 +159,19 @@ def open_device(device: str, config: GenicamCameraConfig) -> Iterator[Any]:
     raise DeviceLost(
         device, f"no camera found ({asked}); seen: {', '.join(seen) or 'none'}; look at its cable and power"
     )
+
+
+def _check_description(device: str, path: Path) -> None:
+    from genicam.genapi import NodeMap
+
+    from capture.drivers.genicam.nodes import FAULTS, told
+
+    if not path.is_file():
+        raise DeviceError(device, f"description {path}: no such file")
+    try:
+        NodeMap().load_xml_from_file(str(path))
+    except FAULTS as error:
+        raise DeviceError(device, f"description {path} describes no camera: {told(error)}") from error
 
 
 def _create(harvester: Any, info: Any, config: GenicamCameraConfig) -> Any:
