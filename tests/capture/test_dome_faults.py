@@ -17,7 +17,7 @@ from capture.drivers.simulated import SimulatedCamera, SimulatedOperator
 from capture.runner import run
 from capture.session import Session
 
-WATCHDOG_S = 0.25
+WATCHDOG_S = 0.5
 
 
 @pytest.fixture(autouse=True)
@@ -26,6 +26,12 @@ def short_times(monkeypatch):
     monkeypatch.setattr(controller_module, "REPLY_S", 0.01)
     monkeypatch.setattr(controller_module, "REQUEST_S", 0.3)
     monkeypatch.setattr(exchange_module, "REQUEST_S", 0.3)
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """A controller that is quick to miss the program."""
+    monkeypatch.setattr(controller_module, "WATCHDOG_S", 0.15)
 
 
 @pytest.fixture(params=COUNTERPARTS)
@@ -68,14 +74,14 @@ def test_what_gets_lost_is_sent_again_and_done_once(dome, fate):
         assert len({text[:2] for text in again}) == 2, "a retry has the number of its request"
 
 
-def test_ten_thousand_commands_are_done_once_each_or_reported_as_failed(emulated):
+def test_thousands_of_commands_are_done_once_each_or_reported_as_failed(emulated):
     """1 % of the lines damaged, either way."""
     asked, failed = [], 0
     with emulated.light(0, settle_s=0) as led:
         emulated.wire.faults = faults = Faults(damage=0.01, seed=1)
         controller = led.sequencer.controller
         done = len(emulated.done("SET"))
-        for number in range(10_000):
+        for number in range(3000):
             channel, level = number % 2, 1 + number % 255
             try:
                 controller.light(channel, level)
@@ -86,7 +92,7 @@ def test_ten_thousand_commands_are_done_once_each_or_reported_as_failed(emulated
         emulated.wire.faults = Faults()
         assert failed == 0
         assert emulated.done("SET")[done:] == asked
-    assert faults.damaged >= 150
+    assert faults.damaged >= 40
 
 
 @pytest.mark.parametrize(("fate", "done"), [("lose", 0), ("lose reply", 1)])
@@ -192,14 +198,14 @@ def test_a_reset_that_nobody_told_of_is_found(emulated):
         assert emulated.burning == {0: 255}
 
 
-def test_a_missed_keep_alive_is_told_once_and_cleared(dome, monkeypatch):
+def test_a_missed_keep_alive_is_told_once_and_cleared(dome, impatient):
     with dome.lights(0, 1) as (first, second):
         first.set(1.0)
         with first.sequencer.controller._lock:  # a computer that is too busy
             until(lambda: not dome.burning)
         second.set(0.0)
         with pytest.raises(
-            DeviceError, match=r"^led1: .*: heard nothing for 0\.25 s and made its lights dark"
+            DeviceError, match=r"^led1: .*: heard nothing for 0\.15 s and made its lights dark"
         ):
             second.set(1.0)
         assert dome.burns({})
@@ -209,7 +215,7 @@ def test_a_missed_keep_alive_is_told_once_and_cleared(dome, monkeypatch):
         assert dome.burns({0: 255, 1: 255})
 
 
-def test_a_trip_between_two_frames_is_told_to_who_asks(dome):
+def test_a_trip_between_two_frames_is_told_to_who_asks(dome, impatient):
     with dome.light() as led:
         led.set(1.0)
         led.confirm()
@@ -261,7 +267,7 @@ def test_burning_for_too_long():
         assert dome.burning
 
 
-def test_a_trip_in_the_middle_of_a_sequence_fails_it(dome):
+def test_a_trip_in_the_middle_of_a_sequence_fails_it(dome, impatient):
     with dome.light() as led:
         led.sequencer.arm([({"led0": 1.0}, 10)])
         dome.end_exposures(2)
@@ -284,7 +290,7 @@ def test_a_reset_in_the_middle_of_a_sequence_fails_it(dome):
 
 
 @pytest.mark.parametrize("event", ["DONE", "END"])
-def test_the_end_is_known_where_its_event_is_lost(emulated, event):
+def test_the_end_is_known_where_its_event_is_lost(emulated, impatient, event):
     wire = emulated.wire
     deliver = wire._back
     wire._back = lambda data: None if data.startswith(f"!{event}".encode()) else deliver(data)
@@ -295,7 +301,7 @@ def test_the_end_is_known_where_its_event_is_lost(emulated, event):
         else:
             led.sequencer.arm([({"led0": 1.0}, 2)])
             emulated.end_exposures(2)
-            time.sleep(WATCHDOG_S)
+            until(lambda: not led.sequencer.controller.burning)
             assert led.sequencer.stop() == 2
         led.set(1.0)
         assert emulated.burning == {0: 255}
