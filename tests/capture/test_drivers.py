@@ -8,7 +8,7 @@ import io
 import subprocess
 import sys
 import time
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import get_args
 
 import counterparts
@@ -27,6 +27,7 @@ from capture_fakes import (
     open_fake_rig,
     small_plan,
 )
+from dome_counterparts import Emulated
 from pydantic import TypeAdapter, ValidationError
 
 from capture.devices import (
@@ -214,7 +215,14 @@ def manual_light():
     yield light, level
 
 
-@pytest.fixture(params=[simulated_light, manual_light])
+@contextmanager
+def dome_light():
+    with ExitStack() as stack:
+        dome = Emulated(stack)
+        yield dome.light(name="led1", **LIGHT.model_dump()), lambda: dome.burning.get(0, 0) / 255
+
+
+@pytest.fixture(params=[simulated_light, manual_light, dome_light])
 def light_and_level(request):
     with request.param() as pair:
         yield pair

@@ -21,6 +21,9 @@ from capture.drivers.dome.codec import (
 from capture.drivers.dome.exchange import REPLY_S, REQUEST_S, Exchange, Rebooted
 from capture.drivers.link import SerialLink
 
+RESET_S = 0.02
+"""How long after the opening a controller may be reset by it."""
+
 BOOT_S = 2.5
 """How long a controller that is reset by being opened may take to boot."""
 
@@ -365,8 +368,8 @@ class Controller:
         return self
 
     def _meet(self) -> Identity:
-        # opening it may reset it, with a delay of its own
-        self._exchange.poll(2 * REPLY_S)
+        # opening may reset it, which then must not meet the first request
+        self._exchange.poll(RESET_S)
         words: tuple[str, ...] = ()
         for _ in range(3):
             try:
