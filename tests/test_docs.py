@@ -151,7 +151,9 @@ def test_every_make_target_exists(page):
     text = page.read_text("utf-8")
     lines = [line for _, body, _ in fences(text) for line in body.splitlines()]
     for words in (line.split() for line in [*inline(text), *lines]):
-        if words and words[0] == "make":
+        if words[:2] == ["make", "-C"]:
+            assert (ROOT / words[2] / "Makefile").exists(), words
+        elif words and words[0] == "make":
             assert words[1] in targets, words
 
 

@@ -130,6 +130,15 @@ def test_what_is_not_understood_is_refused_and_does_nothing(dome, commands):
     assert dome.ask("STAT").startswith("OK I 0")
 
 
+def test_a_command_waits_for_no_tick_of_the_clock(dome):
+    for turn in range(20):
+        dome.run(turn * 0.137)
+        begun_us, text = dome.now_us, line(f"{turn:02X} SET 0 {turn + 1}") + "\n"
+        dome.raw(text)
+        took_us = dome.events[-2]["t_us"] - begun_us
+        assert took_us - len(text) * 1e6 / 11520 < 500
+
+
 def test_a_line_that_is_not_whole_is_answered_to_nobody(dome):
     good = line("11 SET 1 9")
     assert dome.raw(good[:-1] + "x\n") == ["<?? ERR 7 frame"]
@@ -137,13 +146,15 @@ def test_a_line_that_is_not_whole_is_answered_to_nobody(dome):
     assert dome.raw(good.lower() + "\n")[0].startswith("<?? ERR")
     assert dome.raw(">" + "A" * 63 + "\n") == ["<?? ERR 6 overflow"]
     assert dome.raw(">" + "A" * 500 + "\n") == ["<?? ERR 6 overflow"]
+    assert dome.raw(">" + "A" * 70 + line("12 HB") + "\n") == ["<?? ERR 6 overflow", "<12 OK"]
+    assert dome.raw(good[:-1] + "G\n") == ["<?? ERR 7 frame"]
     assert dome.raw("11 SET 1 9*AAAA\n") == ["<?? ERR 7 frame"]
     assert dome.raw(">\n") == ["<?? ERR 7 frame"]
     assert dome.raw(line("1x SET 1 9") + "\n") == ["<?? ERR 7 frame"]
     assert dome.raw("\n\r\n") == []
     assert dome.lit() == {}
     _, _, _, _, crc_errors, overflows, _ = dome.ask("STAT").split()[1:]
-    assert (crc_errors, overflows) == ("1", "2")
+    assert (crc_errors, overflows) == ("1", "3")
 
 
 def test_a_new_line_begins_at_every_mark(dome):
@@ -446,6 +457,7 @@ def test_no_light_burns_more_often_than_it_may(short):
 def test_a_warm_light_may_burn_less_long(short):
     short.ask("FIRE 1 255 0 1000000")
     short.stay(1050)
+    assert short.ask("FIRE 1 255 0 600000") == "ERR 9 duty"
     short.ask("SET 1 255")
     short.stay(700)
     assert short.sent("MAXON") == ["!MAXON 1"]
