@@ -36,7 +36,7 @@ class Rig:
 
 @contextmanager
 def open_rig(
-    config: RigConfig, simulate: Truth | None = None, *, taken: Iterable[Shot] = ()
+    config: RigConfig, simulate: Truth | None = None, *, taken: Iterable[Shot] = (), realtime: bool = False
 ) -> Iterator[Rig]:
     """Open every device of ``config``, or its simulated twin.
 
@@ -47,6 +47,8 @@ def open_rig(
         What the twin knows. Every device, whatever its driver, is then played by the twin.
     taken : iterable of Shot
         What an earlier run of the same session answered: the twin's noise goes on from there.
+    realtime : bool
+        The twin takes as long as the rig would.
 
     Raises
     ------
@@ -61,7 +63,7 @@ def open_rig(
         if simulate is not None:
             limits = config.limits
             try:
-                twin = Twin(simulate, limits.cameras, lights=limits.lights)
+                twin = Twin(simulate, limits.cameras, lights=limits.lights, realtime=realtime)
             except ValueError as error:
                 raise ConfigError(str(error)) from None
             for shot in taken:

@@ -62,7 +62,8 @@ class Twin:
     cameras : mapping of name -> CameraLimits, optional
         As the rig's configuration states them; each must fit the truth's camera of that name.
     realtime : bool
-        Sleep for exposures; otherwise time is virtual.
+        Take as long as a rig would for exposures, readout and settling; otherwise time is virtual. A picture
+        that takes longer to render than to expose is late.
     lights : mapping of name -> LightLimits, optional
         As the rig's configuration states them: a light has had its ``settle_s`` before the next exposure.
 
@@ -97,7 +98,8 @@ class Twin:
             _check_camera(truth, name, limits)
         self._realtime = realtime
         self._pose: str | None = None
-        self._lamps = Lamps(truth, {name: limits.settle_s for name, limits in (lights or {}).items()})
+        self._settle_s = {name: limits.settle_s for name, limits in (lights or {}).items()}
+        self._lamps = Lamps(truth, self._settle_s)
         self._taken: Counter[Hashable] = Counter()
         self._exposures: Counter[str] = Counter()
         self._frame_ids: Counter[str] = Counter()
@@ -116,6 +118,8 @@ class Twin:
     def set_light(self, name: str, level: float) -> None:
         """Burn a light at ``level``; raises DeviceError when it is unknown or noticed to be dead."""
         self._lamps.burn(name, level, self._clock_s)
+        if self._realtime:
+            time.sleep(self._settle_s.get(name, 0.0))
 
     def strobe_light(self, name: str, level: float, delay_s: float, duration_s: float) -> None:
         """Go dark and arm one pulse for the next exposure's trigger; raises as ``set_light``.
@@ -135,6 +139,14 @@ class Twin:
         DeviceError
             No such camera, or nothing is in view yet.
         """
+        start_s, begun = self._clock_s, time.monotonic()
+        try:
+            return self._expose(camera, exposure_s, gain_db)
+        finally:
+            if self._realtime:
+                time.sleep(max(0.0, self._clock_s - start_s - (time.monotonic() - begun)))
+
+    def _expose(self, camera: str, exposure_s: float, gain_db: float) -> Frame:
         if camera not in self.truth.cameras:
             raise DeviceError(camera, "the truth has no such camera")
         if self._pose is None:
@@ -335,8 +347,6 @@ class Twin:
 
     def _pass_time(self, seconds: float) -> None:
         self._clock_s += seconds
-        if self._realtime:
-            time.sleep(seconds)
 
     def _meet_faults(self, camera: str, exposure_s: float) -> float:
         """Count the exposure and return the time that is applied."""

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import speed
+import speed_capture
 import speed_fits
 import speed_images
 import speed_packing
@@ -132,6 +133,7 @@ def main() -> None:
         lambda: [speed_fits.spheres(speed_images.TRUTH)],
         lambda: [speed_images.writing()],
         speed_packing.tables,
+        speed_capture.tables,
         speed_images.twin,
         start_up,
     ):
