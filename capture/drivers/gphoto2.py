@@ -422,9 +422,9 @@ def decode_raw(data: bytes) -> Raw:
         with rawpy.imread(io.BytesIO(data)) as raw:
             if raw.raw_type != rawpy.RawType.Flat or getattr(raw.raw_pattern, "shape", None) != (2, 2):
                 raise ValueError("sent a RAW file without a Bayer pattern")
-            top, left = raw.sizes.top_margin, raw.sizes.left_margin
             colours = raw.color_desc.decode()
-            pattern = "".join(colours[raw.raw_color(top + y, left + x)] for y in (0, 1) for x in (0, 1))
+            # LibRaw counts rows and columns of colours from the corner of the visible area
+            pattern = "".join(colours[raw.raw_color(y, x)] for y in (0, 1) for x in (0, 1))
             family = {"RGGB": "BayerRG", "GRBG": "BayerGR", "GBRG": "BayerGB", "BGGR": "BayerBG"}.get(pattern)
             if family is None:
                 raise ValueError(f"sent a RAW file with the colour filter {pattern}, which is not Bayer's")

@@ -24,7 +24,7 @@ from capture.frame import Frame, format_bits
 _MISSING = "driver micromanager wants the package pymmcore-plus: pip install 'gnomon[micromanager]'"
 _NO_FOLDER = "no Micro-Manager is found here: install it (mmcore install), or give its folder"
 _ERRORS = (RuntimeError, OSError)
-_FAILURES = 3
+_FAILURES = 5
 """The core has no error for a camera that is gone: so many failed frames in a row are taken for it."""
 
 
@@ -152,7 +152,7 @@ class MicroManagerCamera:
         SettingRefused
             Exposure or gain is not taken, or the picture is not of the rig file's pixel format.
         DeviceLost
-            Three frames in a row were lost.
+            Five frames in a row were lost.
         """
         if self._core is None:
             raise DeviceError(self.name, "is not open")

@@ -32,7 +32,7 @@ _PLATFORM: dict[str, Backend] = {"linux": "v4l2", "win32": "dshow", "darwin": "a
 _MANUAL: dict[str, float] = {"v4l2": 1.0, "dshow": 0.0, "msmf": 0.0}
 """What a backend calls an exposure that is not automatic; those that have no word for it set none."""
 _V4L2_UNIT_S = 1e-4
-_FAILURES = 3
+_FAILURES = 5
 """A stream has no word for a camera that is gone: so many failed frames in a row are taken for it."""
 
 
@@ -136,7 +136,7 @@ class OpencvCamera:
         SettingRefused
             The device does not take the exposure or the gain, or its pixels are not the rig file's.
         DeviceLost
-            Three frames in a row were lost.
+            Five frames in a row were lost.
         """
         if self._video is None:
             raise DeviceError(self.name, "is not open")

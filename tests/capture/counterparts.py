@@ -95,8 +95,12 @@ def dng(
     white: int = 16383,
     exposure: tuple[int, int] = (0, 1),
     pattern: tuple[int, ...] = (0, 1, 1, 2),
+    visible: tuple[int, int, int, int] | None = None,
 ) -> bytes:
-    """A DNG of one Bayer picture; ``exposure`` as a fraction, of which 0/1 says nothing."""
+    """A DNG of one Bayer picture; ``exposure`` as a fraction, of which 0/1 says nothing.
+
+    ``visible`` is the first row and column of what is not masked, and those after the last.
+    """
     camera = b"gnomon\0"
     tags: list[tuple[int, int, int, Any, bool]] = [
         (50706, 1, 4, bytes([1, 4, 0, 0]), True),  # version
@@ -108,6 +112,8 @@ def dng(
         (50721, 10, 9, (1, 1, 0, 1, 0, 1, 0, 1, 1, 1, 0, 1, 0, 1, 0, 1, 1, 1), True),  # colour matrix
         (33434, 5, 1, exposure, True),
     ]
+    if visible is not None:
+        tags.append((50829, 4, 4, visible, True))
     tifffile.imwrite(path, dn, photometric=32803, extratags=tags, metadata=None, software=None)
     return path.read_bytes()
 
