@@ -81,7 +81,10 @@ static int lit_by_output(const struct wiring_output *output)
     bool common = emulator.wiring.kind != WIRING_PWM;
     if (driven_by_timer && !timer_is_well_set(output))
         return -1;
-    int level = driven_by_timer ? at(output->ocr) : pin_is_high(&output->pin) != common ? max : 0;
+    int high = !driven_by_timer ? max * pin_is_high(&output->pin)
+               : at(output->tccr) >> (output->com - 1) & 1 ? max - at(output->ocr)
+                                                           : at(output->ocr);
+    int level = common ? max - high : high;
     if (common && level < max)
         level = level > emulator.wiring.lag ? level - emulator.wiring.lag : 0;
     return level;

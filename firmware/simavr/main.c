@@ -64,10 +64,14 @@ static avr_io_t reset_listener = {.kind = "dome", .reset = on_reset};
 void reset_chip(char cause)
 {
     avr_t *avr = emulator.avr;
+    /* Flags stay until the program clears them, or the power goes. */
+    avr_io_addr_t flags_at = avr->reset_flags.porf.reg;
+    uint8_t flags = cause == 'P' ? 0 : avr->data[flags_at];
     reset_cause = cause;
     if (cause == 'P')
         memset(avr->data + avr->ioend + 1, POWER_ON_BYTE, avr->ramend - avr->ioend);
     avr_reset(avr);
+    avr->data[flags_at] |= flags;
     avr_regbit_set(avr, cause == 'P' ? avr->reset_flags.porf
                         : cause == 'B' ? avr->reset_flags.borf
                                        : avr->reset_flags.extrf);

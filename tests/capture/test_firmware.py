@@ -361,6 +361,7 @@ def test_a_sequence_steps_at_the_end_of_each_exposure(dome):
     dome.run(5)
     assert dome.ask("STOP") == "OK 8"
     assert dome.ask("ARM 3") == "OK"
+    assert dome.lit() == first
     assert dome.ask("STAT").split()[4] == "0"
     dome.tell("pulse 100 1 1000")
     dome.run(5)
@@ -553,6 +554,9 @@ def test_a_program_that_hangs_is_ended_by_the_hardware(dome):
     assert dome.ask("STAT").startswith("OK I 0")
     dome.run(1000)
     assert dome.sent("BOOT") == ["!BOOT W"], "once"
+    dome.tell("reset E")
+    dome.run(10)
+    assert dome.sent("BOOT")[1:] == ["!BOOT E"]
 
 
 def test_lines_without_a_pause_and_an_interrupt_at_work(dome):
