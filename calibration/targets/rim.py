@@ -24,6 +24,9 @@ _REACH = 4.0
 _REFRACTIVE = 1.5
 _SHARP = 1.0
 """Blur, px, up to which it is the pixel's and the lens's own: a bell, alike all round."""
+_COARSER = 1.33
+"""Largest blur, in those of the rough outline: its fit goes on while the edge is finer than three quarters of
+the filter. What a mirror shows beside its outline passes for blur, and a wider one takes in more of it."""
 _SECTORS = 12
 """Parts of the outline, in each of which the blur is taken as one."""
 _LEAST_ERROR = 0.02
@@ -32,6 +35,8 @@ _COMMON = np.array([0.5, 0.5, 1.25])
 """Error of centre and radius over scatter^2 / blur. What a mirror shows beside its outline draws all profiles
 inwards, by the square of how far it spreads them (simulated balls, and renderings of chrome, steel and black
 gloss before textured backdrops; 0.3 and 0.8 in the simulated ones alone)."""
+_CHANCE = 0.5
+"""Scatter, in blurs, of edges that have nothing to do with the outline: what scatters so says nothing."""
 _WAVES = 5
 """Waves round the outline, up to which errors are taken as alike."""
 _PER_STEEPNESS = 0.2
@@ -46,6 +51,8 @@ class _Rim(NamedTuple):
     """Of the blur: a bell in focus, the disc of the aperture out of it."""
     widths: Float
     """Logarithm of the blur: its mean, and the cosine and sine of its first wave round the outline."""
+    widest: float
+    """Largest mean of that logarithm."""
     varies: bool = False
     """Whether that wave is sought: first the outline is found with one blur."""
 
@@ -91,7 +98,7 @@ def polish(images: NDArray[np.float32], rough: Edges, lens: LensModel | None) ->
     outline comes out up to 0.8 blurs too small, as it also looks.
     """
     start = np.array([np.log(rough.blur_px), 0.0, 0.0])
-    fits = _both(images, rough, lens, rough.view, _Rim("smooth", "bell", start))
+    fits = _both(images, rough, lens, rough.view, _Rim("smooth", "bell", start, start[0] + np.log(_COARSER)))
     if not fits:
         # A straight line inside is off by half a blur where the inside is not straight.
         unsure = np.diag((0.5 * rough.blur_px / _px_per_step(rough.view, lens)) ** 2)
@@ -102,7 +109,8 @@ def polish(images: NDArray[np.float32], rough: Edges, lens: LensModel | None) ->
         fits = _both(images, rough, lens, best.view, rim) or fits
         best = min(fits, key=lambda f: f.misfit)
     blur = best.rim.blur
-    model = np.hypot(_COMMON * best.scatter_px**2 / blur, [0.0, 0.0, _LEAST_ERROR * blur])
+    informed = max(1 - (best.scatter_px / (_CHANCE * blur)) ** 2, 0.1)
+    model = np.hypot(_COMMON * best.scatter_px**2 / (informed * blur), [0.0, 0.0, _LEAST_ERROR * blur])
     model /= _px_per_step(best.view, lens)
     if len(fits) == 2:
         model = np.hypot(model, _apart(fits[0].view, fits[1].view) * [0.5, 0.5, 1.0])
@@ -130,7 +138,7 @@ def _fit(
     except FitError:
         return None
     away = np.append(view.centre_px - rough.view.centre_px, view.radius_px - rough.view.radius_px)
-    near = np.linalg.norm(away) < 1.5 * max(rim.blur, rough.blur_px)
+    near = np.linalg.norm(away) < max(rim.blur, rough.blur_px)
     return _Fit(view, rim, scatter, misfit) if near else None
 
 
@@ -252,7 +260,7 @@ def _blurred(
     """The blur that leaves the smallest residuals round the outline, and their mean logarithm."""
     misfit, waves = np.inf, _waves_of_blur()
     relative = np.array([-0.2, -0.1, 0.0, 0.1, 0.2])
-    low, high = np.array([np.log(0.5), -0.5, -0.5]), np.array([np.log(20.0), 0.5, 0.5])
+    low, high = np.array([np.log(0.5), -0.5, -0.5]), np.array([rim.widest, 0.5, 0.5])
     for _ in range(6):
         around = window or _sectors(images, view, lens, rim.blur)
         left = np.stack([around.misfits(rim, wider) for wider in relative])

@@ -9,7 +9,7 @@ from calibration.geometry import normalize
 from calibration.targets.edges import Edges, rings_about
 from calibration.targets.outline import SphereView, circle, curve, settled
 from calibration.targets.spheres.detection import _of_one_size
-from calibration.targets.spheres.rings import _doubt, _stands
+from calibration.targets.spheres.rings import _doubt, _stands, chance
 
 
 def _edges(radius, support, rms, right=0.0):
@@ -73,6 +73,15 @@ def test_what_speaks_against_an_outline_is_said():
     alone = _edges(16, 0.45, 0.2)
     assert "along 45 % alone: look" in _doubt(alone, [alone])
     assert "ring of 34 px is round it" in _doubt(horizon, [weak, horizon])
+
+
+def test_an_outline_about_which_edges_lie_as_by_chance_is_told():
+    # In blurs of 0.8 px: chance has 0.5.
+    assert "about its outline of 49 px as by chance" in chance(_edges(49, 0.63, 0.37), _edges(49, 0.63, 0.37))
+    assert "as by chance" in chance(_edges(62, 0.59, 0.38), _edges(62, 0.59, 0.26))
+    assert "as by chance" in chance(_edges(397, 0.53, 0.3), _edges(397, 0.53, 0.36))
+    assert chance(_edges(100, 0.72, 0.32), _edges(100, 0.72, 0.32)) == ""
+    assert chance(_edges(190, 0.55, 0.19), _edges(190, 0.55, 0.3)) == ""
 
 
 def _taken(outlines, count):

@@ -15,7 +15,7 @@ from calibration.provenance import FitError
 from calibration.targets.outline import SphereView
 from calibration.targets.rim import polish
 from calibration.targets.spheres.cues import Finish, alike, answer, shown
-from calibration.targets.spheres.rings import box, outline_of, rings
+from calibration.targets.spheres.rings import box, chance, outline_of, rings
 from calibration.targets.spheres.search import Candidate, Image, Survey, circles, statistics, survey_of
 
 _LEAST_RADIUS_PX = 18.0
@@ -208,7 +208,8 @@ def _refined(
         outline = outline_of(stack, within, shifted, 1 if again else factor)
         if outline is not None:
             edges = polish(stack, outline.edges, shifted)
-            remarks = (outline.doubt,) if outline.doubt else ()
+            doubt = outline.doubt or chance(outline.edges, edges)
+            remarks = (doubt,) if doubt else ()
             view = edges.view._replace(centre_px=edges.view.centre_px + corner, remarks=remarks)
             found.append((edges.support, view))
     return sorted(found, key=lambda f: -f[0])
