@@ -86,6 +86,11 @@ class GphotoCameraConfig(CameraLimits):
         """What the camera can do."""
         return CameraLimits.model_validate(self.model_dump(include=set(CameraLimits.model_fields)))
 
+    @property
+    def address(self) -> str:
+        """What only one run may hold at a time."""
+        return f"camera {' '.join(filter(None, (self.model, self.serial))) or '(the only one of libgphoto2)'}"
+
     def open(self, name: str) -> Camera:
         """Return the camera, to be entered at once; ValueError without the packages."""
         if self.isolate:

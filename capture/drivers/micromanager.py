@@ -78,6 +78,12 @@ class MicroManagerCameraConfig(CameraLimits):
         """What the camera can do."""
         return CameraLimits.model_validate(self.model_dump(include=set(CameraLimits.model_fields)))
 
+    @property
+    def address(self) -> str:
+        """What only one run may hold at a time."""
+        of = self.configuration or self.library
+        return f"Micro-Manager camera {self.device or '(the default)'} of {of}"
+
     def open(self, name: str) -> Camera:
         """Return the camera, to be entered at once; ValueError without pymmcore or the adapters."""
         if self.isolate:

@@ -84,6 +84,11 @@ class OpencvCameraConfig(CameraLimits):
         """What the camera can do."""
         return CameraLimits.model_validate(self.model_dump(include=set(CameraLimits.model_fields)))
 
+    @property
+    def address(self) -> str | None:
+        """What only one run may hold at a time; None for image files."""
+        return None if self.backend == "images" else f"video device {self.source}"
+
     def open(self, name: str) -> Camera:
         """Return the camera, to be entered at once; ValueError where there is no backend for it here."""
         if self.isolate:

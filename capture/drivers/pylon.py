@@ -73,6 +73,11 @@ class PylonCameraConfig(CameraLimits):
         """What the camera can do."""
         return CameraLimits.model_validate(self.model_dump(include=set(CameraLimits.model_fields)))
 
+    @property
+    def address(self) -> str:
+        """What only one run may hold at a time."""
+        return f"Basler camera {self.serial or '(the only one)'}"
+
     def open(self, name: str) -> Camera:
         """Return the camera, to be entered at once; ValueError without pypylon."""
         if self.isolate:
