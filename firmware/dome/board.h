@@ -40,6 +40,8 @@
 
 #ifdef SHIFT_CHIP
 #define COMMON_LEVEL 1 /* all burning lights share one PWM signal */
+/* A TLC5947 lights at the fifth edge of its own 4 MHz after BLANK falls, 1 us or so: steps of 1/8 us. */
+#define SHIFT_LAG (SHIFT_CHIP == CHIP_TLC5947 ? 9 : 0)
 #else
 #define COMMON_LEVEL 0
 #endif

@@ -9,9 +9,6 @@
 
 #ifdef SHIFT_CHIP
 
-/* A TLC5947 lights at the fifth edge of its own 4 MHz after BLANK falls, 1 us or so: steps of 1/8 us. */
-#define LAG (SHIFT_CHIP == CHIP_TLC5947 ? 9 : 0)
-
 void lamps_init(void)
 {
     PIN_PORT(OC2B_PIN) |= PIN_MASK(OC2B_PIN);
@@ -52,8 +49,8 @@ void lamps_show(const uint8_t level[])
         if (level[i])
             common = level[i];
     }
-    if (common < MAX_LEVEL)
-        common = common == 0 ? 0 : common > MAX_LEVEL - 1 - LAG ? MAX_LEVEL - 1 : common + LAG;
+    if (common && common < MAX_LEVEL)
+        common = common > MAX_LEVEL - 1 - SHIFT_LAG ? MAX_LEVEL - 1 : common + SHIFT_LAG;
     /* Neither the old lights at the new level nor the new ones at the old. */
     lamps_dark();
     PIN_PORT(SHIFT_LATCH) |= PIN_MASK(SHIFT_LATCH);

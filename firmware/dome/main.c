@@ -132,7 +132,7 @@ const struct wiring wiring __attribute__((used, section(".wiring"))) = {
 #endif
 #ifdef SHIFT_CHIP
     .kind = SHIFT_CHIP == CHIP_HC595 ? WIRING_HC595 : WIRING_TLC5947,
-    .lag = SHIFT_CHIP == CHIP_TLC5947 ? 9 : 0,
+    .lag = SHIFT_LAG,
     .data = PIN_WIRING(SHIFT_DATA),
     .clock = PIN_WIRING(SHIFT_CLOCK),
     .latch = PIN_WIRING(SHIFT_LATCH),

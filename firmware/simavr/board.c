@@ -7,9 +7,9 @@
 
 #include "emulator.h"
 
-enum { MOST_BITS = WIRING_LAMPS * 12 };
+enum { MOST_CHANNELS = 96, MOST_BITS = MOST_CHANNELS * 12 };
 
-static int shown[WIRING_LAMPS];
+static int shown[MOST_CHANNELS];
 static int trigger = -1;
 
 /* The chain of registers: place 0 is nearest to the data pin. */
@@ -40,7 +40,7 @@ bool board_read_wiring(const char *elf, struct wiring *wiring)
                 continue;
             fseek(file, sections[i].sh_offset, SEEK_SET);
             found = sections[i].sh_size == sizeof *wiring && fread(wiring, sizeof *wiring, 1, file) == 1 &&
-                    wiring->channels <= WIRING_LAMPS;
+                    wiring->channels <= (wiring->kind == WIRING_PWM ? (int)WIRING_LAMPS : (int)MOST_CHANNELS);
         }
         free(sections);
     }
