@@ -4,6 +4,7 @@ python isolated_fakes.py MARK
 """
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Generator, Sequence
@@ -60,6 +61,8 @@ class FakeCamera:
         fault = int(gain_db)
         print("chatter of an SDK", flush=True)
         os.write(1, b"chatter of its native code\n")
+        if self._config.fault == "seventh" and self._frames == 107:
+            os.kill(os.getpid(), signal.SIGSEGV)
         if 11 <= fault <= 15:
             kind = KINDS[fault - 11]
             raise kind("told: so") if kind is ValueError else kind(self.name, "told: so")

@@ -11,10 +11,13 @@ from contextlib import closing
 import isolated_fakes
 import numpy as np
 import pytest
+from capture_fakes import RIG, FakeScene, open_fake_rig, small_plan
 from isolated_fakes import KINDS, LIMITS, config
 
 from capture.devices import DeviceError, DeviceLost, FrameLost, TriggeredCamera
 from capture.drivers import isolated
+from capture.runner import run
+from capture.session import Session
 
 WAIT_S = 20.0
 """For a computer that is busy with other things; nothing that is well takes so long."""
@@ -151,6 +154,20 @@ def test_a_camera_that_does_not_come_back_is_lost(tmp_path):
             camera.expose(0.01, 0.0, WAIT_S)
         with pytest.raises(DeviceLost, match="3 times in a row: no such serial number"):
             camera.expose(0.01, 0.0, WAIT_S)
+
+
+def test_a_capture_goes_on_where_the_driver_crashes(tmp_path):
+    """Every process dies of its seventh frame; each costs its shot a second attempt, and the run nothing."""
+    session = Session.create(tmp_path / "session", small_plan(), RIG)
+    with open_fake_rig(FakeScene()) as rig, config(fault="seventh").open("main") as camera:
+        rig.cameras = {"main": camera}
+        # a busy computer may be late in starting the next process, which is an attempt too
+        with closing(run(session.plan, rig, session, retries=20)) as events:
+            list(events)
+    again_at = [number for number, record in enumerate(session.frames) if record.attempts > 1]
+    assert again_at == [6, 12, 18, 24]
+    assert session.skipped == ()
+    assert session.verify() == ()
 
 
 @pytest.mark.parametrize(
