@@ -118,7 +118,7 @@ class Firmware(Counterpart):
                 [emulator, "--no-dtr", firmware], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
             )
         )
-        stack.callback(self._say, "quit")
+        stack.callback(self._quit)
         self.burning = {}
         self.pulses = 0
         self.resets = 0
@@ -142,6 +142,10 @@ class Firmware(Counterpart):
                 self.resets += 1
             elif "board" in told:
                 self._ports.append(told["port"])
+
+    def _quit(self) -> None:
+        self._say("quit")
+        self._reader.join()
 
     def _say(self, command: str) -> None:
         assert self.process.stdin is not None

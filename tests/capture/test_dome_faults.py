@@ -307,6 +307,24 @@ def test_the_end_is_known_where_its_event_is_lost(emulated, impatient, event):
         assert emulated.burning == {0: 255}
 
 
+def test_an_end_that_comes_together_with_the_reply_is_not_waited_for(emulated, monkeypatch):
+    monkeypatch.setattr(controller_module, "REPLY_S", 5.0)
+    wire, held = emulated.wire, []
+    deliver = wire._back
+
+    def hold(data):
+        held.append(data)
+        if data.startswith(b"!DONE"):
+            deliver(b"".join(held))
+
+    with emulated.light() as led:
+        wire._back = hold
+        start = time.monotonic()
+        led.sequencer.controller.fire(0, 255, 0.0, 1e-4)
+        assert time.monotonic() - start < 2.0
+        wire._back = deliver
+
+
 # ---------------------------------------------------------------- the end of the cable
 
 

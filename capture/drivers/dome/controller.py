@@ -118,8 +118,13 @@ class Controller:
         with self._asked():
             self._may_light()
             self._firing = -1
-            reply = self._ask("FIRE", channel, level, round(settle_s * 1e6), round(exposure_s * 1e6))
-            self._firing = reply.sequence if reply.error == 0 else None
+            times_us = round(settle_s * 1e6), round(exposure_s * 1e6)
+            try:
+                reply = self._exchange.ask("FIRE", channel, level, *times_us)
+                self._firing = reply.sequence if reply.error == 0 else None
+            finally:
+                # the end of a short exposure may have come with the reply, and is known by its number
+                self._heed()
             if reply.error:
                 self._refused("FIRE", reply)
         due_s = time.monotonic() + settle_s + exposure_s

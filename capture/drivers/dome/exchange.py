@@ -97,7 +97,8 @@ class Exchange:
         if self.lost is not None:
             raise DeviceLost(self.name, self.lost)
         try:
-            data = self._link.read(wait_s)
+            # what came together with a reply has been read already
+            data = self._link.read(0.0 if self._inbox else wait_s)
         except DeviceLost as error:
             self._lose(error)
             raise
