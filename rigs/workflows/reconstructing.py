@@ -28,8 +28,8 @@ from rigs.workflows.contradictions import (
     inverted,
     listed,
     lit,
+    other_axes,
     refuse_lights_behind,
-    turned_over,
 )
 from rigs.workflows.encoding import Doubt, doubted, doubts_of
 from rigs.workflows.frames import (
@@ -230,7 +230,7 @@ def reconstruct(
         *doubts_of(session, name, sensor, linear="normals"),
         *images.doubts,
         *(Doubt(text, wrong=True) for text in paired.contradictions(images.names)),
-        *map(Doubt, (*inside_out, *unlit, *contradictions, *turned_over(reconstruction.normals))),
+        *map(Doubt, (*inside_out, *unlit, *contradictions, *other_axes(reconstruction.normals))),
     )
     if lights.quality is not None and lights.quality.verdict != "good":
         why = f": {'; '.join(lights.quality.warnings)}" if lights.quality.warnings else ""

@@ -16,11 +16,13 @@ import pytest
 from calibration.files import read_exr, read_exr_attributes, save_model, write_bytes, write_exr
 from calibration.geometry import angle_deg, normalize
 from calibration.lights.model import DistantLight, LightSet, NearLight
+from calibration.photometric import NormalMap
 from rigs.interchange import import_lp
 from rigs.report import report_directory
 from rigs.report.drawing import drawing
 from rigs.report.plots import _names
 from rigs.workflows import reconstructing
+from rigs.workflows.contradictions import other_axes
 
 HEIGHT, WIDTH = 60, 72
 TOWARDS = normalize(
@@ -88,6 +90,51 @@ def test_y_turned_over_is_told(solve, coin, tmp_path):
     assert answer.code == 0
     assert "only with y or x turned over" in answer.err
     assert answer.err.count("\n") == 1
+
+
+def _map(normals: np.ndarray) -> NormalMap:
+    n = np.asarray(normals, np.float32)
+    there = np.isfinite(n[..., 0])
+    return NormalMap(
+        normals=n, albedo=n[..., 2], valid=there, sigma_deg=n[..., 2], lights_used=there.astype(np.uint8)
+    )
+
+
+def dome_of_normals() -> np.ndarray:
+    """Normals of an egg that is seen up to its rim, camera frame; NaN around it."""
+    x, y = np.meshgrid(np.linspace(-1.2, 1.2, WIDTH), np.linspace(-1.2, 1.2, HEIGHT))
+    x, y = x + 0.2 * y, 0.8 * y
+    with np.errstate(invalid="ignore"):
+        z = -np.sqrt(1 - x**2 - y**2)
+    return np.stack([x + 0 * z, 0.2 * x + 0.8 * y + 0 * z, z], axis=-1) / np.linalg.norm(
+        np.stack([x, 0.2 * x + 0.8 * y, z], axis=-1), axis=-1, keepdims=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "told"),
+    [
+        ((1, 0), (0, 1), ""),
+        ((-1, 0), (0, 1), "only with y or x turned over"),
+        ((1, 0), (0, -1), "only with y or x turned over"),
+        ((0, 1), (1, 0), "only with x and y exchanged"),
+        ((0, -1), (-1, 0), "only with x and y exchanged"),
+        ((0, 1), (-1, 0), "only with x and y turned by 90 degrees"),
+        ((0, -1), (1, 0), "only with x and y turned by 90 degrees"),
+    ],
+)
+def test_how_the_axes_of_the_lights_lie_is_told_by_the_normals(x, y, told):
+    for shape in (landscape(), dome_of_normals()):
+        turned = shape @ np.array([[x[0], y[0], 0], [x[1], y[1], 0], [0, 0, 1]])
+        said = other_axes(_map(turned))
+        assert (told in said[0]) if told else said == ()
+
+
+def test_a_hill_that_came_out_hollow_is_told_where_its_rim_is_in_view():
+    over = np.array([-1, -1, 1])
+    assert "lean inwards all round the object" in other_axes(_map(dome_of_normals() * over))[0]
+    # Cut by the picture's border, and not steep there: a relief has no rim.
+    assert other_axes(_map(landscape() * over)) == ()
 
 
 @pytest.mark.parametrize("signs", [(1, 1, -1), (-1, -1, -1), (1, -1, -1)])
