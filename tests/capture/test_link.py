@@ -54,6 +54,7 @@ def test_reading_waits_for_the_end_and_keeps_the_rest(line):
         os.write(line.far, b"o\r\n")
         assert link.read_until(b"\r\n", 1.0) == b"two\r\n"
         os.write(line.far, b"old news")
+        assert link.read_until(b"!", 0.1) is None
         link.discard()
         assert link.read_until(b"s", 0.03) is None
 
