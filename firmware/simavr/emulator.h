@@ -15,6 +15,7 @@ struct emulator {
     bool show_pins;    /* report the wires of shift registers too */
     bool show_serial;  /* report the lines that the firmware sends */
     bool reset_by_dtr; /* as on an Arduino */
+    avr_cycle_count_t starts_at; /* the bootloader runs until then */
 };
 
 extern struct emulator emulator;
@@ -24,6 +25,7 @@ void report(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* As of now: 'P' power, 'E' external, 'B' brown-out. */
 void reset_chip(char cause);
+void reset_by_dtr(void);
 
 /* board.c: pins, lamps, and what hangs on the wires */
 bool board_read_wiring(const char *elf, struct wiring *wiring);

@@ -19,7 +19,7 @@
 
 struct emulator emulator = {.reset_by_dtr = true};
 
-enum { SLICE_US = 300, LONGEST_LAG_US = 100000, RUN_ON_CYCLES = 160, POWER_ON_BYTE = 0xA5 };
+enum { SLICE_US = 300, LONGEST_LAG_US = 100000, BOOTLOADER_US = 50000, RUN_ON_CYCLES = 160, POWER_ON_BYTE = 0xA5 };
 
 static enum { REAL_TIME, FREE, STEPPED } pace;
 static bool ended, just_reset;
@@ -33,6 +33,11 @@ static uint8_t jammed_code[2];
 static double now_us(void)
 {
     return emulator.avr->cycle * 1e6 / emulator.wiring.clock_hz;
+}
+
+static avr_cycle_count_t cycles(double us)
+{
+    return (avr_cycle_count_t)(us * emulator.wiring.clock_hz / 1e6);
 }
 
 void report(const char *format, ...)
@@ -53,6 +58,7 @@ static void on_reset(avr_io_t *io)
         memcpy(emulator.avr->flash + jammed_at, jammed_code, sizeof jammed_code);
     jammed = false;
     just_reset = true;
+    emulator.starts_at = 0;
     emulator.avr->run_cycle_limit = RUN_ON_CYCLES;
     report("\"reset\": \"%c\"", reset_cause);
     serial_forget();
@@ -76,6 +82,13 @@ void reset_chip(char cause)
                         : cause == 'B' ? avr->reset_flags.borf
                                        : avr->reset_flags.extrf);
     reset_cause = 'W';
+}
+
+/* A client flushes its terminal after it has opened it; what a program without a bootloader says first would be lost. */
+void reset_by_dtr(void)
+{
+    reset_chip('E');
+    emulator.starts_at = emulator.avr->cycle + cycles(BOOTLOADER_US);
 }
 
 static void jam(void)
@@ -111,6 +124,8 @@ static avr_cycle_count_t stop_here(avr_t *avr, avr_cycle_count_t when, void *par
 static void run_until(avr_cycle_count_t cycle)
 {
     avr_t *avr = emulator.avr;
+    if (avr->cycle < emulator.starts_at)
+        avr->cycle = cycle < emulator.starts_at ? cycle : emulator.starts_at;
     if (cycle > avr->cycle)
         avr_cycle_timer_register(avr, cycle - avr->cycle, stop_here, NULL);
     while (avr->cycle < cycle && !ended) {
@@ -126,11 +141,6 @@ static void run_until(avr_cycle_count_t cycle)
             ended = true;
         }
     }
-}
-
-static avr_cycle_count_t cycles(double us)
-{
-    return (avr_cycle_count_t)(us * emulator.wiring.clock_hz / 1e6);
 }
 
 static void run_for(double us, bool until_line)
@@ -346,6 +356,8 @@ int main(int argc, char **argv)
         while (!ended)
             take_commands(true);
     } else {
+        /* It has been switched on before anybody comes. */
+        run_until(cycles(BOOTLOADER_US));
         report("\"port\": \"%s\", \"board\": \"%.15s\", \"chip\": \"%.15s\", \"channels\": %d, \"max_level\": %d",
                serial_plug(link), emulator.wiring.board, emulator.wiring.chip, emulator.wiring.channels,
                emulator.wiring.max_level);

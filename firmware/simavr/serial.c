@@ -200,10 +200,12 @@ static void note_clients(void)
             struct inotify_event *event = (struct inotify_event *)at;
             at += sizeof *event + event->len;
             if (event->mask & IN_OPEN) {
-                clients++;
+                /* What was said before went to nobody. */
+                if (!clients++)
+                    from_chip_tail = from_chip_head;
                 report("\"port\": \"opened\"");
                 if (emulator.reset_by_dtr)
-                    reset_chip('E');
+                    reset_by_dtr();
             } else if (event->mask & IN_CLOSE) {
                 clients -= clients > 0;
                 report("\"port\": \"closed\"");
@@ -220,7 +222,9 @@ void serial_exchange(void)
         uint8_t bytes[4096];
         ssize_t size;
         while (to_chip_head - to_chip_tail <= QUEUE - sizeof bytes && (size = read(master, bytes, sizeof bytes)) > 0)
-            serial_send(bytes, size);
+            /* A bootloader takes what is not for the program. */
+            if (emulator.avr->cycle >= emulator.starts_at)
+                serial_send(bytes, size);
     }
     uint8_t bytes[4096];
     unsigned count = 0;
