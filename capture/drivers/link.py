@@ -1,4 +1,4 @@
-"""Byte links to controllers: a serial port with deadlines, and one open link for all who share it."""
+"""Links to controllers: a serial port with deadlines, and one open link for all lights that share it."""
 
 import threading
 import time
@@ -16,6 +16,9 @@ T = TypeVar("T")
 
 POLL_S = 0.02
 """How far a read may overrun its wait: setting a timeout anew for every read would reconfigure the port."""
+
+UNATTENDED_S = 3600.0
+"""For how long lights are kept burning while the program asks nothing of them."""
 
 
 class SerialLink:
@@ -101,9 +104,9 @@ class SerialLink:
         try:
             yield
         except _port_faults() as error:
-            told = f" ({error})" if isinstance(error, OSError) else ""
+            reason = f" ({error})" if isinstance(error, OSError) else ""
             raise DeviceLost(
-                self.name, f"{self.port}: the cable was pulled, or the device lost power{told}"
+                self.name, f"{self.port}: the cable was pulled, or the device lost power{reason}"
             ) from error
 
     def __enter__(self) -> Self:
@@ -155,6 +158,22 @@ def serial_ports() -> str:
         for port in comports()
     ]
     return ", ".join(ports) or "no serial port here"
+
+
+@contextmanager
+def named(name: str) -> Iterator[None]:
+    """Let the errors of a shared controller go under the name of the light that asked."""
+    try:
+        yield
+    except DeviceError as error:
+        if error.device == name:
+            raise
+        raise type(error)(name, reason_of(error)) from error
+
+
+def reason_of(error: DeviceError) -> str:
+    """What an error says, without the name of its device."""
+    return str(error).removeprefix(f"{error.device}: ")
 
 
 class Shared(Generic[K, T]):

@@ -19,7 +19,7 @@ from capture.drivers.dome.codec import (
     read_status,
 )
 from capture.drivers.dome.exchange import REPLY_S, REQUEST_S, Exchange, Rebooted
-from capture.drivers.link import SerialLink
+from capture.drivers.link import UNATTENDED_S, SerialLink, reason_of
 
 RESET_S = 0.02
 """How long after the opening a controller may be reset by it."""
@@ -29,9 +29,6 @@ BOOT_S = 2.5
 
 WATCHDOG_S = 2.0
 """The controller goes dark when it has heard nothing for this long while anything burns."""
-
-UNATTENDED_S = 3600.0
-"""For how long lights are kept burning while the program asks nothing of them."""
 
 _BOOTS = {"P": "power", "E": "its reset line", "W": "its own watchdog", "B": "its supply broke down"}
 
@@ -402,8 +399,9 @@ class Controller:
         except DeviceError as failure:
             # what ends the program is told already, and is why this could not be done
             if not isinstance(error, DeviceError):
-                told = str(failure).removeprefix(f"{failure.device}: ")
-                raise DeviceLost(self.name, f"{told}; MAY STILL BURN, for {WATCHDOG_S:g} s") from failure
+                raise DeviceLost(
+                    self.name, f"{reason_of(failure)}; MAY STILL BURN, for {WATCHDOG_S:g} s"
+                ) from failure
         finally:
             self._exchange.__exit__()
             self._thread.join(REQUEST_S)

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from capture.devices import DeviceError, LightLimits
 from capture.drivers.dome.controller import Controller
-from capture.drivers.link import SerialLink, Shared, serial_ports
+from capture.drivers.link import SerialLink, Shared, named, reason_of, serial_ports
 
 _COUNT_MAX = 255
 """Exposures that one step of the controller's table can burn for."""
@@ -95,7 +95,7 @@ class Dome:
         if not table:
             raise ValueError("a sequence without steps")
         first = next(iter(self._lights))
-        with _named(first):
+        with named(first):
             if len(table) > self.max_steps:
                 self.controller.off()
                 raise DeviceError(
@@ -103,7 +103,7 @@ class Dome:
                 )
             self.controller.arm(table)
         time.sleep(max(light.limits.settle_s for light in self._lights.values()))
-        with _named(first):
+        with named(first):
             self.controller.confirm()
 
     def stop(self) -> int:
@@ -114,7 +114,7 @@ class Dome:
         DeviceError
             Lights have gone dark since ``arm`` without being told to: the frames since are not to be trusted.
         """
-        with _named(next(iter(self._lights))):
+        with named(next(iter(self._lights))):
             return self.controller.stop()
 
     def join(self, light: "DomeLight") -> None:
@@ -165,7 +165,7 @@ class DomeLight:
             The light did not follow, or lights of its controller have gone dark since they were set.
         """
         steps = self.steps_of(level)
-        with _named(self.name):
+        with named(self.name):
             self.sequencer.controller.light(self.channel, steps)
             time.sleep(self.limits.settle_s)
             if steps:
@@ -173,7 +173,7 @@ class DomeLight:
 
     def confirm(self) -> None:
         """Raise DeviceError where lights have gone dark by themselves since they were set; takes no time."""
-        with _named(self.name):
+        with named(self.name):
             self.sequencer.controller.confirm()
 
     def steps_of(self, level: float) -> int:
@@ -184,7 +184,7 @@ class DomeLight:
         return max(round(level * full), 1) if level > 0 else 0
 
     def __enter__(self) -> Self:
-        with _named(self.name), ExitStack() as stack:
+        with named(self.name), ExitStack() as stack:
             dome = stack.enter_context(_DOMES((self.config.port, self.config.baud)))
             dome.join(self)
             stack.callback(dome.leave, self)
@@ -199,7 +199,7 @@ class DomeLight:
         if dome is None:
             return
         failure: DeviceError | None = None
-        with _named(self.name):
+        with named(self.name):
             try:
                 dome.controller.light(self.channel, 0)
             except DeviceError as refusal:
@@ -209,19 +209,7 @@ class DomeLight:
                 self._leaving.__exit__(kind, error, trace)
             # what ends the program is told already
             if failure is not None and dome.controller.burning and not isinstance(error, DeviceError):
-                told = str(failure).removeprefix(f"{failure.device}: ")
-                raise type(failure)(self.name, f"MAY STILL BURN: {told}") from failure
-
-
-@contextmanager
-def _named(name: str) -> Iterator[None]:
-    """Let the controller's errors go under the name of the light that asked."""
-    try:
-        yield
-    except DeviceError as error:
-        if error.device == name:
-            raise
-        raise type(error)(name, str(error).removeprefix(f"{error.device}: ")) from error
+                raise type(failure)(self.name, f"MAY STILL BURN: {reason_of(failure)}") from failure
 
 
 @contextmanager
