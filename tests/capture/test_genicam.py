@@ -169,11 +169,10 @@ def test_the_survey_names_the_cameras(monkeypatch):
 
 
 def test_settings_are_read_back_and_what_another_program_left_is_undone(simulator):
-    with simulator(black_level=10, nodes={"TriggerMode": False}).open("main") as camera:
+    with simulator(black_level=10).open("main") as camera:
         nodes = camera._open.nodes
         assert (nodes.read("ExposureAuto"), nodes.read("GammaEnable")) == ("Off", False)
         assert nodes.read("BlackLevelRaw") == 8  # steps of 4
-    with simulator().open("main") as camera:
         for exposure_s, gain_db in ((0.02, 0.0), (0.001, 12.5)):
             frame = camera.expose(exposure_s, gain_db, 2.0)
             assert (frame.exposure_s, frame.gain_db) == (pytest.approx(exposure_s), pytest.approx(gain_db))
@@ -324,18 +323,27 @@ def test_nodes_of_the_user_come_first_hold_and_have_the_last_word(fake):
         "BinningHorizontal": fakes.number(1, 1, 4),
         "UserSetLoad": fakes.command(),
         "Note": fakes.number(0, 0, 100),
+        "TriggerActivation": fakes.choice("Rising", "Falling"),
+        "Upside": fakes.choice("On", "Off", at=1),
+        "LUTEnable": fakes.switch(False),
+        # one thing under two names: what is switched off under one is put back under the other
+        "Tone": ("Integer", "<pValue>Tone_</pValue>"),
+        "Tone_": fakes.number(1, 0, 1),
+        "GammaEnable": ("Boolean", "<pValue>Tone_</pValue><OnValue>1</OnValue><OffValue>0</OffValue>"),
     }
     acquirer, camera = fake(
         features,
         nodes=[
-            {"UserSetLoad": None, "BinningHorizontal": 2, "GammaEnable": True, "ExposureAuto": False},
+            {"UserSetLoad": None, "BinningHorizontal": 2, "LUTEnable": True, "Tone": 1},
             {"TriggerSelector": "AcquisitionStart", "Note": 5},
-            {"TriggerSelector": "FrameStart", "Note": 6},
+            {"TriggerSelector": "FrameStart", "TriggerActivation": "Falling", "Note": 6},
+            {"TriggerSelector": "AcquisitionStart", "Upside": True},
         ],
     )
     with camera:
         nodes = nodes_of(acquirer)
-        want = {"BinningHorizontal": 2, "GammaEnable": True, "ExposureAuto": "Off", "Note": 6}
+        assert nodes.read("Upside") == "On"  # YAML reads On as true
+        want = {"BinningHorizontal": 2, "LUTEnable": True, "Tone": 1, "ExposureAuto": "Off", "Note": 6}
         assert {name: nodes.read(name) for name in want} == want
         assert nodes.read("TriggerSelector") == "FrameStart"
 
@@ -466,10 +474,34 @@ def test_a_gap_in_the_cameras_numbers_is_one_in_ours(fake):
         assert camera.expose(0.01, 0.0, 1.0).frame_id == first + 3
         acquirer.number = 65534
         before = camera.expose(0.01, 0.0, 1.0).frame_id
-        acquirer.number = 0
-        assert camera.expose(0.01, 0.0, 1.0).frame_id == before + 1
+        acquirer.number = 2
+        assert camera.expose(0.01, 0.0, 1.0).frame_id == before + 3  # 1 and 2 were lost
         acquirer.number -= 1
-        assert camera.expose(0.01, 0.0, 1.0).frame_id == before + 1
+        assert camera.expose(0.01, 0.0, 1.0).frame_id == before + 3
+
+
+def test_a_clock_that_begins_anew_goes_on(fake):
+    acquirer, camera = fake()
+    with camera:
+        times = []
+        for told in (5_000_000_000, 6_000_000_000, 1_000_000, 2_000_000):
+            acquirer.on_trigger = lambda told=told: acquirer.send(timestamp_ns=told)
+            times.append(camera.expose(0.01, 0.0, 1.0).timestamp_ns)
+    assert times[:2] == [5_000_000_000, 6_000_000_000]
+    assert times[1] < times[2] < times[1] + 10**9
+    assert times[3] - times[2] == 1_000_000
+
+
+def test_a_region_may_grow_where_another_program_moved_it(fake):
+    features = fakes.SFNC | {
+        "OffsetX": fakes.number(64, 0, 64, 4),
+        "WidthMax": ("IntSwissKnife", '<pVariable Name="X">OffsetX</pVariable><Formula>72-X</Formula>'),
+        "Width": ("Integer", "<Value>8</Value><Min>4</Min><pMax>WidthMax</pMax><Inc>4</Inc>"),
+    }
+    acquirer, camera = fake(features, width=68, offset_x=4)
+    with camera:
+        nodes = nodes_of(acquirer)
+        assert (nodes.read("Width"), nodes.read("OffsetX")) == (68, 4)
 
 
 def test_an_incomplete_frame_is_lost_at_once_and_the_stream_begun_anew(fake):

@@ -63,6 +63,7 @@ def set_up(nodes: Nodes, config: GenicamCameraConfig) -> None:
         for name, value in part.items():
             if not nodes.is_command(name) and not nodes.has(name, value):
                 _by_user(nodes, name, value)
+    _aim_at_frames(nodes)
 
 
 def _release(nodes: Nodes) -> None:
@@ -161,9 +162,7 @@ def _trigger(nodes: Nodes, config: GenicamCameraConfig) -> None:
     nodes.write("TriggerMode", "Off")
     if config.trigger == "free":
         return
-    if starts:
-        frame = next((name for name in ("FrameStart", "ExposureStart") if name in starts), starts[0])
-        nodes.write("TriggerSelector", frame)
+    _aim_at_frames(nodes)
     source = "Software" if config.trigger == "software" else config.trigger
     # some take a source only while the trigger is on, and some only while it is off
     if nodes.writable("TriggerSource"):
@@ -174,6 +173,14 @@ def _trigger(nodes: Nodes, config: GenicamCameraConfig) -> None:
         nodes.write("TriggerSource", source)
     if config.trigger == "software" and not nodes.is_command("TriggerSoftware"):
         raise SettingRefused(nodes.device, "has no TriggerSoftware: say trigger: free, or name a line")
+
+
+def _aim_at_frames(nodes: Nodes) -> None:
+    """What `TriggerSoftware` and the trigger's other nodes mean from here on."""
+    starts = nodes.choices("TriggerSelector")
+    if starts:
+        frame = next((name for name in ("FrameStart", "ExposureStart") if name in starts), starts[0])
+        nodes.write("TriggerSelector", frame)
 
 
 def _black_level(nodes: Nodes, level: float) -> None:
