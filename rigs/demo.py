@@ -63,16 +63,16 @@ def run(
     calibration.provenance.FitError
         A calibration has no honest result.
     """
-    config = load_rig(rig or _shipped("rigs/dome.yaml"))
-    known = workflows.read_truth(truth or _shipped("truths/dome.yaml"))
+    config = load_rig(rig or shipped("rigs/dome.yaml"))
+    known = workflows.read_truth(truth or shipped("truths/dome.yaml"))
     if seed is not None:
         known = known.replace(seed=seed)
     if odd := sorted(set(known.bounds) - set(verify.BOUNDS)):
         raise ConfigError(f"bounds.{odd[0]}: nothing measures it; known are {', '.join(verify.BOUNDS)}")
-    folder = plans or _shipped("plans")
+    folder = plans or shipped("plans")
     chosen = {name: load_plan(folder / f"dome-{name}.yaml") for name in _PLANS}
     camera = next(iter(config.cameras))
-    _prepare(out, config, chosen, known)
+    prepare(out, config, chosen, known)
     started = time.monotonic()
     job = _Job(out, config, known, chosen, camera, track, say)
     metrics = job.commission()
@@ -90,14 +90,15 @@ def run(
     return metrics
 
 
-def _shipped(name: str) -> Path:
+def shipped(name: str) -> Path:
+    """A file of ``configs``; ConfigError where the program does not run from a clone."""
     path = _CONFIGS / name
     if not path.exists():
         raise ConfigError(f"{path}: not there: run from a clone, or give --rig, --truth and --plans")
     return path
 
 
-def _prepare(out: Path, config: RigConfig, plans: dict[str, CapturePlan], truth: Truth) -> None:
+def prepare(out: Path, config: RigConfig, plans: dict[str, CapturePlan], truth: Truth) -> None:
     """Refuse what cannot run before anything is deleted, then make an empty folder."""
     for plan in plans.values():
         problems = workflows.check_plan(config, plan, out, truth).problems
@@ -235,11 +236,7 @@ class _Job:
             report.write_report(self.out / "report.html", page)
         for metric in metrics:
             if metric.bound is not None:
-                sign = "≥" if metric.at_least else "≤"
-                mark = "ok    " if metric.passed else "MISSED"
-                self.say(
-                    f"{mark} {metric.quantity}: {metric.value:.4g} {metric.unit} ({sign} {metric.bound:g})"
-                )
+                self.say(metric.line)
         self.say(f"{self.out / 'report.html'}")
 
     def _forget_renderings(self) -> None:

@@ -119,8 +119,9 @@ def reconstruct(
     from capture.session import Session
     from rigs import workflows
 
-    radiometric, view = models_of(rig, camera, sensor, lens, session)
     opened = Session.open(session)
+    camera = camera or workflows.only_camera(opened, "object")
+    radiometric, view = models_of(rig, camera, sensor, lens, session)
     light_set = lights_of(rig, camera, lights, session)
     changed = workflows.lights_changed(
         opened,
@@ -197,13 +198,29 @@ def demo(
     ] = None,
     plans: Annotated[Path | None, typer.Option(help="Folder with the five dome-*.yaml plans.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed in place of the truth's.")] = None,
+    hil: Annotated[
+        bool,
+        typer.Option(
+            "--hil", help="Capture the relief through the dome's firmware on an emulated chip instead."
+        ),
+    ] = False,
 ) -> None:
     """Commission the simulated dome, capture two objects, reconstruct them, check every step with the truth.
 
-    Exits with 1 when a bound of the truth file is missed.
+    Exits with 1 when a bound of the truth file is missed. With --hil the lights are those of the real
+    firmware: what comes must be the twin's frames to the last bit (docs/dome-firmware.md).
     """
     from rigs import demo as demo_module
 
+    if hil:
+        from rigs import hil as hil_module
+
+        if any(choice is not None for choice in (rig, truth, plans, seed)):
+            raise typer.BadParameter("--hil has its own rig, truth and plan")
+        checks = hil_module.run(out, track=track, say=say)
+        if not all(metric.passed for metric in checks if metric.bound is not None):
+            raise typer.Exit(1)
+        return
     metrics = demo_module.run(out, rig=rig, truth=truth, plans=plans, seed=seed, track=track, say=say)
     if not all(metric.passed for metric in metrics if metric.bound is not None):
         raise typer.Exit(1)

@@ -63,6 +63,15 @@ class Metric(Model):
             data = {**data, "passed": bool(value >= bound if data.get("at_least") else value <= bound)}
         return data
 
+    @property
+    def line(self) -> str:
+        """The number beside its bound, for a terminal."""
+        said = f"{self.quantity}: {self.value:.4g}" + (f" {self.unit}" if self.unit else "")
+        if self.bound is None:
+            return f"       {said}"
+        sign = "≥" if self.at_least else "≤"
+        return f"{'ok    ' if self.passed else 'MISSED'} {said} ({sign} {self.bound:g})"
+
 
 class Surface(Model):
     """One reconstructed object.
