@@ -1,4 +1,4 @@
-"""Depths that are known at some places of the picture, from a table."""
+"""Depths known at some places of the picture, from a table, and whether the surface bears them out."""
 
 from pathlib import Path
 
@@ -7,8 +7,15 @@ from numpy.typing import NDArray
 
 from calibration.files.tables import csv_rows, number, read_text
 from calibration.geometry import Float
+from rigs.config import ConfigError
 
 _COLUMNS = ("x", "y", "depth_mm")
+
+_MOST_SIGMAS = 4.0
+"""Of an anchor from the surface that it pulls."""
+_OFF, _ROUGHLY_OFF = 0.015, 0.5
+"""Of the anchors' distance, relative: from the one that near lights tell (gloss deceives by 1 %), and from
+one that was given roughly."""
 
 
 def read_anchors(path: Path, shape: tuple[int, int], mask: NDArray[np.bool_] | None = None) -> Float:
@@ -30,10 +37,17 @@ def read_anchors(path: Path, shape: tuple[int, int], mask: NDArray[np.bool_] | N
 
     Raises
     ------
-    FileNotFoundError, ValueError
+    ConfigError
         No file, or it holds no such table; the message names the line.
     """
-    rows = csv_rows(read_text(path, ""))
+    try:
+        return _read(path, shape, mask)
+    except (FileNotFoundError, ValueError) as error:
+        raise ConfigError(str(error)) from None
+
+
+def _read(path: Path, shape: tuple[int, int], mask: NDArray[np.bool_] | None) -> Float:
+    rows = csv_rows(read_text(path, "no such file"))
     names = [cell.lower() for cell in rows[0][1]] if rows else []
     if any(name not in names for name in _COLUMNS):
         raise ValueError(
@@ -58,3 +72,55 @@ def read_anchors(path: Path, shape: tuple[int, int], mask: NDArray[np.bool_] | N
     if not count.any():
         raise ValueError(f"{path}: no depth in it")
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def contradicted(
+    known: NDArray[np.floating],
+    held: NDArray[np.floating],
+    free: NDArray[np.floating],
+    sigma_mm: float,
+    scale_sigma: float,
+) -> tuple[str, ...]:
+    """A warning for each way in which anchors and surface contradict each other.
+
+    Parameters
+    ----------
+    known : ndarray (h, w)
+        Depth of the anchors, mm; NaN elsewhere.
+    held, free : ndarray (h, w)
+        Depth of the surface with and without the anchors, mm; NaN where there is none.
+    sigma_mm : float
+        One sigma of an anchor.
+    scale_sigma : float
+        One sigma of the distance of ``free``, relative; NaN where it was given and not measured.
+    """
+    rows, columns = np.nonzero(np.isfinite(known))
+    anchor, surface, alone = (depth[rows, columns] for depth in (known, held, free))
+    warnings = []
+    bare = np.flatnonzero(~np.isfinite(surface))
+    if bare.size:
+        x, y = columns[bare[0]], rows[bare[0]]
+        warnings.append(
+            f"{bare.size} of {len(anchor)} anchors hold nothing, as at ({x}, {y}): no depth was found there"
+        )
+    off = np.abs(np.nan_to_num(surface - anchor))
+    far = np.flatnonzero(off > _MOST_SIGMAS * sigma_mm)
+    if far.size:
+        worst = far[off[far].argmax()]
+        warnings.append(
+            f"{far.size} of {len(anchor)} anchors are off the surface that they hold, that at "
+            f"({columns[worst]}, {rows[worst]}) by {off[worst]:.3g} mm: are places and depths right, or is "
+            f"their sigma more than {sigma_mm:g} mm?"
+        )
+    if np.isfinite(alone).any():
+        middle, factor = np.nanmedian(anchor), np.nanmedian(anchor / alone)
+        measured = np.isfinite(scale_sigma)
+        most = max(5 * scale_sigma, _OFF) if measured else _ROUGHLY_OFF
+        if abs(np.log(factor)) > np.log1p(most):
+            there = f"{middle / factor:.4g} mm"
+            said = f"the lights tell {there}" if measured else f"{there} was given"
+            warnings.append(
+                f"the anchors put the object at {middle:.4g} mm, where {said}: are both in mm, along the "
+                "camera's axis?"
+            )
+    return tuple(warnings)

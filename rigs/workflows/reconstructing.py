@@ -22,7 +22,7 @@ from calibration.surface import Reconstruction, integrate, mesh
 from calibration.surface import reconstruct as surface_of
 from capture.session import Session
 from rigs.config import ConfigError
-from rigs.workflows.anchors import read_anchors
+from rigs.workflows.anchors import contradicted, read_anchors
 from rigs.workflows.contradictions import (
     OTHER_FRAME,
     inverted,
@@ -163,6 +163,13 @@ def reconstruct(
     check_lens(lens, shape)
     if lens is None and any(isinstance(light, NearLight) for light in used):
         raise FitError("the lights are near: where each pixel is seen needs a lens model: give --lens")
+    inside_out = () if mask is None else inverted(images, mask)
+    if mask is None:
+        mask = object_mask(images.value, images.variance)
+        if not mask.any():
+            raise FitError(
+                f"{session.path}: nothing is bright enough to be the object: give --mask or longer exposures"
+            )
     known = None
     if anchors is not None:
         if lens is None:
@@ -179,13 +186,6 @@ def reconstruct(
     refuse_lights_behind(images.names, lights, depth_mm)
     if depth_mm is None and any(isinstance(light, NearLight) for light in used):
         raise FitError("near lights, and nothing tells how far the object is: give --depth in mm, roughly")
-    inside_out = () if mask is None else inverted(images, mask)
-    if mask is None:
-        mask = object_mask(images.value, images.variance)
-        if not mask.any():
-            raise FitError(
-                f"{session.path}: nothing is bright enough to be the object: give --mask or longer exposures"
-            )
     images, unlit = (images, ()) if unmixed is not None else lit(session, images, mask)
     lights, remarks, contradictions = settle_intensities(
         lights, images, intensities, lens=lens, depth_mm=depth_mm, mask=mask, method=method, track=track
@@ -215,6 +215,10 @@ def reconstruct(
             anchors_mm=known,
             anchor_sigma_mm=anchor_sigma_mm,
             track=track,
+        )
+        contradictions = (
+            *contradictions,
+            *contradicted(known, held, reconstruction.depth_mm, anchor_sigma_mm, reconstruction.scale_sigma),
         )
         reconstruction = reconstruction._replace(depth_mm=held)
     paired = pair(
