@@ -68,13 +68,13 @@ class LightList(NamedTuple):
 
     def provenance(self, name: str) -> Provenance:
         """Where the lights are from: the file ``name``."""
-        return listed(name, strengths=self.strengths)
+        return listed(name, strengths=self.strengths, remarks=self.remarks)
 
 
-def listed(name: str, *, strengths: bool) -> Provenance:
-    """Provenance of lights that the file ``name`` lists with intensities or without."""
+def listed(name: str, *, strengths: bool, remarks: Sequence[str] = ()) -> Provenance:
+    """Provenance of lights that the file ``name`` lists with intensities or without, and remarks."""
     options: dict[str, str | float | int | bool] = {} if strengths else {"intensity": "equal"}
-    return Provenance(note=f"read from {name}", options=options)
+    return Provenance(note="; ".join((f"read from {name}", *remarks)), options=options)
 
 
 def read_lp(path: Path) -> LightList:
@@ -113,7 +113,7 @@ def read_lp(path: Path) -> LightList:
     if len(entries) != int(lines[0][1]):
         promised = f"row {first} promises {lines[0][1].strip()} lights"
         raise ValueError(f"{path}: {promised}, the file has {len(entries)}")
-    return LightList(tuple(entries), _lengths_told(path.name, lengths), strengths=False)
+    return LightList(tuple(entries), lengths_told(path.name, lengths), strengths=False)
 
 
 def _image_and_numbers(line: str) -> tuple[str, list[str]]:
@@ -162,7 +162,7 @@ def read_diligent_lights(folder: Path) -> LightList:
         direction = unit(vector, Y_UP, f"{folder / 'light_directions.txt'}: row {at}")
         light = DistantLight(direction=direction, intensity=_shortest(strength))
         entries.append(ListedLight(f"{folder / 'filenames.txt'}: row {row}", stem(name), name, light))
-    return LightList(tuple(entries), _lengths_told("light_directions.txt", lengths))
+    return LightList(tuple(entries), lengths_told("light_directions.txt", lengths))
 
 
 def read_light_matrix(path: Path, images: Sequence[str]) -> LightList:
@@ -232,7 +232,7 @@ def read_alicevision(path: Path) -> LightList:
         model = DistantLight(direction=unit(vector, np.ones(3), where), intensity=_shortest(strength))
         entries.append(ListedLight(where, name, "", model))
     told = any("intensity" in light for _, light in pairs)
-    return LightList(tuple(entries), _lengths_told(path.name, lengths), told)
+    return LightList(tuple(entries), lengths_told(path.name, lengths), told)
 
 
 def write_lp(path: Path, lights: Mapping[str, DistantLight], suffix: str = ".png") -> None:
@@ -293,6 +293,15 @@ def unit(vector: Iterable[float], axes: Float, where: str) -> tuple[float, float
     return x, y, z
 
 
+def lengths_told(name: str, lengths: Mapping[str, float]) -> tuple[str, ...]:
+    """A remark on vectors that were not of length 1, within rounding."""
+    odd = [f"{where} has {length:.4g}" for where, length in lengths.items() if abs(length - 1) > _UNIT]
+    if not odd:
+        return ()
+    more = f" and {len(odd) - _SHOWN} more" if len(odd) > _SHOWN else ""
+    return (f"{name}: directions are not of length 1, and were made so: {', '.join(odd[:_SHOWN])}{more}",)
+
+
 def _shortest(intensity: tuple[float, ...]) -> tuple[float, ...]:
     """One intensity where all colours have the same: a white light serves gray pictures too."""
     return intensity[:1] if len(set(intensity)) == 1 else intensity
@@ -307,15 +316,6 @@ def _numbers(values: Any, lengths: tuple[int, ...], where: str) -> tuple[float, 
     if not isinstance(values, list) or len(values) not in lengths:
         raise ValueError(f"{where}: want {' or '.join(map(str, lengths))} numbers")
     return tuple(number(str(value), where) for value in values)
-
-
-def _lengths_told(name: str, lengths: Mapping[str, float]) -> tuple[str, ...]:
-    """A remark on vectors that were not of length 1, within rounding."""
-    odd = [f"{where} has {length:.4g}" for where, length in lengths.items() if abs(length - 1) > _UNIT]
-    if not odd:
-        return ()
-    more = f" and {len(odd) - _SHOWN} more" if len(odd) > _SHOWN else ""
-    return (f"{name}: directions are not of length 1, and were made so: {', '.join(odd[:_SHOWN])}{more}",)
 
 
 def _vector(light: DistantLight, axes: Float) -> str:

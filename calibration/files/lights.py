@@ -2,12 +2,22 @@
 
 import csv
 import io
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from calibration.files.light_lists import Y_UP, LightList, listed, read_alicevision, read_lp, unit
+from calibration.files.light_lists import (
+    Y_UP,
+    LightList,
+    lengths_told,
+    listed,
+    read_alicevision,
+    read_lp,
+    unit,
+)
 from calibration.files.models import write_bytes
 from calibration.files.tables import csv_rows, number, read_text
 from calibration.geometry import Float
@@ -28,6 +38,8 @@ def read_lights(path: Path) -> LightSet:
     ``axis_x, axis_y, axis_z``, along which the light shines (`NearLight`); without, or with order 0, a light
     shines alike to all sides. Lines that begin with # are skipped.
 
+    Directions that were not of length 1 are made so; the note of the provenance says which.
+
     Raises
     ------
     FileNotFoundError
@@ -36,21 +48,30 @@ def read_lights(path: Path) -> LightSet:
         One line that names file, row and column.
     """
     path = Path(path)
-    readers: dict[str, Callable[[Path], tuple[dict[str, LightModel], bool]]] = {
+    readers: dict[str, Callable[[Path], _Listed]] = {
         ".lp": lambda path: _of(read_lp(path)),
         ".csv": lambda path: _csv_lights(path, read_text(path, "no such light list")),
         ".json": lambda path: _of(read_alicevision(path)),
     }
     if path.suffix.lower() not in readers:
         raise ValueError(f"{path}: a light list ends in .lp or .csv, or AliceVision's in .json")
-    lights, strengths = readers[path.suffix.lower()](path)
-    if not lights:
+    found = readers[path.suffix.lower()](path)
+    if not found.lights:
         raise ValueError(f"{path}: holds no light")
-    return LightSet(lights=lights, provenance=listed(path.name, strengths=strengths))
+    provenance = listed(path.name, strengths=found.strengths, remarks=found.remarks)
+    return LightSet(lights=found.lights, provenance=provenance)
 
 
-def _of(found: LightList) -> tuple[dict[str, LightModel], bool]:
-    return found.models(), found.strengths
+class _Listed(NamedTuple):
+    """Lights of a list, whether it tells their intensities, and what was remarked on them."""
+
+    lights: dict[str, LightModel]
+    strengths: bool
+    remarks: tuple[str, ...] = ()
+
+
+def _of(found: LightList) -> _Listed:
+    return _Listed(found.models(), found.strengths, found.remarks)
 
 
 _DIRECTION, _POSITION = ("dx", "dy", "dz"), ("x_mm", "y_mm", "z_mm")
@@ -58,11 +79,10 @@ _RGB = ("intensity_r", "intensity_g", "intensity_b")
 _LOBE = ("order", "axis_x", "axis_y", "axis_z")
 
 
-def _csv_lights(path: Path, text: str) -> tuple[dict[str, LightModel], bool]:
-    """The lights, and whether intensities are told."""
+def _csv_lights(path: Path, text: str) -> _Listed:
     table = csv_rows(text)
     if not table:
-        return {}, False
+        return _Listed({}, False)
     columns = [column.lower() for column in table[0][1]]
     known = {"light", *_DIRECTION, *_POSITION, "intensity", *_RGB, *_LOBE, "frame"}
     if odd := [column for column in columns if column not in known]:
@@ -86,6 +106,7 @@ def _csv_lights(path: Path, text: str) -> tuple[dict[str, LightModel], bool]:
         if column not in columns:
             raise ValueError(f"{path}: row {table[0][0]}: column {column}: missing")
     lights: dict[str, LightModel] = {}
+    lengths: dict[str, float] = {}
     for row, cells in table[1:]:
         where = f"{path}: row {row}"
         if len(cells) != len(columns):
@@ -101,6 +122,7 @@ def _csv_lights(path: Path, text: str) -> tuple[dict[str, LightModel], bool]:
         )
         light: LightModel
         if places[0] is _DIRECTION:
+            lengths[f"row {row}"] = math.hypot(*place)
             light = DistantLight(direction=unit(place, axes, where), intensity=intensity or (1.0,))
         else:
             x, y, z = (float(c) for c in place * axes)
@@ -108,7 +130,7 @@ def _csv_lights(path: Path, text: str) -> tuple[dict[str, LightModel], bool]:
             if lobe:
                 light = _with_lobe(light, value, axes, where)
         _add(lights, value["light"], light, where)
-    return lights, bool(strengths)
+    return _Listed(lights, bool(strengths), lengths_told(path.name, lengths))
 
 
 def write_light_csv(path: Path, lights: Mapping[str, LightModel]) -> None:

@@ -284,7 +284,11 @@ def lights_of(
     from rigs.workflows import pinned
 
     if path is not None:
-        return read_light_set(path)
+        lights = read_light_set(path)
+        _, _, remarks = lights.provenance.note.partition("; ")
+        if remarks and lights.quality is None:
+            say(remarks)
+        return lights
     config = rig_config(rig)
     if config is not None and rig is not None and config.calibrations:
         found = pinned(config, rig.parent, camera_of(config, camera, session), "lights", LightSet)

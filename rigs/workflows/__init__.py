@@ -30,7 +30,7 @@ from rigs.workflows.focus import (
     parse_volume,
     working_depth,
 )
-from rigs.workflows.frames import LightImages, light_images
+from rigs.workflows.frames import LightImages, light_images, only_camera
 from rigs.workflows.lens import LensKind, calibrate_lens, describe_lens, guide, view_name
 from rigs.workflows.lighting import (
     LightsResult,
@@ -130,6 +130,7 @@ __all__ = [
     "list_devices",
     "measure_focus",
     "merge_session",
+    "only_camera",
     "paired_pictures",
     "parse_board",
     "parse_corners",

@@ -62,6 +62,12 @@ def stack_of(session: Session, camera: str | None) -> Stack:
     return stack
 
 
+def only_camera(session: Session, kind: str) -> str | None:
+    """The camera that alone of several has frames of ``kind``; None where there is no such one."""
+    cameras = {record.shot.camera for record in session.frames if kind in record.shot.kinds}
+    return cameras.pop() if len(cameras) == 1 else None
+
+
 def of_kind(session: Session, camera: str | None, kind: str, pose: str | None = None) -> Stack:
     """Frames that may serve as ``kind``, of one pose if given; FitError where there are none."""
     stack = stack_of(session, camera).select(kind=kind)

@@ -103,6 +103,11 @@ def test_vectors_of_another_length_are_remarked_once(tmp_path):
         "a.lp: directions are not of length 1, and were made so: row 2 has 2, row 4 has 0.5",
     )
     assert all(np.linalg.norm(entry.light.direction) == pytest.approx(1) for entry in found.lights)
+    (tmp_path / "a.csv").write_text("light,dx,dy,dz\na,0,0,-2\nb,0,0,-0.995\nc,0,-0.5,0\n")
+    for name, remarks in (("a.lp", found.remarks), ("a.csv", ("a.csv" + found.remarks[0][4:],))):
+        lights = read_lights(tmp_path / name)
+        assert lights.provenance.note == "; ".join((f"read from {name}", *remarks))
+        assert np.linalg.norm(lights.lights["c"].direction) == pytest.approx(1)
 
 
 DILIGENT = {

@@ -67,6 +67,33 @@ def test_a_session_without_lights_still_asks_for_them(
     assert "no lights: give --lights" in done.err
 
 
+def test_of_several_cameras_the_one_that_saw_the_object_is_taken(
+    gnomon: Callable[..., Any], folder: Path, tmp_path: Path
+) -> None:
+    rows = [f"{number}.png,object,left,{number},0.01" for number in range(5)]
+    manifest = folder / "manifest.csv"
+    for name in ("flat.png", "other.png"):
+        write_image(folder / name, np.full((SIZE, SIZE, 3), 20_000, np.uint16))
+    manifest.write_text(
+        "\n".join(["file,kind,camera,light,exposure_s", *rows, "flat.png,flat,right,,0.01"]) + "\n"
+    )
+    assert gnomon("import", "folder", folder, tmp_path / "s").code == 0
+    lights = tmp_path / "lights.csv"
+    # Not of length 1: said, and no reason to stop.
+    vectors = np.loadtxt(folder / "light_directions.txt") * [1, -1, -1] * 3
+    lights.write_text(
+        "\n".join(["light,dx,dy,dz", *(f"{k},{x},{y},{z}" for k, (x, y, z) in enumerate(vectors))])
+    )
+    given = ("--lights", lights, "--mask", folder / "mask.png")
+    done = gnomon("reconstruct", tmp_path / "s", *given, "--out", tmp_path / "r")
+    assert done.code == 0, done.err
+    assert "lights.csv: directions are not of length 1, and were made so: row 2 has 3" in done.out
+    manifest.write_text(manifest.read_text() + "other.png,object,right,1,0.01\n")
+    assert gnomon("import", "folder", folder, tmp_path / "both").code == 0
+    done = gnomon("reconstruct", tmp_path / "both", *given, "--out", tmp_path / "r2")
+    assert "has cameras left, right: say which with --camera" in done.err
+
+
 def test_balls_in_view_say_which_pinned_light_has_moved(mini: Any, captured: Any, models: Any) -> None:
     session, pinned = captured("lights"), models.lights.lights
     options = {"sensor": models.sensor, "lens": models.lens}
