@@ -24,6 +24,8 @@ Method = Literal["auto", "mixture", "robust", "least-squares"]
 _ROBUST = "matt or one lobe"
 # Pixels from which a mixture is learned.
 _PIXELS = 1000
+# Samples of a pixel from which a mixture is told.
+_LEAST_MIXED = 4
 # Smallest singular value of the lights' directions below which errors of the images more than double. Three
 # lights at right angles have 1, and 3 at 25 degrees around the view 0.52.
 _NARROW = 0.5
@@ -148,7 +150,9 @@ def solve_at(
     else:
         gloss = find_gloss(pixels, track=track) if gloss is None else gloss
         gloss = gloss if gloss is not None and gloss.strength > 0 else None
-        if method != "robust":
+        if method == "mixture" and len(pixels.table) < _LEAST_MIXED:
+            reason = f"{len(pixels.table)} lights tell no mixture, which wants {_LEAST_MIXED}, better 8"
+        elif method != "robust":
             taken, reason = _model(pixels, gloss, track, mixture_only=method == "mixture")
         found = solve_robust(pixels, gloss, track)
     if taken is not None:
@@ -167,7 +171,7 @@ def solve_at(
         lights_used=found.used,
         roughness=None if gloss is None else gloss.roughness,
         gloss=None if gloss is None else found.strength,
-        quality=_quality(found, valid, pixels, "1 %" if taken is None else "3 %"),
+        quality=_quality(found, valid, pixels, "1 %" if taken is None else "3 %", method),
         provenance=provenance or Provenance(options={"method": method}),
         method=method if method == "least-squares" else "robust" if taken is None else "mixture",
         reason=reason,
@@ -212,14 +216,18 @@ def _mix(pixels: Pixels, robust: Solution, mixture: Mixture, track: Track) -> So
     )
 
 
-def _quality(found: Solution, valid: NDArray[np.bool_], pixels: Pixels, model_error: str) -> Quality:
+def _quality(
+    found: Solution, valid: NDArray[np.bool_], pixels: Pixels, model_error: str, method: Method
+) -> Quality:
     lights, mask = len(pixels.table), pixels.mask
     share = float(valid.sum() / mask.sum())
     known = found.misfit[np.isfinite(found.misfit)]
     residual = float(np.sqrt(np.median(known))) if known.size else 0.0
     warnings = _of_lights(pixels.directions)
     if share < 0.9:
-        warnings.append(f"{100 * (1 - share):.0f} % of the mask could not be solved")
+        warnings.append(
+            f"{100 * (1 - share):.0f} % of the mask could not be solved: {_why(pixels, valid, method)}"
+        )
     if residual > 2:
         warnings.append(
             f"residuals are {residual:.1f} times what noise and {model_error} model error explain"
@@ -233,6 +241,23 @@ def _quality(found: Solution, valid: NDArray[np.bool_], pixels: Pixels, model_er
         verdict="doubtful" if warnings else "good",
         warnings=tuple(warnings),
     )
+
+
+def _why(pixels: Pixels, valid: NDArray[np.bool_], method: Method) -> str:
+    """Why pixels have no normal, each reason with its share of the mask."""
+    disagree = "have too few that agree once shadows and highlights are left out: more lights leave more"
+    planar = "have samples from lights in a plane, or a normal that faces away"
+    unsolved = pixels.mask & ~valid
+    usable = np.zeros(int(unsolved.sum()), int)
+    for radiance, variance in zip(pixels.radiance, pixels.variance, strict=True):
+        usable += np.isfinite(radiance[unsolved] + variance[unsolved]).all(axis=1)
+    few = float(np.sum(usable < 3) / pixels.mask.sum())
+    rest = float(np.sum(usable >= 3) / pixels.mask.sum())
+    reasons = (
+        (few, "have fewer than three usable samples"),
+        (rest, planar if method == "least-squares" else disagree),
+    )
+    return ", ".join(f"{100 * share:.0f} % {reason}" for share, reason in reasons if share >= 0.005)
 
 
 def _of_lights(directions: Float) -> list[str]:

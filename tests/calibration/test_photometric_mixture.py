@@ -211,6 +211,9 @@ def test_a_matt_object_and_few_lights_keep_the_robust_solver() -> None:
     assert few.method == "robust"
     assert "fewer than 8 lights" in (few.reason or "")
     assert run(shoot(matt, 8, cap(6)), "robust").reason is None
+    three = run(shoot(matt, 3, cap(6)), "mixture")
+    assert three.method == "robust"
+    assert three.reason == "3 lights tell no mixture, which wants 4, better 8"
 
 
 @pytest.mark.parametrize(("material", "bound"), [(matt, 1.2), (rough, 5.0)])
