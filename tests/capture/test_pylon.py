@@ -1,6 +1,7 @@
 """Basler's cameras on Basler's emulation. What a picture shows there does not depend on the exposure."""
 
 import time
+from types import SimpleNamespace
 
 import counterparts
 import numpy as np
@@ -75,24 +76,38 @@ def test_a_camera_that_has_stopped_loses_one_frame_and_is_started_again(config):
         assert camera.expose(0.04, 0.0, 2.0).exposure_s == 0.04
 
 
-def test_what_alters_the_numbers_is_off_and_a_trigger_is_not_left_on(config):
-    with config.open("main") as camera:
-        camera._camera.ExposureAuto.FromString("Continuous")
-        camera._camera.Gamma.Value = 0.5
-        camera._camera.TriggerSelector.FromString("FrameBurstStart")
-        camera._camera.TriggerMode.FromString("On")
+def test_what_alters_the_numbers_is_switched_off(config):
+    """The emulation forgets what it was set to when it is closed: hence the second set-up of an open one."""
     with config.open("main") as camera:
         nodes = camera._camera
+        nodes.StopGrabbing()
+        nodes.ExposureAuto.FromString("Continuous")
+        nodes.GainAuto.FromString("Once")
+        nodes.Gamma.Value = 0.5
+        nodes.TriggerSelector.FromString("FrameBurstStart")
+        nodes.TriggerMode.FromString("On")
+        camera._set_up()
         told = (nodes.ExposureAuto.ToString(), nodes.GainAuto.ToString(), nodes.Gamma.Value)
         assert told == ("Off", "Off", 1.0)
         assert (nodes.TriggerSelector.ToString(), nodes.TriggerMode.ToString()) == ("FrameStart", "On")
-        sdk = camera._sdk
-    info = sdk.DeviceInfo()
-    info.SetSerialNumber(config.serial)
-    left = sdk.InstantCamera(sdk.TlFactory.GetInstance().CreateFirstDevice(info))
-    left.Open()
-    assert left.TriggerMode.ToString() == "Off"
-    left.Close()
+        nodes.TriggerSelector.FromString("FrameBurstStart")
+        assert nodes.TriggerMode.ToString() == "Off"
+
+
+def test_leaving_ends_the_trigger_and_closes_whatever_fails(config):
+    did = []
+    with config.open("main") as camera:
+        nodes = camera._camera
+
+        def stop():
+            did.append("stop")
+            raise camera._genicam.GenericException("unplugged", "", 0)
+
+        mode = SimpleNamespace(FromString=lambda value: did.append(f"trigger {value}"))
+        camera._camera = SimpleNamespace(
+            StopGrabbing=stop, TriggerMode=mode, Close=lambda: (did.append("close"), nodes.Close())
+        )
+    assert did == ["stop", "trigger Off", "close"]
 
 
 @pytest.mark.parametrize(
@@ -103,6 +118,7 @@ def test_what_alters_the_numbers_is_off_and_a_trigger_is_not_left_on(config):
         ({"width": 5000}, SettingRefused, r"does not take Width = 5000: .* smaller than Max = 4096"),
         ({"pixel_format": "Mono14"}, SettingRefused, "has no pixel format Mono14, only Mono8, Mono10"),
         ({"nodes": {"Foo": 1}}, SettingRefused, r"main: has no node Foo$"),
+        ({"nodes": {"BlackLevel": 1.4}}, SettingRefused, r"BlackLevel is 1\.375 after it was set to 1\.4"),
         ({"nodes": {"DigitalShift": 9}}, SettingRefused, "does not take DigitalShift = 9"),
         ({"nodes": {"TestImageSelector": "None"}}, SettingRefused, "TestImageSelector = None"),
     ],
