@@ -192,6 +192,7 @@ def test_the_camera_steps_the_lights(dome):
         dome.end_exposures()
         assert dome.burns({})
         assert sequencer.stop() == 4
+        assert not sequencer.controller.burning, "what burnt before the sequence is forgotten"
         second.set(1.0)
         assert dome.burns({1: 255})
 
@@ -341,7 +342,7 @@ def test_a_boot_that_comes_late_is_no_fault(dome):
         dome.reset()
         time.sleep(0.05)
         led.set(1.0)
-        assert dome.requests("WDT", "SET")[-2:] == [f"WDT {WATCHDOG_S * 1000:.0f}", "SET 0 255"]
+        assert dome.requests("WDT") == [f"WDT {WATCHDOG_S * 1000:.0f}"] * 2
         led.confirm()
         assert dome.burns({0: 255})
 
@@ -352,6 +353,7 @@ def test_what_an_earlier_program_left_is_ended(emulated):
     assert emulated.burning == {0: 255}
     with emulated.light() as led:
         assert emulated.burning == {}
+        assert emulated.controller.watchdog_s == WATCHDOG_S
         led.set(1.0)
         assert emulated.burning == {0: 255}
 

@@ -104,6 +104,12 @@ def test_a_torn_line_gives_way_to_the_one_that_begins_in_it():
     assert (noise, reply) == (Noise(b"<05 O"), Reply(6, 0))
 
 
+def test_a_line_without_end_is_given_up():
+    found = Decoder().feed(b"x" * 1000)
+    assert len(found) > 1000 // LINE_BYTES - 2
+    assert all(isinstance(noise, Noise) for noise in found)
+
+
 def test_empty_lines_are_nothing():
     assert Decoder().feed(b"\n\n" + line("<", "06 OK") + b"\n") == [Reply(6, 0)]
 

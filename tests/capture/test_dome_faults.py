@@ -10,7 +10,7 @@ from capture_fakes import CAMERA, RIG, FakeScene, small_plan
 from dome_counterparts import COUNTERPARTS, Emulated, Firmware, until
 from dome_wire import Faults
 
-from capture.devices import DeviceError, DeviceLost
+from capture.devices import DeviceError, DeviceLost, SettingRefused
 from capture.drivers.dome import controller as controller_module
 from capture.drivers.dome import exchange as exchange_module
 from capture.drivers.simulated import SimulatedCamera, SimulatedOperator
@@ -150,6 +150,29 @@ def test_a_refusal_is_one_clear_line(emulated):
         assert emulated.burning == {0: 255}
 
 
+def test_what_is_refused_leaves_as_it_was_what_burns(emulated):
+    with emulated.lights(0, 1) as (first, second):
+        first.set(1.0)
+        emulated.wire.faults.fate = fates("SET", "ERR 9 duty")
+        with pytest.raises(SettingRefused, match=r"beyond a limit \(duty\)"):
+            first.set(0.5)
+        emulated.reset()
+        with pytest.raises(DeviceError, match="was reset"):
+            second.set(1.0)
+        second.set(1.0)
+        assert emulated.burning == {0: 255, 1: 255}
+
+
+def test_a_damaged_request_is_sent_again_at_once(emulated, monkeypatch):
+    monkeypatch.setattr(exchange_module, "REPLY_S", 5.0)
+    with emulated.light() as led:
+        emulated.wire.faults.fate = fates("SET", "damage", "damage reply")
+        start = time.monotonic()
+        led.set(1.0)
+        assert time.monotonic() - start < 2.0
+        assert emulated.done("SET") == ["SET 0 255"]
+
+
 # ---------------------------------------------------------------- accidents of the controller
 
 
@@ -211,8 +234,9 @@ def test_a_missed_keep_alive_is_told_once_and_cleared(dome, impatient):
         assert dome.burns({})
         assert dome.requests("CLR") == []
         second.set(1.0)
-        assert dome.requests("CLR") == ["CLR"]
         assert dome.burns({0: 255, 1: 255})
+        second.set(0.5)
+        assert dome.requests("CLR") == ["CLR"]
 
 
 def test_a_trip_between_two_frames_is_told_to_who_asks(dome, impatient):
@@ -251,6 +275,19 @@ def test_too_hot(dome):
 
         until(cooled)
         assert dome.burns({0: 255})
+
+
+def test_a_trip_whose_event_was_damaged_is_found_by_who_asks(emulated):
+    wire = emulated.wire
+    deliver = wire._back
+    wire._back = lambda data: deliver(data.replace(b"!TEMP", b"!TAMP"))
+    with emulated.light() as led:
+        led.set(1.0)
+        emulated.heat()
+        until(lambda: led.sequencer.controller._exchange._link._serial.in_waiting > 0)
+        time.sleep(0.01)
+        with pytest.raises(DeviceError, match="too hot, its lights went dark"):
+            led.confirm()
 
 
 def test_burning_for_too_long():
