@@ -154,7 +154,8 @@ def find_changes(known: LightSet, today: LightSet) -> tuple[LightChange, ...]:
 
     A light has moved where its two places differ by more than 5 sigma and by half a degree seen from the
     scene; it has dimmed where its strength against that of the other lights differs by more than 5 sigma and
-    5 %. Where both sets have intensities of a white target, a change of all lights together is told too.
+    5 %. Where both sets have intensities of a white target, a change of all lights together is told too, and
+    is one of each where it is the same kind of target.
 
     Parameters
     ----------
@@ -172,10 +173,15 @@ def find_changes(known: LightSet, today: LightSet) -> tuple[LightChange, ...]:
         scene = np.asarray(known.sphere_centres_mm, np.float64).mean(axis=0)
     both = [name for name in known.lights if name in today.lights]
     level = {name: _level(known.lights[name], today.lights[name], scene) for name in both}
-    ratios = [ratio for ratio, _ in level.values() if np.isfinite(ratio)]
-    common = float(np.median(ratios)) if ratios else 1.0
+    ratios = np.array([ratio for ratio, _ in level.values() if np.isfinite(ratio)])
+    common = float(np.median(ratios)) if ratios.size else 1.0
+    if any(known.lights[name].kind != today.lights[name].kind for name in both) and ratios.size:
+        # A near lamp taken for a far one has a strength of its own at every ball.
+        scatter = 1.4826 * float(np.median(np.abs(np.log(ratios / common))))
+        level = {name: (ratio, max(sigma, scatter)) for name, (ratio, sigma) in level.items()}
     told = are_known(known) and are_known(today)
-    absolute = all(s.provenance.options.get("intensity") in _ABSOLUTE for s in (known, today))
+    sources = [s.provenance.options.get("intensity") for s in (known, today)]
+    absolute = all(source in _ABSOLUTE for source in sources)
     changes: list[LightChange] = []
     sigmas: list[float] = []
     for name in both:
@@ -196,8 +202,9 @@ def find_changes(known: LightSet, today: LightSet) -> tuple[LightChange, ...]:
                 f"{2 * sizes[1]:g} mm now"
             )
         changes = [c._replace(text=c.text + advice) if c.kind == "moved" else c for c in changes]
-    if absolute and abs(common - 1) > _LEAST_DIMMED:
-        changes = [c._replace(text=f"{c.text} (all lights: {common:.2f} times as bright)") for c in changes]
+    unsure = float(np.median([sigma for _, sigma in level.values()])) if level else 0.0
+    if absolute and abs(np.log(common)) > max(_LEAST_DIMMED, _MANY_SIGMA * unsure):
+        changes = [_as_all_are(change, common, alike=sources[0] == sources[1]) for change in changes]
     missing = [
         LightChange(n, "missing", f"{n}: not among today's lights")
         for n in known.lights
@@ -209,6 +216,14 @@ def find_changes(known: LightSet, today: LightSet) -> tuple[LightChange, ...]:
         if n not in known.lights
     ]
     return (*changes, *missing, *new)
+
+
+def _as_all_are(change: LightChange, common: float, *, alike: bool) -> LightChange:
+    """The change of a light where all are ``common`` times as strong, told by ``alike`` targets or others."""
+    if alike and change.kind == "still":
+        text = f"{change.name}: has {100 * common:.0f} % of its strength, as all lights have"
+        return change._replace(kind="dimmed", strength=change.strength * common, text=text)
+    return change._replace(text=f"{change.text} (all lights: {common:.2f} times as bright)")
 
 
 def _against_the_others(

@@ -1,6 +1,7 @@
 """Whether pinned lights still hold, by what they light: no ball is needed."""
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,8 @@ _MOST_SIGMA, _MOST_SIGMA_RAD = 0.3, np.radians(6)
 """Of strength and turn: beyond, pictures and lights do not belong together, or the pictures show noise."""
 _LIT = 0.5
 """Share of the pixels that some light must brighten."""
+_DARK = 0.02
+"""Of the strength that the other lights foretell: below, the picture shows no light at all."""
 _SHADOW = 0.15
 """Share of a pixel's brightest radiance below which it may be in shadow."""
 
@@ -95,6 +98,8 @@ def watch_lights(
         level = np.log(np.maximum(gain, 1e-6))
         level = level - np.median(level[trusted])
         scatter = max(1.4826 * float(np.median(np.abs(level[trusted]))), _LEAST_SIGMA)
+        dark = gain < _DARK * np.median(gain[trusted])
+        turn[dark] = 0.0
         angle = np.linalg.norm(turn, axis=1)
         # Of a deviate in two dimensions the median length is 1.177 sigma.
         unsure = max(float(np.median(angle[trusted])) / 1.177, _LEAST_SIGMA_RAD)
@@ -105,10 +110,14 @@ def watch_lights(
                 "pictures in the right order, is this the rig of the lights, and is there more than noise?"
             )
         verdicts = [
-            judge(name, float(a), unsure, float(np.exp(v)) if strengths else np.nan, scatter)
-            for name, a, v in zip(names, angle, level, strict=True)
+            _unlit(name)
+            if black
+            else judge(name, float(a), unsure, float(np.exp(v)) if strengths else np.nan, scatter)
+            for name, a, v, black in zip(names, angle, level, dark, strict=True)
         ]
-        off = np.maximum(angle / unsure, np.abs(level) / scatter if strengths else 0.0)
+        off = np.maximum(
+            angle / unsure, np.abs(level) / scatter if strengths else np.where(dark, np.inf, 0.0)
+        )
         worst = np.where(steady, off, 0.0)
         suspect = int(worst.argmax())
         if verdicts[suspect][0] == "still" or steady.sum() <= _LEAST_LIGHTS - 1:
@@ -118,6 +127,10 @@ def watch_lights(
         LightChange(name, kind, text, float(np.degrees(a)), float(np.exp(v)) if strengths else np.nan)
         for name, (kind, text), a, v in zip(names, verdicts, angle, level, strict=True)
     )
+
+
+def _unlit(name: str) -> tuple[Literal["missing"], str]:
+    return "missing", f"{name}: the object is black under it: does it burn?"
 
 
 def _samples(
@@ -176,7 +189,8 @@ def _change(values: Float, arriving: Float, others: NDArray[np.bool_], index: in
     # Where normals vary little a turn looks like a change of strength: that is taken by itself.
     strength_alone = _robust_fit(a[:, :1], b)
     found = _robust_fit(a, b)
-    return float(strength_alone[0]), np.asarray(found[1:] / max(found[0], 1e-6))
+    aside = float(np.linalg.norm(found[1:]))
+    return float(strength_alone[0]), np.asarray(found[1:] * (np.arctan2(aside, found[0]) / max(aside, 1e-30)))
 
 
 def _robust_fit(a: Float, b: Float) -> Float:

@@ -108,10 +108,39 @@ def test_what_all_lights_do_together_is_told_of_all():
     found = find_changes(_calibrated(0), _calibrated(1, **moved))
     assert {c.kind for c in found} == {"moved"}
     assert all("has the camera been moved" in c.text and "0.70 times as bright" in c.text for c in found)
+    dimmed = find_changes(_calibrated(0), _calibrated(1, **dict.fromkeys(NAMES, (0, 0.7))))
+    assert {c.kind for c in dimmed} == {"dimmed"}
+    assert dimmed[3].strength == pytest.approx(0.7, abs=0.03)
+    assert dimmed[3].text.startswith("led03: has 7")
+    # By another white, whose albedo is as sure as its paint, it is told but no change of the lights.
+    by_balls = _calibrated(1, source="matte spheres", **dict.fromkeys(NAMES, (0, 0.7)))
+    other = find_changes(_calibrated(0), by_balls)
+    assert not _kinds(other)
+    assert "0.7" in other[3].text
     # Equal by assumption: nothing is known of their strength.
     found = find_changes(_calibrated(0, source="equal"), _calibrated(1, led03=(0, 0.5)))
     assert not _kinds(found)
     assert "strength not known" in found[3].text
+
+
+def test_near_lights_taken_for_far_ones_tell_no_strength_to_a_few_percent():
+    """Without a lens model today: the strength at the balls differs by as much as the lamps are near."""
+    known = _calibrated(0)
+    scene = np.array([0.0, 0.0, 450.0])
+    rng = np.random.default_rng(3)
+    lights = {}
+    for name, light in known.lights.items():
+        level = float(light.at(scene)[1][0]) * np.exp(0.2 * rng.normal())
+        towards = tuple(normalize(np.asarray(light.position_mm) - scene))
+        lights[name] = DistantLight(
+            direction=towards,
+            covariance=np.eye(2) * 0.03**2,
+            intensity=(level,),
+            intensity_sigma=(0.02 * level,),
+        )
+    changes = find_changes(known, known.replace(lights=lights))
+    assert not _kinds(changes), [c.text for c in changes]
+    assert all("strength not known" in c.text for c in changes)
 
 
 def _scene(count=12, seed=0):
@@ -149,8 +178,23 @@ def test_an_object_alone_tells_which_light_has_changed():
     (found,) = (c for c in watch_lights(names, images, pinned, mask, None) if c.kind != "still")
     assert (found.name, found.kind) == ("led07", "moved")
     assert found.turn_deg == pytest.approx(6, abs=1)
-    dark = [0.01 * im if i == 2 else im for i, im in enumerate(images)]
-    assert _kinds(watch_lights(names, dark, lights, mask, None)) == {"led02": "dimmed"}
+    for factor in (0.01, 1e-7):
+        dark = [factor * im if i == 2 else im for i, im in enumerate(images)]
+        (found,) = (c for c in watch_lights(names, dark, lights, mask, None) if c.kind != "still")
+        assert (found.name, found.kind, found.turn_deg) == ("led02", "missing", 0.0)
+        assert "does it burn?" in found.text
+
+
+def test_lights_that_were_exchanged_are_turned_by_no_more_than_they_are_apart():
+    images, mask, lights = _scene()
+    names = list(lights)
+    apart = np.degrees(np.arccos(np.dot(lights["led01"].direction, lights["led09"].direction)))
+    assert apart > 35
+    swapped = {**lights, "led01": lights["led09"], "led09": lights["led01"]}
+    found = {c.name: c for c in watch_lights(names, images, swapped, mask, None)}
+    for name in ("led01", "led09"):
+        assert found[name].kind == "moved"
+        assert found[name].turn_deg == pytest.approx(apart, rel=0.05)
 
 
 def test_a_strength_that_nobody_knows_is_not_told():
