@@ -1,11 +1,14 @@
 """Links to controllers: a serial port with deadlines, and one open link for all lights that share it."""
 
+import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from errno import EACCES, EAGAIN, ENOENT, EPERM
+from pathlib import Path
 from sys import exc_info
 from typing import Any, Generic, Self, TypeVar
 
@@ -147,6 +150,93 @@ def _no_opening(error: Exception) -> str:
     if number == EAGAIN:
         return "is in use: close the other program, or give all devices on this port the same baud"
     return f"cannot be opened: {error}"
+
+
+class UdpLink:
+    """Datagrams to one host, a broadcast or a multicast address.
+
+    Nobody acknowledges them. A host that is there and listens not, or a network that does not find it, says
+    so a little later, where nothing on the way holds that back.
+
+    Parameters
+    ----------
+    name : str
+        Of the device, for its errors.
+    host : str
+        Name or address.
+    port : int
+        UDP port.
+
+    Raises
+    ------
+    capture.devices.DeviceLost
+        From every method, and on entering: no such host, no way to it, or nothing listens there.
+    """
+
+    def __init__(self, name: str, host: str, port: int) -> None:
+        self.name = name
+        self._host = host
+        self._port = port
+        self._socket: socket.socket | None = None
+
+    def send(self, data: bytes) -> None:
+        """Send one datagram."""
+        link = self._open()
+        try:
+            link.send(data)
+        except OSError:
+            # that of an earlier datagram may be told now, and then this one was not sent
+            try:
+                link.send(data)
+            except OSError as error:
+                raise self._unheard(error) from error
+
+    def confirm(self) -> None:
+        """Raise DeviceLost where it has been told that the last datagrams did not arrive; does not wait."""
+        number = self._open().getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if number:
+            raise self._unheard(OSError(number, os.strerror(number)))
+
+    def _open(self) -> socket.socket:
+        if self._socket is None:
+            raise DeviceError(self.name, "is not open")
+        return self._socket
+
+    def _unheard(self, error: OSError) -> DeviceLost:
+        where = f"{self._host} port {self._port}"
+        if isinstance(error, ConnectionRefusedError):
+            return DeviceLost(
+                self.name, f"{where}: nothing listens there: is the address right, the protocol switched on?"
+            )
+        return DeviceLost(
+            self.name,
+            f"{where}: no way there ({error.strerror}): is the cable plugged in, the address right?",
+        )
+
+    def __enter__(self) -> Self:
+        try:
+            family, kind, protocol, _, address = socket.getaddrinfo(
+                self._host, self._port, type=socket.SOCK_DGRAM
+            )[0]
+            with ExitStack() as stack:
+                link = stack.enter_context(socket.socket(family, kind, protocol))
+                link.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+                link.connect(address)
+                stack.pop_all()
+        except OSError as error:
+            raise self._unheard(error) from error
+        self._socket = link
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        link, self._socket = self._socket, None
+        if link is not None:
+            link.close()
+
+
+def port_itself(port: str) -> str:
+    """Return the port that a link such as those in ``/dev/serial`` names; URLs and others as they are."""
+    return str(Path(port).resolve()) if port.startswith("/") else port
 
 
 def serial_ports() -> str:

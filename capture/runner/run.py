@@ -24,6 +24,7 @@ def run(
     retries: int = 2,
     exposure_tolerance: float = 0.01,
     held_bytes: int = 256 * 2**20,
+    compress: bool = False,
 ) -> Generator[RunEvent]:
     """Take what is pending of a session, yielding an event as each shot reaches the disk.
 
@@ -57,6 +58,8 @@ def run(
         Largest relative difference of reported and requested exposure.
     held_bytes : int
         Most pixels of a hardware-timed sequence: they wait until the count of its exposures has been checked.
+    compress : bool
+        Write frames compressed, without loss.
 
     Raises
     ------
@@ -78,7 +81,15 @@ def run(
             if shot.strobe is not None and not isinstance(devices.lights[name], StrobedLight):
                 raise DeviceError(name, "the plan strobes it, and its driver has no strobe")
     return _run(
-        plan, devices, session, pending, control or RunControl(), retries, exposure_tolerance, held_bytes
+        plan,
+        devices,
+        session,
+        pending,
+        control or RunControl(),
+        retries=retries,
+        exposure_tolerance=exposure_tolerance,
+        held_bytes=held_bytes,
+        compress=compress,
     )
 
 
@@ -88,16 +99,18 @@ def _run(
     session: Session,
     pending: tuple[Shot, ...],
     control: RunControl,
+    *,
     retries: int,
     exposure_tolerance: float,
     held_bytes: int,
+    compress: bool,
 ) -> Generator[RunEvent]:
     if not pending:
         session.finish()
         return
     watches = {name: Watch(camera, exposure_tolerance) for name, camera in devices.cameras.items()}
     complete = False
-    with exit_on_sigterm(), session.writer() as writer, Lighting(devices.lights) as lighting:
+    with exit_on_sigterm(), session.writer(compress=compress) as writer, Lighting(devices.lights) as lighting:
         pending = session.pending()  # another process may have gone on since
         progress = Progress(pending, devices, total=len(plan.shots()))
         quality = None if plan.quality is None else QualityCheck(plan.quality, plan.shots())

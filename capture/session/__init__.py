@@ -4,7 +4,7 @@ A session is a folder::
 
     plan.json rig.json facts.json   what was asked, of which rig, and what else is known
     journal.jsonl                   one line a frame or a skip, appended and fsynced once its file is safe
-    frames/000012.tif               the frame of shot 12, uncompressed
+    frames/000012.tif               the frame of shot 12, uncompressed or by Zstandard
     session.lock                    locked by the process that writes; free again when that process dies
     done.json                       written last
 

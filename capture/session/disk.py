@@ -20,6 +20,7 @@ from capture.session.records import Busy, SessionError
 
 _LARGE = 1 << 20
 _HEADER = 4096
+_STRIP_ROWS = 256
 _NATIVE = "<" if sys.byteorder == "little" else ">"
 
 Bytes = bytes | memoryview
@@ -181,10 +182,11 @@ class _Head(io.BytesIO):
         return len(data)
 
 
-def encode(frame: Frame) -> tuple[bytes, memoryview]:
-    """Return the two pieces of an uncompressed little-endian TIFF, the same bytes for the same frame.
+def encode(frame: Frame, compress: bool = False) -> tuple[Bytes, ...]:
+    """Return the pieces of a little-endian TIFF, the same bytes for the same frame.
 
-    The second is the samples, where they lie: nothing is copied.
+    Uncompressed they are the head and the samples, where they lie: nothing is copied. Compressed (Zstandard
+    in strips, of differences along the rows where the samples are whole numbers) it is one piece.
     """
     description = {
         "content": "raw digital numbers" if frame.dn.dtype.kind == "u" else "values as recorded",
@@ -194,19 +196,61 @@ def encode(frame: Frame) -> tuple[bytes, memoryview]:
         "gain_db": frame.gain_db,
     }
     samples = np.ascontiguousarray(frame.dn, frame.dn.dtype.newbyteorder("<"))
+    about = {
+        "shape": samples.shape,
+        "dtype": samples.dtype,
+        "byteorder": "<",
+        "photometric": "minisblack" if samples.ndim == 2 else "rgb",
+        "description": json.dumps(description),
+        "metadata": None,
+        "software": "gnomon",
+    }
+    if compress:
+        whole = io.BytesIO()
+        differences = samples.dtype.kind == "u"
+        tifffile.imwrite(
+            whole,
+            _strips(samples, differences),
+            compression="zstd",
+            predictor=differences,
+            rowsperstrip=_STRIP_ROWS,
+            **about,
+        )
+        return (whole.getbuffer(),)
     head = _Head()
-    tifffile.imwrite(
-        head,
-        shape=samples.shape,
-        dtype=samples.dtype,
-        byteorder="<",
-        photometric="minisblack" if samples.ndim == 2 else "rgb",
-        description=json.dumps(description),
-        metadata=None,
-        software="gnomon",
-    )
+    tifffile.imwrite(head, **about)
     offset = head.size - samples.nbytes
     return head.getvalue()[:offset].ljust(offset, b"\0"), samples.view(np.uint8).data.cast("B")
+
+
+def _strips(samples: NDArray[np.generic], differences: bool) -> Iterator[bytes]:
+    import zstandard
+
+    packer = zstandard.ZstdCompressor(level=1)
+    for row in range(0, len(samples), _STRIP_ROWS):
+        rows: NDArray[Any] = samples[row : row + _STRIP_ROWS]
+        strip = rows
+        if differences:
+            strip = np.empty_like(rows)
+            strip[:, 0] = rows[:, 0]
+            np.subtract(rows[:, 1:], rows[:, :-1], out=strip[:, 1:])
+        yield packer.compress(strip.view(np.uint8).data)
+
+
+def _unpacked(page: tifffile.TiffPage, data: bytes) -> NDArray[np.generic]:
+    """Samples of a page of Zstandard strips, as `encode` writes them."""
+    import zstandard
+
+    assert page.dtype is not None
+    image = np.empty(page.shape, page.dtype)
+    opener = zstandard.ZstdDecompressor()
+    for number, (offset, size) in enumerate(zip(page.dataoffsets, page.databytecounts, strict=True)):
+        strip = image[number * page.rowsperstrip : (number + 1) * page.rowsperstrip]
+        raw = opener.decompress(data[offset : offset + size], max_output_size=strip.nbytes)
+        strip[...] = np.frombuffer(raw, page.dtype.newbyteorder(page.parent.byteorder)).reshape(strip.shape)
+        if page.predictor == tifffile.PREDICTOR.HORIZONTAL:
+            np.cumsum(strip, axis=1, dtype=strip.dtype, out=strip)
+    return image
 
 
 def read_file(path: Path) -> bytes | mmap.mmap:
@@ -248,8 +292,13 @@ def decode(data: bytes | mmap.mmap) -> NDArray[np.generic]:
     data = bytes(data)
     try:
         # tifffile's objects hold one another until they are collected, and the bytes with them if not closed.
-        with io.BytesIO(data) as file:
-            image: NDArray[np.generic] = np.asarray(tifffile.imread(file))
+        with io.BytesIO(data) as file, tifffile.TiffFile(file) as tiff:
+            page = tiff.pages[0]
+            image: NDArray[np.generic]
+            if isinstance(page, tifffile.TiffPage) and page.compression == tifffile.COMPRESSION.ZSTD:
+                image = _unpacked(page, data)
+            else:
+                image = np.asarray(tiff.asarray())
     except Exception as error:  # tifffile lets struct, zlib and index errors through on damaged files
         raise ValueError(f"not a readable TIFF ({error})") from None
     image = image.astype(image.dtype.newbyteorder("="), copy=False)

@@ -184,7 +184,7 @@ class Session:
         return tuple(shot for shot in self._shots if not isinstance(records.get(shot.index), FrameRecord))
 
     @contextmanager
-    def writer(self, *, queue_bytes: int = 128 * 2**20) -> Iterator[Writer]:
+    def writer(self, *, queue_bytes: int = 128 * 2**20, compress: bool = False) -> Iterator[Writer]:
         """Hold the session for writing: repair what a killed run left, then accept frames.
 
         A torn last journal line is cut off; temporary files and frames without a line are removed, as their
@@ -197,6 +197,8 @@ class Session:
         ----------
         queue_bytes : int
             Most pixels waiting to be written, in at most eight frames; a single larger frame passes alone.
+        compress : bool
+            Write frames compressed, without loss.
 
         Raises
         ------
@@ -209,7 +211,7 @@ class Session:
             self._mend()
             self._writing = True
             try:
-                with self._journal as journal, Writer(self.path, journal, queue_bytes) as writer:
+                with self._journal as journal, Writer(self.path, journal, queue_bytes, compress) as writer:
                     yield writer
             finally:
                 self._writing = False

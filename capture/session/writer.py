@@ -41,10 +41,11 @@ class Writer:
     When the disk fails, nothing half written stays, later frames are let go, and the next call says so.
     """
 
-    def __init__(self, folder: Path, journal: Journal, queue_bytes: int) -> None:
+    def __init__(self, folder: Path, journal: Journal, queue_bytes: int, compress: bool = False) -> None:
         self._folder = folder
         self._journal = journal
         self._queue_bytes = queue_bytes
+        self._compress = compress
         self._changed = threading.Condition()
         self._queue: deque[_Item | SkipRecord] = deque()
         self._held_bytes = 0
@@ -73,7 +74,7 @@ class Writer:
             self._raise_error()
             self._given.add(shot.index)
             self._held_bytes += size
-            stored = self._hands.submit(_store, self._folder / _file(shot), frame)
+            stored = self._hands.submit(_store, self._folder / _file(shot), frame, self._compress)
             self._queue.append(_Item(shot, frame, taken_at, tuple(reasons), stored))
             self._changed.notify_all()
 
@@ -197,9 +198,9 @@ def _file(shot: Shot) -> str:
     return f"frames/{shot.index:06d}.tif"
 
 
-def _store(path: Path, frame: Frame) -> tuple[Path, str]:
+def _store(path: Path, frame: Frame, compress: bool) -> tuple[Path, str]:
     """Write a frame under the temporary name of ``path``; return that and the hash of the bytes."""
-    pieces = encode(frame)
+    pieces = encode(frame, compress)
     part = write_part(path, *pieces)
     digest = hashlib.sha256()
     for piece in pieces:

@@ -66,6 +66,10 @@ def capture(
     session: Annotated[Path | None, typer.Argument(help="New folder for the session.")] = None,
     simulate: Simulate = None,
     resume: Annotated[bool, typer.Option("--resume", help="Complete an interrupted session.")] = False,
+    compress: Annotated[
+        bool,
+        typer.Option("--compress", help="Write frames compressed, without loss: two thirds of the size."),
+    ] = False,
 ) -> None:
     """Run a plan on a rig, or on its twin, into a session.
 
@@ -95,6 +99,7 @@ def capture(
             session,
             simulate=truth_of(simulate),
             resume=resume,
+            compress=compress,
             track=track,
         )
     except (KeyboardInterrupt, SystemExit) as leaving:

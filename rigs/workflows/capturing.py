@@ -61,6 +61,7 @@ def capture_session(
     *,
     simulate: Truth | None = None,
     resume: bool = False,
+    compress: bool = False,
     track: Track = silent,
 ) -> Session:
     """Run ``plan`` on the rig, or on its twin, into a session at ``path``.
@@ -69,6 +70,8 @@ def capture_session(
     ----------
     resume : bool
         Complete the session at ``path``; the plan and the rig must be those it began with.
+    compress : bool
+        Write frames compressed, without loss.
 
     Raises
     ------
@@ -100,7 +103,7 @@ def capture_session(
     # A rig that does not open leaves no empty session behind.
     with open_rig(config, simulate, taken=taken) as rig:
         session = begun or Session.create(path, plan, snapshot, facts)
-        with closing(run(plan, rig, session)) as events:
+        with closing(run(plan, rig, session, compress=compress)) as events:
             for _ in track(Counted(events, len(session.pending())), f"capturing {plan.name}"):
                 pass
     return Session.open(path)

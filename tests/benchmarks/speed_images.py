@@ -192,7 +192,7 @@ def undistorting() -> Table:
 
 
 def writing(folder: Path | None = None) -> Table:
-    """A session of 8 frames of 12 MP: TIFF, hash, journal, fsync, rename; against the same bytes bare."""
+    """A session of 8 frames of 12 MP with photon noise: TIFF, hash, journal, fsync, rename; and bare bytes."""
     count = 8
     plan = CapturePlan.model_validate(
         {
@@ -208,15 +208,17 @@ def writing(folder: Path | None = None) -> Table:
             ],
         }
     )
-    dn = np.random.default_rng(2).integers(0, 4096, SHAPE, dtype=np.uint16)
+    rows, columns = np.ogrid[: SHAPE[0], : SHAPE[1]]
+    scene = 800 + 600 * np.sin(columns / 300) * np.cos(rows / 200)
+    dn = np.random.default_rng(2).poisson(scene).astype(np.uint16)
     size = count * dn.nbytes
     with tempfile.TemporaryDirectory(dir=folder) as name:
         place = Path(name)
 
-        def session() -> None:
+        def session(compress: bool = False) -> None:
             path = place / f"s{time.monotonic_ns()}"
             new = Session.create(path, plan, {})
-            with new.writer() as writer:
+            with new.writer(compress=compress) as writer:
                 for shot in new.pending():
                     frame = Frame(
                         dn=dn, pixel_format="Mono12", exposure_s=1.0, gain_db=0.0,
@@ -235,6 +237,7 @@ def writing(folder: Path | None = None) -> Table:
             "write 8 frames of 12.3 MP to a session",
             [
                 Candidate("gnomon: TIFF, SHA-256, journal", session, turns=4),
+                Candidate("the same with Zstandard", lambda: session(True), turns=4),
                 Candidate("write and fsync", bare, turns=4),
             ],
             read_bytes=size,

@@ -1,6 +1,7 @@
 """Sessions on disk: creation, reading, damage, locking, the writer. Killed processes: `test_killed`."""
 
 import hashlib
+import io
 import json
 import os
 import subprocess
@@ -629,11 +630,44 @@ def test_tiff_keeps_every_sample_and_is_the_same_bytes_each_time(pixel_format, h
         dtype = np.uint8 if pixel_format.endswith("8") else np.uint16
         dn = rng.integers(0, np.iinfo(dtype).max, shape, dtype=dtype, endpoint=True)
     picture = Frame(dn, pixel_format, 0.01, 0.0, 1, 1)
-    data = b"".join(encode(picture))
-    assert data == b"".join(encode(picture))
-    back = decode(data)
-    assert back.dtype == dn.dtype
-    np.testing.assert_array_equal(back, dn)
+    for compress in (False, True):
+        data = b"".join(encode(picture, compress))
+        assert data == b"".join(encode(picture, compress))
+        back = decode(data)
+        assert back.dtype == dn.dtype
+        assert not back.flags.writeable
+        np.testing.assert_array_equal(back, dn)
+
+
+@pytest.mark.parametrize("shape", [(700, 90), (300, 64, 3)])
+def test_compressed_frames_are_read_by_others(shape):
+    """By tifffile with imagecodecs: several strips, differences that wrap round, a name for what was done."""
+    pytest.importorskip(
+        "imagecodecs", reason="imagecodecs, another reader of Zstandard TIFF, is not installed"
+    )
+    dn = np.random.default_rng(4).poisson(900, shape).astype(np.uint16)
+    dn[::7] = 65535 - dn[::7]
+    (data,) = encode(Frame(dn, "RGB16" if len(shape) == 3 else "Mono16", 0.01, 0.0, 1, 1), compress=True)
+    np.testing.assert_array_equal(tifffile.imread(io.BytesIO(data)), dn)
+    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+        assert (tiff.pages[0].compression.name, tiff.pages[0].predictor.name) == ("ZSTD", "HORIZONTAL")
+
+
+def test_a_compressed_session_holds_the_same_pictures_in_less(tmp_path):
+    plan = small_plan()
+    dn = np.random.default_rng(4).poisson(900, (200, 300)).astype(np.uint16)
+    sizes = []
+    for compress in (False, True):
+        session = Session.create(tmp_path / str(compress), plan, RIG)
+        with session.writer(compress=compress) as writer:
+            for shot in session.pending():
+                writer.put(shot, Frame(dn.copy(), "Mono12", shot.exposure_s, 0.0, shot.index, 1))
+        session.finish()
+        assert session.verify() == ()
+        for image in session.stack():
+            np.testing.assert_array_equal(image, dn)
+        sizes.append(sum(path.stat().st_size for path in (session.path / "frames").iterdir()))
+    assert sizes[1] < 0.75 * sizes[0]
 
 
 def test_a_large_file_is_its_bytes_and_its_picture_a_view(tmp_path):

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
@@ -11,7 +10,7 @@ from pydantic import Field
 
 from capture.devices import DeviceError, LightLimits
 from capture.drivers.dome.controller import Controller
-from capture.drivers.link import SerialLink, Shared, named, reason_of, serial_ports
+from capture.drivers.link import SerialLink, Shared, named, port_itself, reason_of, serial_ports
 
 _COUNT_MAX = 255
 """Exposures that one step of the controller's table can burn for."""
@@ -47,7 +46,7 @@ class DomeLightConfig(LightLimits):
     @property
     def address(self) -> str:
         """The port, whatever link in ``/dev/serial`` names it."""
-        return str(Path(self.port).resolve()) if self.port.startswith("/") else self.port
+        return port_itself(self.port)
 
     def open(self, name: str) -> "DomeLight":
         """Return the light, to be entered at once."""
