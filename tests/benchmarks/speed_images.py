@@ -192,7 +192,7 @@ def undistorting() -> Table:
 
 
 def writing(folder: Path | None = None) -> Table:
-    """A session of 8 frames of 12 MP with photon noise: TIFF, hash, journal, fsync, rename; and bare bytes."""
+    """A session of 8 frames of 12 MP, photon noise: TIFF, hash, journal, fsync, rename; and bare bytes."""
     count = 8
     plan = CapturePlan.model_validate(
         {
