@@ -205,6 +205,22 @@ def test_leaving_closes_the_camera_and_ends_the_process(tmp_path):
     assert not runs(pid)
 
 
+def test_one_that_cannot_be_killed_is_left_behind(monkeypatch):
+    """As one that waits for a device in the kernel; stopped, so that it neither answers nor ends."""
+    camera = config().open("main")
+    with camera:
+        process = camera._process
+        monkeypatch.setattr(process._popen, "kill", lambda: process._popen.send_signal(signal.SIGSTOP))
+        start = time.monotonic()
+        with pytest.raises(FrameLost, match=r"did not answer within 0\.2 s and was ended"):
+            camera.expose(0.01, 20.0, 0.2)
+        assert time.monotonic() - start < 3.0
+        assert again(camera).exposure_s == 0.01
+    monkeypatch.undo()
+    process.kill()
+    assert process._popen.returncode is not None
+
+
 def test_leaving_does_not_wait_for_one_that_hangs(monkeypatch):
     """As when Ctrl-C interrupts an exposure."""
     monkeypatch.setattr(isolated, "CLOSE_S", 0.2)

@@ -51,6 +51,9 @@ START_S = 30.0
 CLOSE_S = 5.0
 """What closing the camera may take."""
 
+_KILL_S = 0.5
+"""What a process may take to end once it has been killed, or has fallen silent."""
+
 _HEAD = struct.Struct("<IQ")
 _QUEUED_FRAMES = 4
 _KINDS: dict[str, type[DeviceError]] = {
@@ -189,21 +192,21 @@ class _Process:
             write_message(self._stdin, {"ask": what, "number": self._number})
 
     def kill(self) -> None:
-        """End the process and what waits for it."""
+        """End the process and what waits for it, as far as the system lets it end."""
         self._popen.kill()
-        self._popen.wait()
-        while self._threads[0].is_alive():
-            try:
-                self._replies.get(timeout=0.05)
-            except queue.Empty:
-                continue
+        end = time.monotonic() + _KILL_S
+        with suppress(subprocess.TimeoutExpired):  # one that waits for the kernel is left behind
+            self._popen.wait(_KILL_S)
+        receiving, listening = self._threads
+        while receiving.is_alive() and time.monotonic() < end:
+            with suppress(queue.Empty):
+                self._replies.get(timeout=0.02)
         # a process that the SDK has started may keep standard error open
-        self._threads[1].join(0.5)
-        for stream in (self._popen.stdin, self._popen.stdout):
-            if stream is not None:
+        listening.join(0.1)
+        for stream, reader in ((self._popen.stdout, receiving), (self._popen.stderr, listening)):
+            if stream is not None and not reader.is_alive():
                 stream.close()
-        if not self._threads[1].is_alive() and self._popen.stderr is not None:
-            self._popen.stderr.close()
+        self._stdin.close()
 
     def close(self, until: float) -> None:
         """Let it leave the camera and end, raising what that raises; kill it when it takes too long."""
@@ -250,7 +253,7 @@ class _Process:
         """Raise _Ended with how the process came to its end, or with the reason for ending it."""
         if reason is None:
             try:
-                self._popen.wait(CLOSE_S)
+                self._popen.wait(_KILL_S)
             except subprocess.TimeoutExpired:
                 reason = "closed its output"
         status = self._popen.poll()
