@@ -121,6 +121,8 @@ def test_what_the_controller_has_not_is_told_on_opening(emulated):
         emulated.light(4).__enter__()
     with pytest.raises(ValueError, match="has levels up to 255, no 4096"):
         emulated.light(full_level=4096).__enter__()
+    with pytest.raises(ValueError, match="lets a light burn for 60 s, less than max_on_s, 61 s"):
+        emulated.light(max_on_s=61).__enter__()
     with (
         emulated.light(),
         pytest.raises(ValueError, match=r"two: .* channel 0 but once: light led0 has it"),

@@ -6,7 +6,7 @@ from contextlib import ExitStack, closing
 from types import SimpleNamespace
 
 import pytest
-from capture_fakes import CAMERA, RIG, FakeScene, small_plan
+from capture_fakes import CAMERA, RIG, BurstCamera, FakeScene, small_plan
 from dome_counterparts import COUNTERPARTS, Emulated, Firmware, until
 from dome_wire import Faults
 
@@ -462,6 +462,38 @@ def test_a_run_goes_on_after_a_reset_and_a_trip(dome, tmp_path):
     assert session.skipped == ()
     assert seen == [channels[shot.light] for shot in plan.shots()]
     assert [record.attempts for record in session.frames] == [1, 1, 1, 2, 1, 1, 2, 1, 1, 1, 1, 1]
+
+
+def test_a_run_in_sequences_survives_a_reset(dome, tmp_path):
+    """The camera steps the lights of the controller; what a reset spoils is taken again."""
+    plan = small_plan()
+    plan = plan.replace(blocks=(plan.blocks[0].replace(repeats=1),))
+    seen = []
+
+    def look(camera, exposure_s):
+        if len(seen) == 5:
+            dome.reset()
+            time.sleep(0.05)
+        seen.append(tuple(dome.burning))
+        dome.end_exposures()
+
+    limits = CAMERA.replace(sequence=True)
+    with ExitStack() as stack:
+        lights = {
+            f"led{channel + 1}": stack.enter_context(dome.light(channel, f"led{channel + 1}", sequence=True))
+            for channel in range(4)
+        }
+        scene = FakeScene(fault=look)
+        camera = stack.enter_context(BurstCamera("main", limits, scene))
+        rig = SimpleNamespace(cameras={"main": camera}, lights=lights, operator=SimulatedOperator(scene))
+        session = Session.create(tmp_path / "session", plan, RIG)
+        with closing(run(plan, rig, session)) as events:
+            list(events)
+    assert dome.burns({})
+    assert session.skipped == ()
+    assert seen[-12:] == [(int(shot.light[3:]) - 1,) for shot in plan.shots()]
+    assert {record.attempts for record in session.frames} == {2}
+    assert dome.requests("ARM")
 
 
 def test_many_threads_may_use_the_lights_of_a_controller(emulated):

@@ -388,6 +388,8 @@ class Controller:
                     f"{PROTOCOL}: flash the firmware that belongs to it",
                 )
             return identity
+        if not words:
+            raise DeviceError(self.name, f"{self._port}: is reset over and over: is its supply too weak?")
         raise self._strange("ID", words)
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:

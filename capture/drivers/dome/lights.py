@@ -117,13 +117,18 @@ class Dome:
             return self.controller.stop()
 
     def join(self, light: "DomeLight") -> None:
-        """Take in a light that is being opened; ValueError where the controller has no such channel."""
+        """Take in a light that is being opened; ValueError where the controller has no such thing."""
         identity = self.controller.identity
         where = f"light {light.name}: the controller {identity.name} at {light.config.port}"
         if light.channel >= identity.channels:
             raise ValueError(f"{where} has channels 0 to {identity.channels - 1}, no {light.channel}")
         if (light.config.full_level or 0) > identity.max_level:
             raise ValueError(f"{where} has levels up to {identity.max_level}, no {light.config.full_level}")
+        longest_s = light.limits.max_on_s or 0.0
+        if 0 < identity.max_on_s < longest_s:
+            raise ValueError(
+                f"{where} lets a light burn for {identity.max_on_s:g} s, less than max_on_s, {longest_s:g} s"
+            )
         for other in self._lights.values():
             if other.channel == light.channel:
                 raise ValueError(f"{where} has channel {light.channel} but once: light {other.name} has it")
