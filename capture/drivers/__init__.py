@@ -9,7 +9,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from capture.drivers import dome, genicam, gphoto2, micromanager, opencv, pylon
+from capture.drivers import dmx, dome, genicam, gphoto2, micromanager, opencv, pylon
+from capture.drivers.dmx import ArtNetLightConfig, EnttecLightConfig, SacnLightConfig
 from capture.drivers.dome import DomeLightConfig
 from capture.drivers.genicam import GenicamCameraConfig
 from capture.drivers.gphoto2 import GphotoCameraConfig
@@ -33,7 +34,13 @@ CameraConfig = Annotated[
 """Any camera a rig file can name; its ``driver`` key says which."""
 
 LightConfig = Annotated[
-    SimulatedLightConfig | ManualLightConfig | DomeLightConfig, Field(discriminator="driver")
+    SimulatedLightConfig
+    | ManualLightConfig
+    | DomeLightConfig
+    | EnttecLightConfig
+    | ArtNetLightConfig
+    | SacnLightConfig,
+    Field(discriminator="driver"),
 ]
 """Any light a rig file can name; its ``driver`` key says which."""
 
@@ -50,6 +57,9 @@ def survey() -> list[str]:
         "micromanager": micromanager.survey(),
         "opencv": opencv.survey(),
         "dome": dome.survey(),
+        "enttec": dmx.survey_enttec(),
+        "artnet": dmx.survey_artnet(),
+        "sacn": dmx.survey_sacn(),
         "manual": f"lights and poses changed by hand: {person}",
     }
     return [f"{driver:<13}{line}" for driver, line in found.items()]

@@ -1,0 +1,301 @@
+"""Lights that are bytes of one frame, which is sent whole and again and again: DMX universes, LED strips."""
+
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack, suppress
+from types import TracebackType
+from typing import Literal, Self
+
+from capture.devices import DeviceError, DeviceLost, LightLimits
+from capture.drivers.link import UNATTENDED_S, Shared, named, reason_of
+
+_FAREWELLS = 3
+"""How often the dark frame is sent on closing: nobody acknowledges frames, and one may get lost."""
+
+_FAREWELL_GAP_S = 0.01
+
+
+class Line(ABC):
+    """Where frames go. Lines of one address are one line, of which one is opened."""
+
+    repeat_s = 1.0
+    """For how long the receiver may be left without a frame."""
+
+    shown_s = 0.0
+    """How long after `send` a frame may take to have reached the lights; known once open."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """For its errors."""
+
+    @property
+    @abstractmethod
+    def address(self) -> str:
+        """What only one run may hold at a time."""
+
+    @property
+    @abstractmethod
+    def slots(self) -> int:
+        """Bytes of a frame."""
+
+    @abstractmethod
+    def send(self, frame: bytes) -> None:
+        """Send one frame; DeviceLost where it cannot be sent."""
+
+    @abstractmethod
+    def confirm(self) -> None:
+        """Raise DeviceLost where it is known that frames do not arrive; silence confirms nothing."""
+
+    @abstractmethod
+    def __enter__(self) -> Self: ...
+
+    @abstractmethod
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Line) and self.address == other.address
+
+    def __hash__(self) -> int:
+        return hash(self.address)
+
+
+class Slots:
+    """The slots of an open line, and which light has which.
+
+    Opening and closing make all of them dark. While it is open a thread repeats the frame: receivers count a
+    sender as gone that is silent. It ends with the process, however that dies; what the lights do then is the
+    receiver's to say. A program that hangs is bounded by `link.UNATTENDED_S`.
+
+    What fails while frames are repeated fails the next `confirm`, once.
+
+    Parameters
+    ----------
+    line : Line
+        Where it goes; entered and left with the slots.
+
+    Raises
+    ------
+    capture.devices.DeviceLost
+        From every method: the line is gone.
+    """
+
+    def __init__(self, line: Line) -> None:
+        self.line = line
+        self._frame = bytearray(line.slots)
+        self._owners: dict[int, str] = {}
+        self._lock = threading.Lock()
+        self._sent_s = self._attended_s = 0.0
+        self._fault: DeviceError | None = None
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._repeat, name=f"repeats {line.name}", daemon=True)
+
+    def claim(self, light: str, slots: Iterable[int]) -> None:
+        """Give slots, from 0, to a light; ValueError where there are none such, or another has them."""
+        slots = tuple(slots)
+        with self._lock:
+            for slot in slots:
+                if slot >= self.line.slots:
+                    raise ValueError(
+                        f"light {light}: {self.line.name} has {self.line.slots} slots, no {slot + 1}"
+                    )
+                owner = self._owners.get(slot, light)
+                if owner != light:
+                    raise ValueError(
+                        f"light {light}: slot {slot + 1} of {self.line.name} is that of light {owner}"
+                    )
+            self._owners |= dict.fromkeys(slots, light)
+
+    def release(self, light: str) -> None:
+        """Make a light dark and forget it."""
+        with self._lock:
+            own = [slot for slot, owner in self._owners.items() if owner == light]
+            for slot in own:
+                self._frame[slot] = 0
+                del self._owners[slot]
+            self._send()
+
+    def put(self, values: Mapping[int, int]) -> None:
+        """Send a frame with these slots changed; what cannot be sent is not lit later."""
+        with self._lock:
+            self._attended_s = time.monotonic()
+            try:
+                for slot, value in values.items():
+                    self._frame[slot] = value
+                self._send()
+            except DeviceError:
+                for slot in values:
+                    self._frame[slot] = 0
+                raise
+
+    def confirm(self) -> None:
+        """Raise DeviceError where frames are known not to have arrived; takes no time."""
+        with self._lock:
+            self._attended_s = time.monotonic()
+            self._tell()
+            self.line.confirm()
+
+    def _tell(self) -> None:
+        fault, self._fault = self._fault, None
+        if fault is not None:
+            raise fault
+
+    def _send(self) -> None:
+        self._sent_s = time.monotonic()
+        self.line.send(bytes(self._frame))
+
+    def _repeat(self) -> None:
+        while not self._closing.wait(self.line.repeat_s / 4):
+            with self._lock:
+                now_s = time.monotonic()
+                if any(self._frame) and now_s - self._attended_s > UNATTENDED_S:
+                    self._frame[:] = bytes(self.line.slots)
+                    self._sent_s = 0.0
+                    self._fault = DeviceError(
+                        self.line.name,
+                        f"nothing was asked of its lights for {UNATTENDED_S:g} s: made them dark",
+                    )
+                if now_s - self._sent_s < self.line.repeat_s * 0.75:
+                    continue
+                try:
+                    self._send()
+                    self.line.confirm()
+                except DeviceError as error:
+                    self._fault = self._fault or error
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            stack.enter_context(self.line)
+            self._send()
+            stack.pop_all()
+        self._attended_s = time.monotonic()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closing.set()
+        try:
+            with self._lock:
+                self._frame[:] = bytes(self.line.slots)
+                for _ in range(_FAREWELLS):
+                    self._send()
+                    time.sleep(_FAREWELL_GAP_S)
+                self.line.confirm()
+        except DeviceError as failure:
+            # what ends the program is told already, and is why this could not be done
+            if not isinstance(error, DeviceError):
+                raise DeviceLost(self.line.name, f"MAY STILL BURN: {reason_of(failure)}") from failure
+        finally:
+            self._thread.join()
+            self.line.__exit__(kind, error, trace)
+
+
+class SlotLightConfig(LightLimits):
+    """A light that has some of a line's slots."""
+
+    strobe: Literal[False] = False
+    sequence: Literal[False] = False
+
+    @property
+    def limits(self) -> LightLimits:
+        """What the light can do."""
+        return LightLimits.model_validate(self.model_dump(include=set(LightLimits.model_fields)))
+
+    @property
+    def address(self) -> str:
+        """The line."""
+        return self.line().address
+
+    def open(self, name: str) -> "SlotLight":
+        """Return the light, to be entered at once."""
+        return SlotLight(name, self)
+
+    def line(self) -> Line:
+        """Where the light is, not open."""
+        raise NotImplementedError
+
+    def values(self, level: float) -> dict[int, int]:
+        """Return the bytes of the light's slots, from 0, at a level from 0 to 1."""
+        raise NotImplementedError
+
+
+class SlotLight:
+    """One light of a line.
+
+    The line is opened with the first of its lights and closed, wholly dark, with the last.
+    """
+
+    def __init__(self, name: str, config: SlotLightConfig) -> None:
+        self.name = name
+        self.limits = config.limits
+        self.config = config
+        self._slots: Slots | None = None
+        self._leaving = ExitStack()
+
+    def set(self, level: float) -> None:
+        """Burn at ``level`` (0 dark, 1 full); return once the frame has gone out and settled.
+
+        That is after ``settle_s``, and no sooner than the line takes to carry a frame to the lights.
+
+        Raises
+        ------
+        DeviceError
+            The line is gone, or was for a while since the last call.
+        """
+        if not 0 <= level <= 1:
+            raise ValueError(f"{self.name}: level {level} is outside 0 to 1")
+        with named(self.name):
+            slots = self._open()
+            slots.put(self.config.values(level))
+            time.sleep(max(self.limits.settle_s, slots.line.shown_s))
+            slots.confirm()
+
+    def confirm(self) -> None:
+        """Raise DeviceError where frames are known not to have arrived; takes no time."""
+        with named(self.name):
+            self._open().confirm()
+
+    def _open(self) -> Slots:
+        if self._slots is None:
+            raise DeviceError(self.name, "is not open")
+        return self._slots
+
+    def __enter__(self) -> Self:
+        with named(self.name), ExitStack() as stack:
+            line = self.config.line()
+            slots = stack.enter_context(_OPEN(line))
+            if repr(line) != repr(slots.line):
+                raise ValueError(f"light {self.name}: {line} here, and {slots.line} in a light before")
+            slots.claim(self.name, self.config.values(1.0))
+            # what cannot be told to go dark is told by the line's closing
+            stack.callback(_released, slots, self.name)
+            self._leaving = stack.pop_all()
+        self._slots = slots
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        slots, self._slots = self._slots, None
+        if slots is not None:
+            with named(self.name):
+                self._leaving.__exit__(kind, error, trace)
+
+
+def _released(slots: Slots, light: str) -> None:
+    with suppress(DeviceError):
+        slots.release(light)
+
+
+_OPEN = Shared(Slots)
+
+
+def steps_of(level: float, full: int) -> int:
+    """Return a level from 0 to 1 in steps of which ``full`` are 1: none but level 0 is dark."""
+    return max(round(level * full), 1) if level > 0 else 0

@@ -1,0 +1,255 @@
+"""What the drivers of DMX lights, LED strips and strobe controllers are tested against.
+
+Widgets and controllers on a pseudo terminal or a socket, made after their manuals, and OLA's daemon in a
+network of its own.
+"""
+
+import contextlib
+import ctypes
+import json
+import os
+import pty
+import pwd
+import select
+import shutil
+import socket
+import struct
+import subprocess
+import threading
+import time
+import tty
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def until(condition: Callable[[], bool], within_s: float = 10.0) -> None:
+    """Wait for something to come about."""
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.002)
+
+
+class Serial(threading.Thread):
+    """The far end of a serial port: gives what comes to ``answer``, and sends back what that returns."""
+
+    def __init__(self, answer: Callable[[bytes], bytes], greeting: bytes = b"") -> None:
+        super().__init__(daemon=True)
+        self._far, self._near = pty.openpty()
+        tty.setraw(self._near)
+        self.port = os.ttyname(self._near)
+        self._answer = answer
+        self._greeting = greeting
+        self._wake = os.pipe()
+
+    def run(self) -> None:
+        """Answer until it is unplugged."""
+        os.write(self._far, self._greeting)
+        while True:
+            ready, _, _ = select.select([self._far, self._wake[0]], [], [])
+            if self._wake[0] in ready:
+                break
+            os.write(self._far, self._answer(os.read(self._far, 4096)))
+        os.close(self._near)
+        os.close(self._far)
+
+    def unplug(self) -> None:
+        """Pull the cable."""
+        if self.is_alive():
+            os.write(self._wake[1], b"x")
+            self.join()
+
+    def __enter__(self) -> "Serial":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.unplug()
+        for handle in self._wake:
+            os.close(handle)
+
+
+class Widget:
+    """A DMX USB Pro: ``universe`` is what it sends on and on.
+
+    ``labels`` are those that it answers, as ``rate_hz`` says how many frames a second it sends.
+    """
+
+    def __init__(
+        self, rate_hz: int = 40, labels: tuple[int, ...] = (3, 10), serial: int = 0x12345678
+    ) -> None:
+        self.universe = b""
+        self.messages: list[tuple[int, bytes]] = []
+        self.stray = b""
+        self._replies = {3: bytes([4, 1, 9, 1, rate_hz]), 10: struct.pack("<I", serial)}
+        self._labels = labels
+        self._waiting = b""
+
+    def __call__(self, data: bytes) -> bytes:
+        """Take in bytes; return the replies."""
+        self._waiting += data
+        replies = b""
+        while len(self._waiting) >= 5:
+            if self._waiting[0] != 0x7E:
+                self.stray += self._waiting[:1]
+                self._waiting = self._waiting[1:]
+                continue
+            count = self._waiting[2] + 256 * self._waiting[3]
+            if len(self._waiting) < count + 5:
+                break
+            message, self._waiting = self._waiting[: count + 5], self._waiting[count + 5 :]
+            assert message[-1] == 0xE7
+            label, payload = message[1], message[4:-1]
+            self.messages.append((label, payload))
+            if label == 6:
+                assert payload[0] == 0
+                self.universe = payload[1:]
+            if label in self._labels:
+                reply = self._replies[label]
+                replies += bytes([0x7E, label, len(reply), 0]) + reply + b"\xe7"
+        return replies
+
+
+@contextmanager
+def receiver() -> Iterator[tuple[int, Callable[[], list[bytes]]]]:
+    """A UDP port of this machine, and what has come to it since it was last asked."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as there:
+        there.bind(("127.0.0.1", 0))
+        there.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**20)
+        there.setblocking(False)
+
+        def come() -> list[bytes]:
+            packets = []
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    packets.append(there.recv(2000))
+            return packets
+
+        yield there.getsockname()[1], come
+
+
+# ---------------------------------------------------------------- OLA
+
+_NEW_NETWORK = 0x40000000
+
+
+@contextmanager
+def own_network(address: str = "10.77.0.1") -> Iterator[None]:
+    """Put this thread into a network of its own, where ``address`` is its only one beside the loopback's."""
+    if os.geteuid() != 0 or shutil.which("ip") is None:
+        pytest.skip("wants root and iproute2, to make a network that nobody else is in")
+    libc = ctypes.CDLL(None, use_errno=True)
+    before = os.open(f"/proc/self/task/{threading.get_native_id()}/ns/net", os.O_RDONLY)
+    if libc.unshare(_NEW_NETWORK) != 0:
+        os.close(before)
+        pytest.skip(f"cannot make a network here: {os.strerror(ctypes.get_errno())}")
+    try:
+        for command in (
+            "link set lo up",
+            "link add v0 type veth peer name v1",
+            "link set v1 up",
+            "link set v0 up",
+            f"address add {address}/24 dev v0",
+            "route add 224.0.0.0/4 dev v0",
+        ):
+            done = subprocess.run(["ip", *command.split()], capture_output=True, text=True, check=False)
+            if done.returncode:
+                pytest.skip(f"cannot make a network here: ip {command}: {done.stderr.strip()}")
+        yield
+    finally:
+        assert libc.setns(before, _NEW_NETWORK) == 0
+        os.close(before)
+
+
+class Ola:
+    """A running olad: an Art-Net node, an E1.31 receiver, and a host for DMX USB Pro widgets."""
+
+    address = "10.77.0.1"
+
+    def get(self, path: str) -> Any:
+        """What it answers to a request."""
+        with urllib.request.urlopen(f"http://127.0.0.1:9090/{path}", timeout=5) as answer:
+            return json.load(answer)
+
+    def universe(self, number: int) -> list[int]:
+        """Levels that it has received."""
+        return list(self.get(f"get_dmx?u={number}")["dmx"])
+
+    def shows(self, number: int, levels: dict[int, int]) -> bool:
+        """Whether these channels, from 1, and no others burn in a universe of 512."""
+        wanted = [levels.get(channel, 0) for channel in range(1, 513)]
+        return self.universe(number) == wanted
+
+    def patched(self, number: int) -> bool:
+        """Whether a universe has a port."""
+        universes = self.get("json/universe_plugin_list")["universes"]
+        return number in [universe["id"] for universe in universes]
+
+    def put(self, number: int, levels: list[int]) -> None:
+        """Let it send levels."""
+        data = urllib.parse.urlencode({"u": number, "d": ",".join(map(str, levels))}).encode()
+        urllib.request.urlopen("http://127.0.0.1:9090/set_dmx", data, timeout=5).close()
+
+
+ARTNET_IN, SACN_IN, ENTTEC_OUT = 3, 7, 9
+"""Universes: of Art-Net's input port, of sACN's, of the widget's output port."""
+
+
+@contextmanager
+def ola(folder: Path, widget_port: str) -> Iterator[Ola]:
+    """Run olad in a network of its own, with a widget that it is to find."""
+    if shutil.which("olad") is None:
+        pytest.skip("wants olad: apt-get install --no-install-recommends ola")
+    nobody = pwd.getpwnam("nobody")
+    ports = folder / "dev"
+    ports.mkdir()
+    (ports / "ttyUSB0").symlink_to(widget_port)
+    os.chown(widget_port, nobody.pw_uid, nobody.pw_gid)
+    config = folder / "ola"
+    config.mkdir()
+    others = "dummy espnet ftdidmx gpio karate kinet milinst opendmx openpixelcontrol osc pathport renard "
+    others += "sandnet shownet spi stageprofi uartdmx usbdmx"
+    settings = dict.fromkeys(others.split(), "enabled = false\n") | {
+        "artnet": "enabled = true\nuse_loopback = false\nsubnet = 0\nnet = 0\n",
+        "e131": "enabled = true\ninput_ports = 1\noutput_ports = 0\n",
+        "usbserial": f"enabled = true\ndevice_dir = {ports}\ndevice_prefix = ttyUSB\n",
+        "port": f"2-1-I-0 = {ARTNET_IN}\n11-1-I-0 = {SACN_IN}\n5-12345678-O-0 = {ENTTEC_OUT}\n",
+    }
+    for name, text in settings.items():
+        (config / f"ola-{name}.conf").write_text(text)
+    for path in (config, *config.iterdir()):
+        os.chown(path, nobody.pw_uid, nobody.pw_gid)
+    for path in (folder, *folder.parents[:3]):
+        path.chmod(path.stat().st_mode | 0o055)
+    with ExitStack() as stack:
+        stack.enter_context(own_network(Ola.address))
+        log = stack.enter_context((folder / "log").open("w"))
+        process = stack.enter_context(
+            subprocess.Popen(
+                ["olad", "-c", str(config), "-l", "3", "--no-register-with-dns-sd"],
+                user=nobody.pw_uid,
+                group=nobody.pw_gid,
+                extra_groups=[],
+                env={"HOME": str(config), "PATH": os.environ["PATH"]},
+                stdout=log,
+                stderr=log,
+            )
+        )
+        stack.callback(process.terminate)
+        daemon = Ola()
+
+        def answers() -> bool:
+            assert process.poll() is None, (folder / "log").read_text()
+            try:
+                return bool(daemon.get("json/server_stats"))
+            except OSError:
+                return False
+
+        until(answers)
+        yield daemon
