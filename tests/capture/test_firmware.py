@@ -655,6 +655,10 @@ def test_all_pins_of_the_larger_chip(domes):
     dome.run(10)
     up_us, down_us = dome.edges()
     assert abs(down_us - up_us - 1000) <= 3
+    dome.ask("SET 4 1")
+    dome.run(2100)
+    assert dome.lit() == {}
+    assert dome.sent("WDT") == ["!WDT"]
 
 
 def wire_writes(dome: Dome) -> list[list[int]]:
