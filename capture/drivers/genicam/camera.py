@@ -244,10 +244,10 @@ class _Open:
         exposure_s, gain_db = self._exposure.reported()
         if self._config.chunks:
             unit_s = SECONDS.get(self.nodes.unit("ChunkExposureTime"), 1e-6)
-            told = self.nodes.optional("ChunkExposureTime")
-            exposure_s = exposure_s if told is None or told <= 0 else told * unit_s
-            told = self.nodes.optional("ChunkGain")
-            gain_db = gain_db if told is None else self._exposure.decibels(told)
+            if picture.exposure is not None and picture.exposure > 0:
+                exposure_s = picture.exposure * unit_s
+            if picture.gain is not None:
+                gain_db = self._exposure.decibels(picture.gain)
         return Frame(
             dn=picture.dn,
             pixel_format=picture.pixel_format,

@@ -118,9 +118,7 @@ def open_device(device: str, config: GenicamCameraConfig) -> Iterator[Any]:
     DeviceLost
         No camera fits, or it is in use elsewhere.
     """
-    from genicam import gentl
-
-    from capture.drivers.genicam.nodes import FAULTS, told
+    from capture.drivers.genicam.nodes import told
 
     wanted = {key: value for key in _CRITERIA if (value := getattr(config, key)) is not None}
     seen: list[str] = []
@@ -128,9 +126,8 @@ def open_device(device: str, config: GenicamCameraConfig) -> Iterator[Any]:
         with ExitStack() as stack:
             try:
                 harvester = stack.enter_context(_producer(str(path)))
-            except (OSError, gentl.GenericException) as error:
-                why = told(error) if isinstance(error, gentl.GenericException) else str(error)
-                raise DeviceError(device, f"producer {path} cannot be loaded: {why}") from error
+            except Exception as error:  # whatever harvesters stumbles over in a producer
+                raise DeviceError(device, f"producer {path} cannot be used: {told(error)}") from error
             there = [(info, about(info)) for info in harvester.device_info_list]
             fitting = [info for info, found in there if all(found[key] == wanted[key] for key in wanted)]
             seen.extend(label(found) for _, found in there)
@@ -145,7 +142,7 @@ def open_device(device: str, config: GenicamCameraConfig) -> Iterator[Any]:
                 _check_description(device, config.description.expanduser())
             try:
                 acquirer = _create(harvester, fitting[0], config)
-            except FAULTS as error:
+            except Exception as error:
                 which = label(about(fitting[0]))
                 raise DeviceLost(
                     device, f"{which} cannot be opened, is it in use elsewhere? {told(error)}"
@@ -229,6 +226,6 @@ def seen_by(paths: list[str]) -> list[str]:
         try:
             with _producer(path) as harvester:
                 out.extend(label(about(info)) for info in harvester.device_info_list)
-        except OSError as error:
-            out.append(f"{Path(path).name} cannot be loaded ({error})")
+        except Exception as error:
+            out.append(f"{Path(path).name} cannot be used ({error})")
     return out

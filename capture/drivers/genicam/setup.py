@@ -194,9 +194,7 @@ def _black_level(nodes: Nodes, level: float) -> None:
 
 def _chunks(nodes: Nodes) -> None:
     """Ask for what tells of each frame; a camera that does not give it is none the worse."""
-    wanted = {"ExposureTime", "Gain", "Timestamp", "FrameID", "BlackLevel"} & set(
-        nodes.choices("ChunkSelector")
-    )
+    wanted = {"ExposureTime", "Gain", "Timestamp", "FrameID"} & set(nodes.choices("ChunkSelector"))
     if not wanted or not nodes.readable("ChunkModeActive"):
         return
     with suppress(SettingRefused):

@@ -36,15 +36,18 @@ MULTI_FRAME_BYTES = 256 << 20
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """What one buffer held.
+    """What one buffer held; None where nobody says.
 
-    ``number`` and ``timestamp_ns`` are the producer's, or None where it does not say.
+    ``number`` and ``timestamp_ns`` are the producer's, else the camera's. ``exposure`` and ``gain`` are what
+    the camera says of this frame, as its nodes count.
     """
 
     dn: NDArray[np.generic]
     pixel_format: str
     number: int | None
     timestamp_ns: int | None
+    exposure: float | None = None
+    gain: float | None = None
 
 
 class Stream:
@@ -185,7 +188,14 @@ class Stream:
             )
         except ValueError as error:
             raise FrameLost(self._device, str(error)) from error
-        return Picture(dn, packing.pixel_format, _told(raw, "frame_id"), _told(raw, "timestamp_ns"))
+        number, time_ns = _told(raw, "frame_id"), _told(raw, "timestamp_ns")
+        exposure = gain = None
+        if _has_chunks(raw):  # without, the nodes still have those of an earlier frame
+            exposure, gain = self._nodes.optional("ChunkExposureTime"), self._nodes.optional("ChunkGain")
+            number = _whole(self._nodes.optional("ChunkFrameID")) if number is None else number
+            if time_ns is None and self._nodes.unit("ChunkTimestamp") == "ns":
+                time_ns = _whole(self._nodes.optional("ChunkTimestamp"))
+        return Picture(dn, packing.pixel_format, number, time_ns, exposure, gain)
 
     def _format_name(self, code: int | None) -> str:
         """Name of the format that the buffer says, which is not always the one that was set."""
@@ -208,6 +218,16 @@ def _told(module: Any, *names: str) -> int | None:
             if value is not None:
                 return int(value)
     return None
+
+
+def _whole(value: float | None) -> int | None:
+    return None if value is None else int(value)
+
+
+def _has_chunks(raw: Any) -> bool:
+    with suppress(gentl.GenericException, AttributeError):
+        return bool(raw.is_containing_chunk_data())
+    return bool(_told(raw, "num_chunks"))
 
 
 def _image_part(raw: Any) -> Any:
