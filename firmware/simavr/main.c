@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -22,7 +22,7 @@ struct emulator emulator = {.reset_by_dtr = true};
 enum { SLICE_US = 300, LONGEST_LAG_US = 100000, BOOTLOADER_US = 50000, RUN_ON_CYCLES = 160, POWER_ON_BYTE = 0xA5 };
 
 static enum { REAL_TIME, FREE, STEPPED } pace;
-static bool ended, just_reset;
+static bool ended, just_reset, deaf;
 static char reset_cause = 'W'; /* who else but the chip's own watchdog */
 
 /* The instruction that was overwritten to hang the program. */
@@ -213,10 +213,16 @@ static void take_commands(bool wait)
     static char buffer[65536];
     static size_t filled;
     struct pollfd input = {.fd = 0, .events = POLLIN};
-    while (!ended && (wait || poll(&input, 1, 0) > 0)) {
+    while (!ended && !deaf && (wait || poll(&input, 1, 0) > 0)) {
         ssize_t size = read(0, buffer + filled, sizeof buffer - 1 - filled);
         if (size <= 0) {
-            ended = size == 0 || errno != EINTR;
+            if (size < 0 && errno == EINTR)
+                return;
+            /* The end of a pipe is the end of whoever started us; /dev/null, of a job in the background, is not. */
+            struct stat status;
+            bool piped = !fstat(0, &status) && (S_ISFIFO(status.st_mode) || S_ISSOCK(status.st_mode));
+            ended = wait || piped;
+            deaf = true;
             return;
         }
         filled += size;
@@ -245,7 +251,7 @@ static double wall_us(void)
 
 static void wait_us(double us)
 {
-    struct pollfd files[3] = {{.fd = 0, .events = POLLIN}};
+    struct pollfd files[3] = {{.fd = deaf ? -1 : 0, .events = POLLIN}};
     int fds[2];
     int count = 1 + serial_fds(fds);
     for (int i = 1; i < count; i++)
@@ -295,7 +301,7 @@ static void stop(int signal)
 
 static const char usage[] =
     "usage: emulator [--pace real|free|step] [--link PATH] [--pins] [--serial] [--no-dtr] firmware.elf\n"
-    "Events go to standard output as JSON lines, commands come from standard input; its end ends the program.\n";
+    "Events go to standard output as JSON lines, commands come from standard input; the end of a pipe there ends the program.\n";
 
 int main(int argc, char **argv)
 {
@@ -340,11 +346,10 @@ int main(int argc, char **argv)
     avr->vcc = avr->avcc = avr->aref = 5000;
     avr_load_firmware(avr, &firmware);
     avr->sleep = no_sleep;
-    /* SIGTERM, Ctrl-C and a starter that dies: nothing stays behind. */
     signal(SIGTERM, stop);
     signal(SIGINT, stop);
     signal(SIGPIPE, SIG_DFL);
-    prctl(PR_SET_PDEATHSIG, SIGTERM);
+    signal(SIGTTIN, SIG_IGN);
     serial_attach();
     board_attach();
     avr_register_io(avr, &reset_listener);
