@@ -148,6 +148,15 @@ class StrobedLight(Light, Protocol):
         ...
 
 
+@runtime_checkable
+class WatchedLight(Light, Protocol):
+    """A light that knows when it has gone dark by itself."""
+
+    def confirm(self) -> None:
+        """Raise DeviceError where the light has gone dark, or may have, since it was set; take no time."""
+        ...
+
+
 class Sequencer(Protocol):
     """The lights of one controller, stepped by the camera's own exposure signal."""
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Self
 
-from capture.devices import DeviceError, Light, SequencedLight, Sequencer, StrobedLight
+from capture.devices import DeviceError, Light, SequencedLight, Sequencer, StrobedLight, WatchedLight
 from capture.plan import Shot
 from capture.runner.control import signals_deferred
 
@@ -61,6 +61,20 @@ class Lighting:
         for name, light in pulsing.items():
             self._levels[name] = None
             light.strobe(shot.lights[name], shot.strobe.delay_s, shot.strobe.duration_s)
+
+    def confirm(self, names: Iterable[str]) -> None:
+        """Raise DeviceError where one of these lights has gone dark since it was set, as far as it knows.
+
+        The state of all lights counts as unknown then: what made one dark may have made others.
+        """
+        for name in names:
+            light = self._lights[name]
+            if isinstance(light, WatchedLight):
+                try:
+                    light.confirm()
+                except DeviceError:
+                    self.doubt(self._lights)
+                    raise
 
     def arm(self, sequencer: Sequencer, steps: Sequence[tuple[Mapping[str, float], int]]) -> None:
         """Turn the lights of other controllers dark, and arm a sequence; DeviceError as `change`."""

@@ -79,6 +79,7 @@ class Taker:
                 with closing(_frames(watch.camera, tuple(todo))) as frames:
                     for frame in frames:
                         watch.accept(frame, todo[0])
+                        self._lighting.confirm(todo[0].lights)
                         self._meet(frame, todo[0])
                         self._writer.put(todo.popleft(), frame, reasons)
                         reasons = []

@@ -11,7 +11,7 @@ import pytest
 from capture_fakes import CAMERA, LIGHT, LIMITS, NAMES, RIG, BurstCamera, FakeScene, open_fake_rig, small_plan
 
 from capture.devices import DeviceError, DeviceLost, FrameLost, RigLimits, SettingRefused
-from capture.drivers.simulated import SimulatedCamera
+from capture.drivers.simulated import SimulatedCamera, SimulatedLight
 from capture.frame import Frame
 from capture.plan import Block, CapturePlan, ExposureBracket, LightSequence
 from capture.runner import RunControl, check, exit_on_sigterm, run
@@ -462,6 +462,33 @@ def test_a_light_that_stumbles_is_set_again(session):
     events = take(session, scene)
     assert [event.record.attempts for event in events[2:5]] == [1, 3, 1]
     assert session.skipped == ()
+
+
+def test_a_light_that_goes_dark_by_itself_costs_the_frames_since(session):
+    """It was set and has settled; that it tripped within the exposure only its controller knows."""
+    tripped = []
+
+    class Watched(SimulatedLight):
+        def confirm(self):
+            if tripped:
+                tripped.clear()
+                raise DeviceError(self.name, "has gone dark: too hot")
+
+    scene = FakeScene()
+    scene.fault = lambda *_: tripped.append(True) if scene.frames == 4 else None
+    with open_fake_rig(scene) as rig:
+        for name in NAMES:
+            rig.lights[name] = Watched(name, LIGHT, scene)
+            rig.lights[name].__enter__()
+        with closing(run(session.plan, rig, session)) as events:
+            for _ in events:
+                pass
+    again = [record for record in session.frames if record.attempts > 1]
+    assert [(record.shot.index, record.reasons) for record in again] == [
+        (4, ("led2: has gone dark: too hot",))
+    ]
+    lit = [call for call in scene.calls if call[0] == "light" and call[1:] == ("led2", 1.0)]
+    assert len(lit) == 3  # once in each repeat, and once anew
 
 
 def test_a_light_that_does_not_light_costs_its_shots_only(session):
