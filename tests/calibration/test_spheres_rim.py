@@ -188,3 +188,25 @@ def test_a_matte_ball_is_known_by_its_shading_in_bright_surroundings():
     surveys = [survey_of([*(np.array(images) + noise).astype(np.float32)]) for images in (flat, shaded)]
     # A slope of brightness that turns with the light, as over a wall that a lamp grazes, is no ball.
     assert [answer(survey, disc, "matte") > 0 for survey in surveys] == [False, True]
+
+
+def test_light_from_the_side_speaks_neither_for_a_matte_ball_nor_against_it():
+    rows, columns = np.mgrid[:120, :120]
+    x, y = (columns - 60) / 40, (rows - 60) / 40
+    facing = np.sqrt(np.clip(1 - x**2 - y**2, 0, 1))
+    inside = x**2 + y**2 < 1
+
+    def lit(elevations):
+        turn = np.arange(len(elevations)) * 2.4
+        across, along = np.cos(elevations), np.sin(elevations)
+        return survey_of(
+            [
+                (100 * np.clip(x * u + y * v + facing * w, 0, None) * inside + 1).astype(np.float32)
+                for u, v, w in zip(across * np.cos(turn), across * np.sin(turn), along, strict=True)
+            ]
+        )
+
+    disc = Candidate(np.array([60.0, 60.0]), 40.0, 1.0)
+    aside = np.full(7, 0.1)
+    assert answer(lit(np.append(aside, np.full(4, 0.8))), disc, "matte") == 1.0
+    assert answer(lit(aside), disc, "matte") == 0.0

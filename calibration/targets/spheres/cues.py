@@ -78,7 +78,7 @@ def _highlights(survey: Survey, centre_px: Float, radius_px: float) -> Float:
 
 
 def _shaded(survey: Survey, c: Candidate) -> float:
-    """Share of the lights under which the disc is shaded as a Lambertian sphere, by a light that turns."""
+    """Share of the lights from in front that shade the disc as a Lambertian sphere, and turn."""
     window = _inside(survey, c.centre_px, c.radius_px)
     if window is None:
         return 0.0
@@ -103,14 +103,15 @@ def _shaded(survey: Survey, c: Candidate) -> float:
             explained[i] = max(explained[i], 1 - np.mean(rest**2) / np.var(b))
             lit = direct > 0
             shade = float(np.clip(np.mean(b[~lit]), 0, _SHADE * b.max())) if (~lit).sum() >= 20 else 0.0
-    # A slope of brightness over a flat thing is the shading by a light in its plane.
+    # A slope of brightness over a flat thing is the shading by a light in its plane: light from the side or
+    # from behind speaks neither for a ball nor against it.
     facing = towards[:, 2] > 0.2 * np.linalg.norm(towards, axis=1)
     good = (explained > _SHADED) & facing
-    if good.sum() < 3 or good.mean() < 0.5:
+    if good.sum() < 3 or good.sum() < 0.5 * facing.sum():
         return 0.0
     direction = towards[good] / np.linalg.norm(towards[good], axis=1, keepdims=True)
     turning = float(np.sqrt(np.sum(np.var(direction, axis=0))))
-    return float(good.mean()) if turning > 0.05 else 0.0
+    return float(good.sum() / facing.sum()) if turning > 0.05 else 0.0
 
 
 def _inside(
