@@ -54,6 +54,8 @@ class GphotoCameraConfig(CameraLimits):
         The camera's name for RAW without a JPEG beside it; found by itself where the camera calls it so.
     jpeg : bool
         Take JPEGs (``pixel_format: RGB8``), which are not linear: to look at, not to measure with.
+    keep : bool
+        Leave each picture in the camera once it is here, as long as there is room.
     settings : dict
         Further settings by the name libgphoto2 gives them, set in this order and read back.
     isolate : bool
@@ -67,6 +69,7 @@ class GphotoCameraConfig(CameraLimits):
     aperture: float | None = Field(default=None, gt=0)
     image_format: str | None = None
     jpeg: bool = False
+    keep: bool = False
     settings: dict[str, bool | int | float | str] = {}
     isolate: bool = False
 
@@ -259,6 +262,9 @@ class GphotoCamera:
         path = camera.capture(sdk.GP_CAPTURE_IMAGE)
         file = camera.file_get(path.folder, path.name, sdk.GP_FILE_TYPE_NORMAL)
         data = bytes(memoryview(file.get_data_and_size()))
+        if not self._config.keep:
+            with suppress(sdk.GPhoto2Error):  # some forget by themselves what they keep in memory
+                camera.file_delete(path.folder, path.name)
         shutter, speed = self._widget(_SHUTTER), self._widget(_ISO)
         return Taken(
             data,

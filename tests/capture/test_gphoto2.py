@@ -113,6 +113,19 @@ def test_the_file_has_the_last_word_on_the_exposure(monkeypatch, tmp_path):
         assert camera.expose(0.01, 0.0, 5.0).exposure_s == pytest.approx(0.02, rel=1e-6)
 
 
+def test_pictures_are_deleted_in_the_camera_unless_they_are_kept(config):
+    def left(camera, folder="/"):
+        files, folders = camera.folder_list_files(folder), camera.folder_list_folders(folder)
+        below = (folders.get_name(number) for number in range(folders.count()))
+        return files.count() + sum(left(camera, f"{folder.rstrip('/')}/{name}") for name in below)
+
+    for keep in (False, True):
+        with config.replace(keep=keep).open("main") as camera:
+            before = left(camera._camera)
+            camera.expose(0.01, 0.0, 5.0)
+            assert left(camera._camera) == before + keep
+
+
 def test_settings_of_the_rig_file_are_set(config):
     settings = {"autofocus": False, "exposurecompensation": "1"}  # YAML reads Off as false
     with config.replace(aperture=8, settings=settings).open("main") as camera:
