@@ -1,4 +1,4 @@
-"""Drivers: one file per SDK, wire protocol or kind of person; the unions a rig file chooses from.
+"""Drivers: one file or folder per SDK, family of wire protocols or kind of person; the unions a rig file chooses from.
 
 A configuration carries the limits of its device, so that a plan is checked with nothing opened, and opens
 itself: ``config.open(name)`` gives a device to be entered at once. The SDK is imported inside ``open``.
@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from capture.drivers import dmx, dome, genicam, gphoto2, micromanager, opencv, pylon
+from capture.drivers import dmx, dome, genicam, gphoto2, micromanager, opencv, pylon, strips
 from capture.drivers.dmx import ArtNetLightConfig, EnttecLightConfig, SacnLightConfig
 from capture.drivers.dome import DomeLightConfig
 from capture.drivers.genicam import GenicamCameraConfig
@@ -20,6 +20,7 @@ from capture.drivers.opencv import OpencvCameraConfig
 from capture.drivers.pylon import PylonCameraConfig
 from capture.drivers.replay import ReplayCameraConfig
 from capture.drivers.simulated import SimulatedCameraConfig, SimulatedLightConfig
+from capture.drivers.strips import AdalightConfig, WledConfig
 
 CameraConfig = Annotated[
     SimulatedCameraConfig
@@ -39,7 +40,9 @@ LightConfig = Annotated[
     | DomeLightConfig
     | EnttecLightConfig
     | ArtNetLightConfig
-    | SacnLightConfig,
+    | SacnLightConfig
+    | AdalightConfig
+    | WledConfig,
     Field(discriminator="driver"),
 ]
 """Any light a rig file can name; its ``driver`` key says which."""
@@ -60,6 +63,8 @@ def survey() -> list[str]:
         "enttec": dmx.survey_enttec(),
         "artnet": dmx.survey_artnet(),
         "sacn": dmx.survey_sacn(),
+        "adalight": strips.survey_adalight(),
+        "wled": strips.survey_wled(),
         "manual": f"lights and poses changed by hand: {person}",
     }
     return [f"{driver:<13}{line}" for driver, line in found.items()]

@@ -117,10 +117,10 @@ class Widget:
 
 
 @contextmanager
-def receiver() -> Iterator[tuple[int, Callable[[], list[bytes]]]]:
-    """A UDP port of this machine, and what has come to it since it was last asked."""
+def receiver(port: int = 0) -> Iterator[tuple[int, Callable[[], list[bytes]]]]:
+    """A UDP port of this machine, any without, and what has come to it since it was last asked."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as there:
-        there.bind(("127.0.0.1", 0))
+        there.bind(("127.0.0.1", port))
         there.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**20)
         there.setblocking(False)
 
@@ -253,3 +253,41 @@ def ola(folder: Path, widget_port: str) -> Iterator[Ola]:
 
         until(answers)
         yield daemon
+
+
+# ---------------------------------------------------------------- strips
+
+
+class Strip:
+    """A microcontroller that speaks Adalight: ``shown`` is what its LEDs show."""
+
+    def __init__(self) -> None:
+        self.shown = b""
+        self.faults = 0
+        self._waiting = b""
+
+    def __call__(self, data: bytes) -> bytes:
+        """Take in bytes; it does not answer."""
+        self._waiting += data
+        while len(self._waiting) >= 6:
+            if self._waiting[:3] != b"Ada" or self._waiting[3] ^ self._waiting[4] ^ 0x55 != self._waiting[5]:
+                self.faults += 1
+                self._waiting = self._waiting[1:]
+                continue
+            end = 6 + 3 * (self._waiting[3] * 256 + self._waiting[4] + 1)
+            if len(self._waiting) < end:
+                break
+            self.shown, self._waiting = self._waiting[6:end], self._waiting[end:]
+        return b""
+
+
+def wled_strip(packets: list[bytes], leds: int) -> bytes:
+    """What a strip of WLED shows after these packets."""
+    shown = bytearray(3 * leds)
+    for packet in packets:
+        kind, watchdog = packet[:2]
+        assert watchdog == 2
+        first, colours = {2: (0, packet[2:]), 4: (int.from_bytes(packet[2:4], "big"), packet[4:])}[kind]
+        shown[3 * first : 3 * first + len(colours)] = colours
+    assert len(shown) == 3 * leds
+    return bytes(shown)

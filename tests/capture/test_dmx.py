@@ -262,6 +262,20 @@ def test_a_receiver_that_dies_is_told_of_by_confirm_and_on_leaving():
         light.__exit__(None, None, None)
 
 
+def test_a_receiver_that_was_away_for_a_while_is_told_of_once(monkeypatch):
+    monkeypatch.setattr(slots.Line, "repeat_s", 0.04)
+    with receiver() as (port, _):
+        light = artnet(udp_port=port).open("led").__enter__()
+        light.set(1.0)
+    until(lambda: light._slots._fault is not None)
+    with receiver(port) as (_, come):
+        until(come)
+        with pytest.raises(DeviceLost, match=r"led: .* nothing listens there"):
+            light.set(1.0)
+        light.set(1.0)
+        light.__exit__(None, None, None)
+
+
 # ---------------------------------------------------------------- widgets
 
 

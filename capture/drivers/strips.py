@@ -1,0 +1,241 @@
+"""LED strips: behind a microcontroller that speaks Adalight, or WLED on the network.
+
+Sources: the LEDstream sketch of Adalight (Adafruit), WLED's page on UDP realtime control.
+"""
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Annotated, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from capture.drivers.link import SerialLink, UdpLink, port_itself, serial_ports
+from capture.drivers.slots import Line, SlotLightConfig, steps_of
+from capture.plan import expand_ranges
+
+WLED_PORT = 21324
+
+WLED_WATCHDOG_S = 2
+"""WLED goes back to what it showed before when it has heard nothing for this long."""
+
+_LED_S = 30e-6
+"""Time that one LED's 24 bits take along the strip."""
+
+_WLED_LEDS = 489
+"""Most LEDs of one packet that says where it begins; one more without."""
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+def adalight_frame(colours: bytes) -> bytes:
+    """Return what a strip is sent, all of its LEDs; ``colours`` has three bytes for each."""
+    high, low = divmod(len(colours) // 3 - 1, 256)
+    return b"Ada" + bytes([high, low, high ^ low ^ 0x55]) + colours
+
+
+def wled_packets(colours: bytes) -> Iterator[bytes]:
+    """Yield what WLED is sent, DRGB or DNRGB; ``colours`` has three bytes for each LED."""
+    if len(colours) <= 3 * (_WLED_LEDS + 1):
+        yield bytes([2, WLED_WATCHDOG_S]) + colours
+        return
+    for first in range(0, len(colours) // 3, _WLED_LEDS):
+        part = colours[3 * first : 3 * (first + _WLED_LEDS)]
+        yield struct.pack(">BBH", 4, WLED_WATCHDOG_S, first) + part
+
+
+@dataclass(eq=False)
+class AdalightLine(Line):
+    """A strip behind a microcontroller. Whether it goes dark when no more comes is its sketch's to say."""
+
+    port: str
+    baud: int
+    strip: int
+    boot_s: float
+    _link: SerialLink = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._link = SerialLink(self.name, self.port, self.baud)
+        # ten bits a byte, then along the strip
+        self.shown_s = (6 + self.slots) * 10 / self.baud + self.strip * _LED_S
+
+    @property
+    def name(self) -> str:
+        """For its errors."""
+        return f"strip at {self.port}"
+
+    @property
+    def address(self) -> str:
+        """The port."""
+        return self.port
+
+    @property
+    def slots(self) -> int:
+        """Bytes of a frame."""
+        return 3 * self.strip
+
+    def send(self, frame: bytes) -> None:
+        """Send one frame."""
+        self._link.write(adalight_frame(frame))
+
+    def confirm(self) -> None:
+        """Raise DeviceLost where the port is gone."""
+        self._link.discard()
+
+    def __enter__(self) -> Self:
+        self._link.__enter__()
+        # opening resets many a board; one that says nothing has either booted or been given its time
+        self._link.read_until(b"Ada\n", self.boot_s)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._link.__exit__(kind, error, trace)
+
+
+@dataclass(eq=False)
+class WledLine(Line):
+    """A strip of WLED, which goes back to its own state `WLED_WATCHDOG_S` after the last frame."""
+
+    host: str
+    port: int
+    strip: int
+    _link: UdpLink = field(init=False, repr=False)
+
+    repeat_s = WLED_WATCHDOG_S / 4
+
+    def __post_init__(self) -> None:
+        self._link = UdpLink(self.name, self.host, self.port)
+        self.shown_s = self.strip * _LED_S
+
+    @property
+    def name(self) -> str:
+        """For its errors."""
+        return f"WLED at {self.host}"
+
+    @property
+    def address(self) -> str:
+        """The host."""
+        return f"WLED at {self.host}:{self.port}"
+
+    @property
+    def slots(self) -> int:
+        """Bytes of a frame."""
+        return 3 * self.strip
+
+    def send(self, frame: bytes) -> None:
+        """Send one frame."""
+        for packet in wled_packets(frame):
+            self._link.send(packet)
+
+    def confirm(self) -> None:
+        """Raise DeviceLost where the network has told that frames do not arrive."""
+        self._link.confirm()
+
+    def __enter__(self) -> Self:
+        self._link.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._link.__exit__()
+
+
+def _listed(value: object) -> object:
+    return (value,) if isinstance(value, int) else expand_ranges(value)
+
+
+class StripLightConfig(SlotLightConfig):
+    """Some LEDs of a strip that burn as one light.
+
+    Attributes
+    ----------
+    leds : tuple of int
+        From 0 at the strip's beginning; one, a list, or a range such as ``0..7``.
+    strip : int
+        How many LEDs the whole strip has: the same for all of its lights.
+    colour : tuple of float
+        Red, green, blue at level 1, each from 0 to 1, in the order in which the strip's controller takes
+        them.
+    """
+
+    leds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_listed), Field(min_length=1)]
+    strip: int = Field(ge=1)
+    colour: tuple[Share, Share, Share] = (1.0, 1.0, 1.0)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if max(self.leds) >= self.strip:
+            raise ValueError(f"a strip of {self.strip} LEDs has those from 0 to {self.strip - 1}")
+        if len(set(self.leds)) != len(self.leds):
+            raise ValueError("repeats an LED")
+        if not any(self.colour):
+            raise ValueError("a light without colour is dark")
+        return self
+
+    def values(self, level: float) -> dict[int, int]:
+        """Return the bytes of the light's slots, from 0, at a level from 0 to 1."""
+        shares = [steps_of(level * share, 255) for share in self.colour]
+        return {3 * led + place: share for led in self.leds for place, share in enumerate(shares)}
+
+
+class AdalightConfig(StripLightConfig):
+    """LEDs of a strip behind a microcontroller that speaks Adalight.
+
+    Attributes
+    ----------
+    port : str
+        Its serial port.
+    baud : int
+        Bits a second, as the sketch has it.
+    boot_s : float
+        For how long the board is waited for after opening; no longer than until the sketch greets with
+        "Ada".
+    """
+
+    driver: Literal["adalight"] = "adalight"
+    port: str
+    baud: int = Field(default=115200, gt=0)
+    strip: int = Field(ge=1, le=0x10000)
+    boot_s: float = Field(default=2.5, ge=0)
+
+    def line(self) -> AdalightLine:
+        """Where the light is, not open."""
+        return AdalightLine(port_itself(self.port), self.baud, self.strip, self.boot_s)
+
+
+class WledConfig(StripLightConfig):
+    """LEDs of a strip of WLED.
+
+    Attributes
+    ----------
+    host : str
+        Name or address.
+    udp_port : int
+        As in WLED's sync settings.
+    settle_s : float
+        From the frame's sending: what Wi-Fi takes is within.
+    """
+
+    driver: Literal["wled"] = "wled"
+    host: str
+    strip: int = Field(ge=1, le=0x10000)
+    udp_port: int = Field(default=WLED_PORT, ge=1, le=65535)
+    settle_s: float = Field(default=0.1, ge=0)
+
+    def line(self) -> WledLine:
+        """Where the light is, not open."""
+        return WledLine(self.host, self.udp_port, self.strip)
+
+
+def survey_adalight() -> str:
+    """Ports that may have a strip; none is opened, as that resets many a board."""
+    return f"LED strips behind a microcontroller that speaks Adalight; ports: {serial_ports()}"
+
+
+def survey_wled() -> str:
+    """Nothing is looked for: a search would go to everybody on the network."""
+    return "LED strips of the WLED whose address the rig file gives; nothing is searched for"
