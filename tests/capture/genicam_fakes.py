@@ -193,3 +193,68 @@ class FakeAcquirer:
     def opened(self, device, config):
         """In place of `producers.open_device`."""
         yield self
+
+
+# ---------------------------------------------------------------- the nodes of gentl_producer.c
+
+REGISTERS = (
+    "width", "height", "format", "exposure_us", "trigger", "start", "stop", "trigger_mode", "fault",
+    "payload", "padding", "chunks", "gain", "rate", "chunk_error_us",
+)  # fmt: skip
+FORMATS = {
+    "Mono8": 0x01080001, "Mono10": 0x01100003, "Mono10p": 0x010A0046, "Mono10Packed": 0x010C0004,
+    "Mono12": 0x01100005, "Mono12p": 0x010C0047, "Mono12Packed": 0x010C0006, "Mono14": 0x01100025,
+    "Mono14p": 0x010E0104, "Mono16": 0x01100007, "RGB8": 0x02180014,
+}  # fmt: skip
+FAULTS = ("fine", "incomplete", "dropped", "late", "short", "vanished", "doubled", "hanging", "crashing")
+
+
+def describe_producer():
+    """Description of the camera of gentl_producer.c."""
+
+    def at(place, port="Device", more="<Cachable>NoCache</Cachable>"):
+        return (
+            f"<Address>{place:#x}</Address><Length>4</Length><AccessMode>RW</AccessMode><pPort>{port}</pPort>"
+            f"{more}<Sign>Unsigned</Sign><Endianess>LittleEndian</Endianess>"
+        )
+
+    def integer(register, low, high):
+        return "Integer", f"<pValue>{register}_</pValue><Min>{low}</Min><Max>{high}</Max>"
+
+    def chosen(register, **values):
+        entries = "".join(f'<EnumEntry Name="{k}"><Value>{v}</Value></EnumEntry>' for k, v in values.items())
+        return "Enumeration", f"{entries}<pValue>{register}_</pValue>"
+
+    def commanded(register):
+        return "Command", f"<pValue>{register}_</pValue><CommandValue>1</CommandValue>"
+
+    features = {f"{name}_": ("IntReg", at(0x1000 + 4 * n)) for n, name in enumerate(REGISTERS)} | {
+        "Width": integer("width", 4, 4096),
+        "Height": integer("height", 2, 4096),
+        "PixelFormat": chosen("format", **FORMATS),
+        "PayloadSize": integer("payload", 0, 1 << 30),
+        "ExposureTime": (
+            "Float",
+            "<pValue>exposure_us_</pValue><Min>10</Min><Max>1000000</Max><Unit>us</Unit>",
+        ),
+        "AcquisitionMode": choice("Continuous"),
+        "AcquisitionStart": commanded("start"),
+        "AcquisitionStop": commanded("stop"),
+        "TriggerMode": chosen("trigger_mode", Off=0, On=1),
+        "TriggerSource": choice("Software"),
+        "TriggerSoftware": commanded("trigger"),
+        "ChunkModeActive": ("Boolean", "<pValue>chunks_</pValue><OnValue>1</OnValue><OffValue>0</OffValue>"),
+        "ChunkSelector": choice("ExposureTime"),
+        "ChunkEnable": switch(True),
+        "ChunkExposureTime": ("Float", "<pValue>chunk_</pValue><Unit>us</Unit>"),
+        "chunk_": ("IntReg", at(0, "ChunkPort", "")),
+        "Fault": chosen("fault", **{name: place for place, name in enumerate(FAULTS)}),
+        "Faulty": integer("fault", 0, 9),
+        "RowPadding": integer("padding", 0, 0xFFFF),
+        "FrameRate": integer("rate", 0, 1000),
+        "ChunkExposureError": integer("chunk_error_us", 0, 100000),
+        "Device": ("Port", ""),
+        "ChunkPort": ("Port", "<ChunkID>0001</ChunkID>"),
+    }
+    body = "".join(f'<{kind} Name="{name}">{text}</{kind}>\n' for name, (kind, text) in features.items())
+    return HEAD + body + "</RegisterDescription>"
