@@ -1,4 +1,4 @@
-"""Drivers: one file or folder per SDK, family of wire protocols or kind of person; the unions a rig file chooses from.
+"""Drivers: a module for each SDK, family of protocols or kind of person; the unions a rig file chooses from.
 
 A configuration carries the limits of its device, so that a plan is checked with nothing opened, and opens
 itself: ``config.open(name)`` gives a device to be entered at once. The SDK is imported inside ``open``.
