@@ -72,6 +72,10 @@ def test_what_speaks_against_an_outline_is_said():
     assert "ring of 25 px" in _doubt(weak, [weak, horizon])
     alone = _edges(16, 0.45, 0.2)
     assert "along 45 % alone: look" in _doubt(alone, [alone])
+    # As much as chance made of the fine net that a ball on cloth shows.
+    by_chance = _edges(80, 0.54, 0.2)
+    assert "along 54 % alone: look" in _doubt(by_chance, [by_chance])
+    assert _doubt(_edges(80, 0.56, 0.2), [_edges(80, 0.56, 0.2), by_chance]) == ""
     assert "ring of 34 px is round it" in _doubt(horizon, [weak, horizon])
 
 

@@ -35,7 +35,10 @@ _DOUBTFUL = 0.6
 tables, rendered, had up to 0.58, right ones rarely less than 0.63."""
 _BARE = 0.5
 """Support up to which chance may have made a ring: on wood and checks the best of many had up to 0.48. An
-outline below it gives way to any better ring, and is told where there is none; a ring outside is no rival."""
+outline below it gives way to any better ring; a ring outside is no rival."""
+_FAINT = 0.55
+"""Support of an outline below which it is told, whatever is beside it: on cloth that a ball mirrors as a fine
+net the best of many had up to 0.54."""
 _FUZZIER = 2.0
 """How many times as far off a ring its edges may lie as off a better supported one, each in its blurs. The
 shadows of many lights end on a ring round the ball: four of the demo had 0.5 blurs, their outlines 0.14."""
@@ -247,7 +250,7 @@ def _doubt(taken: Edges, fits: list[Edges]) -> str:
     share = f"its outline of {radius:.0f} px has an edge along {100 * taken.support:.0f} % alone"
     if taken.support < _DOUBTFUL and better.support > taken.support:
         return f"{share}, a ring of {better.view.radius_px:.0f} px more: look at it, or give its circle"
-    if taken.support < _BARE:
+    if taken.support < _FAINT:
         return f"{share}: look at it, or give its circle"
     if outside.view.radius_px > radius and not _crossing(outside, taken) and outside.support > _BARE:
         return (
