@@ -199,7 +199,7 @@ class FakeAcquirer:
 
 REGISTERS = (
     "width", "height", "format", "exposure_us", "trigger", "start", "stop", "trigger_mode", "fault",
-    "payload", "padding", "chunks", "gain", "rate", "chunk_error_us",
+    "payload", "padding", "chunks", "gain", "rate", "chunk_error_us", "grain_us",
 )  # fmt: skip
 FORMATS = {
     "Mono8": 0x01080001, "Mono10": 0x01100003, "Mono10p": 0x010A0046, "Mono10Packed": 0x010C0004,
@@ -229,6 +229,8 @@ def describe_producer():
         return "Command", f"<pValue>{register}_</pValue><CommandValue>1</CommandValue>"
 
     features = {f"{name}_": ("IntReg", at(0x1000 + 4 * n)) for n, name in enumerate(REGISTERS)} | {
+        # as most cameras have it: after writing, what was written is taken for what is
+        "exposure_us_": ("IntReg", at(0x100C, more="<Cachable>WriteThrough</Cachable>")),
         "Width": integer("width", 4, 4096),
         "Height": integer("height", 2, 4096),
         "PixelFormat": chosen("format", **FORMATS),
@@ -253,6 +255,7 @@ def describe_producer():
         "RowPadding": integer("padding", 0, 0xFFFF),
         "FrameRate": integer("rate", 0, 1000),
         "ChunkExposureError": integer("chunk_error_us", 0, 100000),
+        "ExposureGrain": integer("grain_us", 0, 100000),
         "Device": ("Port", ""),
         "ChunkPort": ("Port", "<ChunkID>0001</ChunkID>"),
     }

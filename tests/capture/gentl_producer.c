@@ -39,7 +39,7 @@ enum { REGISTERS = 0x1000, XML = 0x100000, BUFFERS = 64, CHUNK = 20 };
 
 static struct registers {
     uint32_t width, height, format, exposure_us, trigger, start, stop, trigger_mode, fault, payload, padding,
-        chunks, gain, rate, chunk_error_us;
+        chunks, gain, rate, chunk_error_us, grain_us;
 } reg;
 static struct buffer {
     uint8_t *base;
@@ -380,6 +380,7 @@ API GCWritePort(Handle h, uint64_t address, const void *from, size_t *size) {
     memcpy((char *)&reg + (address - REGISTERS), from, *size);
     uint32_t at = address - REGISTERS;
     int stop = at == 24;
+    if (at == 12 && reg.grain_us) reg.exposure_us = reg.exposure_us / reg.grain_us * reg.grain_us;
     if (at == 16) triggered();
     if (at == 20) {
         acquiring = 1;

@@ -121,6 +121,7 @@ def test_two_cameras_of_one_producer_do_not_disturb_each_other():
         ({"serial": None}, DeviceError, "say which camera by its serial, .*Viky serial 0, .*Viky serial 2"),
         ({"serial": "77"}, DeviceLost, r"no camera found \(serial 77\); seen: .*Viky serial 0"),
         ({"nodes": {"Bogus": 1}}, SettingRefused, "nodes.Bogus: has no node Bogus"),
+        ({"nodes": {"Root": 1}}, SettingRefused, "nodes.Root: Root is no number, choice, switch or text"),
         (
             {"nodes": {"AcquisitionFrameRate": 999}}, SettingRefused,
             "nodes.AcquisitionFrameRate: does not take AcquisitionFrameRate = 999: it takes 1 to 200",

@@ -88,6 +88,12 @@ def test_each_frame_tells_its_own_exposure(make_camera):
             assert camera.expose(0.02, 0.0, 5.0).exposure_s == pytest.approx(0.02 + error_us * 1e-6)
 
 
+def test_an_exposure_that_the_camera_made_another_is_told(make_camera):
+    with make_camera(chunks=False, nodes={"ExposureGrain": 3000}) as camera:
+        assert camera.expose(0.02, 0.0, 5.0).exposure_s == pytest.approx(0.018)
+        assert camera.expose(0.03, 0.0, 5.0).exposure_s == pytest.approx(0.03)
+
+
 @pytest.mark.parametrize(
     ("fault", "message", "lost"),
     [

@@ -17,6 +17,7 @@ COMMAND_S = 5.0
 """How long a command may take until it counts as refused."""
 
 _READABLE = (genapi.EAccessMode.RO, genapi.EAccessMode.RW)
+_SETTABLE = (genapi.IFloat, genapi.IInteger, genapi.IBoolean, genapi.IEnumeration, genapi.IString)
 _WRITABLE = (genapi.EAccessMode.WO, genapi.EAccessMode.RW)
 
 
@@ -142,6 +143,8 @@ class Nodes:
         if isinstance(node, genapi.ICommand):
             self._execute(name, node)
             return
+        if not isinstance(node, _SETTABLE):
+            raise SettingRefused(self.device, f"{name} is no number, choice, switch or text")
         value = _as_kind(node, value)
         with self.faults(SettingRefused, f"{name} cannot be read"):
             if not self.writable(name):
@@ -230,7 +233,8 @@ class Nodes:
 
 
 def _value(node: Any) -> Value:
-    value = node.value
+    # past the cache, which after writing holds what was written
+    value = node.get_value(False, True)
     return value if isinstance(value, bool | int | float | str) else str(value)
 
 

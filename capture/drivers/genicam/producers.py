@@ -175,7 +175,8 @@ def _create(harvester: Any, info: Any, config: GenicamCameraConfig) -> Any:
     from harvesters.core import ParameterKey, ParameterSet
 
     parameters: dict[Any, Any] = {
-        ParameterKey.NUM_BUFFERS_FOR_FETCH_CALL: 8,
+        # one is filled for one trigger; a camera that runs by itself fills the next while one is read
+        ParameterKey.NUM_BUFFERS_FOR_FETCH_CALL: 3 if config.trigger == "software" else 8,
         ParameterKey.TIMEOUT_PERIOD_ON_UPDATE_EVENT_DATA_CALL: 1,
     }
     if config.description is not None:
