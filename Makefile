@@ -48,8 +48,8 @@ $(VENV)/demo.stamp: pyproject.toml $(VENV)/python.stamp
 
 $(VENV)/test.stamp: pyproject.toml $(VENV)/python.stamp
 	$(BIN)/python -m pip install -q -e '.[test]'
-	touch $@
+	touch $(VENV)/demo.stamp $@
 
 $(VENV)/lint.stamp: pyproject.toml $(VENV)/python.stamp
 	$(BIN)/python -m pip install -q -e '.[test,lint]'
-	touch $@
+	touch $(VENV)/demo.stamp $(VENV)/test.stamp $@
