@@ -163,7 +163,7 @@ class GphotoCamera:
         SettingRefused
             The camera has no such shutter speed or ISO, did not take it, or sent a JPEG and no RAW file.
         DeviceLost
-            The camera was unplugged or switched off.
+            The camera was unplugged or switched off, or has no room for another picture.
         """
         if self._camera is None:
             raise DeviceError(self.name, "is not open")
@@ -357,6 +357,8 @@ class GphotoCamera:
             text = str(error).partition("] ")[2] or str(error)
             if error.code == self._sdk.GP_ERROR_IO_USB_CLAIM:
                 text += ": another program holds it; on a desktop, unmount the camera there"
+            elif error.code in (self._sdk.GP_ERROR_NO_MEMORY, self._sdk.GP_ERROR_NO_SPACE):
+                raise DeviceLost(self.name, "its memory or its card is full: empty the card") from error
             elif _is_gone(self._sdk, error):
                 raise DeviceLost(self.name, f"{text}: {_LOOK}") from error
             raise kind(self.name, text) from error

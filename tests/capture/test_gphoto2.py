@@ -113,6 +113,15 @@ def test_the_file_has_the_last_word_on_the_exposure(monkeypatch, tmp_path):
         assert camera.expose(0.01, 0.0, 5.0).exposure_s == pytest.approx(0.02, rel=1e-6)
 
 
+def test_a_full_card_ends_the_run_and_loses_no_shot_after_shot(config):
+    """The virtual camera has room for 26, and for none ever after in the same process."""
+    with config.replace(isolate=True).open("main") as camera:
+        for number in range(26):
+            assert camera.expose(0.01, 0.0, 5.0).frame_id == number + 1
+        with pytest.raises(DeviceLost, match="main: its memory or its card is full: empty the card"):
+            camera.expose(0.01, 0.0, 5.0)
+
+
 def test_pictures_are_deleted_in_the_camera_unless_they_are_kept(config):
     def left(camera, folder="/"):
         files, folders = camera.folder_list_files(folder), camera.folder_list_folders(folder)
