@@ -3,7 +3,15 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Self
 
-from capture.devices import DeviceError, Light, SequencedLight, Sequencer, StrobedLight, WatchedLight
+from capture.devices import (
+    DeviceError,
+    DeviceLost,
+    Light,
+    SequencedLight,
+    Sequencer,
+    StrobedLight,
+    WatchedLight,
+)
 from capture.plan import Shot
 from capture.runner.control import signals_deferred
 
@@ -122,13 +130,7 @@ class Lighting:
         finally:
             self._levels = dict.fromkeys(self._lights)
             if failures:
-                told = "; ".join(
-                    f"{name}: {error or type(error).__name__}" for name, error in failures.items()
-                )
-                after = f"; the run had ended with: {reason}" if isinstance(reason, Exception) else ""
-                raise DeviceError(
-                    ", ".join(failures), f"MAY STILL BURN, could not be turned dark: {told}{after}"
-                ) from reason
+                raise _still_burning(failures, reason) from reason
 
     def _turn_dark(self, failures: dict[str, BaseException]) -> None:
         with signals_deferred():
@@ -142,3 +144,30 @@ class Lighting:
                     else:
                         failures.pop(name, None)
                         break
+
+
+def _still_burning(failures: Mapping[str, BaseException], reason: BaseException | None) -> DeviceError:
+    """What one line can say of lights that did not go dark, and of what had ended the run before."""
+    names: dict[str, list[str]] = {}
+    for name, error in failures.items():
+        names.setdefault(_bare(error), []).append(name)
+    told = "; ".join(
+        text if len(names) == 1 else f"{_listed(members)}: {text}" for text, members in names.items()
+    )
+    if isinstance(reason, Exception):
+        ended = _bare(reason)
+        same = len(names) == 1 and ended.startswith(told)
+        told = ended if same else f"{told}; the run had ended with: {reason}"
+    lost = isinstance(reason, DeviceLost) or any(isinstance(error, DeviceLost) for error in failures.values())
+    kind = DeviceLost if lost else DeviceError
+    return kind(_listed(list(failures)), f"MAY STILL BURN, could not be turned dark: {told}")
+
+
+def _bare(error: BaseException) -> str:
+    """What an error says, without the name of its device."""
+    text = str(error) or type(error).__name__
+    return text.removeprefix(f"{error.device}: ") if isinstance(error, DeviceError) else text
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names if len(names) <= 4 else [*names[:3], f"and {len(names) - 3} more"])

@@ -516,6 +516,30 @@ def test_a_light_that_does_not_go_dark_spoils_no_frame_and_is_told(session):
         assert image[0, 0] == (2 ** (int(light[3:]) - 1) if light else 0)
 
 
+def test_a_controller_that_is_gone_is_told_once_whatever_hangs_on_it(session):
+    scene = FakeScene()
+
+    class Unplugged(SimulatedLight):
+        def set(self, level):
+            if scene.frames >= 3:
+                raise DeviceLost(self.name, "/dev/dome: the cable was pulled")
+            super().set(level)
+
+    with open_fake_rig(scene) as rig:
+        for name in NAMES:
+            rig.lights[name] = Unplugged(name, LIGHT, scene).__enter__()
+        with (
+            pytest.raises(DeviceLost) as caught,
+            closing(run(session.plan, rig, session)) as events,
+        ):
+            list(events)
+    assert str(caught.value) == (
+        f"{caught.value.device}: MAY STILL BURN, could not be turned dark: "
+        "/dev/dome: the cable was pulled; the frames taken are safe: mend it, then resume"
+    )
+    assert set(caught.value.device.split(", ")) == set(NAMES)
+
+
 def leave_by_return(events, scene):
     list(events)
 
