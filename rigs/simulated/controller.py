@@ -104,7 +104,7 @@ class EmulatedController:
             time.sleep(max(until - now, 0.0005))
 
     def __enter__(self) -> Self:
-        emulator, program = self._build()
+        emulator, program = self.build()
         process = subprocess.Popen(
             [emulator, "--no-dtr", program],
             stdin=subprocess.PIPE,
@@ -187,7 +187,8 @@ class EmulatedController:
             self.pulses.append(self._rose._replace(ended_s=self._now_s))
             self._rose = None
 
-    def _build(self) -> tuple[Path, Path]:
+    def build(self) -> tuple[Path, Path]:
+        """Build the emulator and the firmware; ValueError as for entering."""
         if not FIRMWARE.is_dir():
             raise ValueError(f"{FIRMWARE}: no such folder: the firmware comes with the repository only")
         for tool, packages in _TOOLS.items():

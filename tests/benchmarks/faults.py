@@ -1,0 +1,457 @@
+"""Faults at random moments of a capture: what becomes of its session, its lights and its process.
+
+    python tests/benchmarks/faults.py [--runs N] [--seed N] [--only KIND,...] [--run N]
+
+Each run is the command `gnomon capture` on a rig whose lights are the dome's firmware on simavr and whose
+camera is Basler's emulation, or viky, a GenICam producer, in a process of its own. A fault of a random kind
+comes at a random moment; then it is mended, and `--resume` must complete the session. Exit 1 where a run
+breaks a promise; its line says which. A run of a seed has the same fault, whichever others are run.
+"""
+
+import argparse
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "capture"))
+sys.path.insert(0, str(Path(__file__).parent))
+
+from dome_wire import Faults
+from faults_bench import LIGHTS, SETTLE_S, Bench, build, cameras
+
+from capture.drivers.dome.controller import BOOT_S, WATCHDOG_S
+from capture.drivers.dome.exchange import REQUEST_S
+from capture.drivers.isolated import CLOSE_S, FAILURES, START_S
+from capture.runner.take import DEADLINE_MARGIN_S
+from capture.session import Session
+from capture.session.disk import is_locked
+
+DARK_S = WATCHDOG_S + 0.1
+"""Within this the lights are dark, by the clock of the controller."""
+
+COMMAND_S = 20.0
+"""What starting and leaving Python and the SDK may take on a busy computer."""
+
+CODES = {0, 3, 5}
+"""A fault that the run gets over, one that costs shots, one that loses a device."""
+
+
+@dataclass
+class Kind:
+    """A fault.
+
+    ``extra_s`` is what it may cost beyond the plan's own time: the drivers' deadlines. ``dark_at_once`` says
+    that nothing of the run reaches the lights from then on, or that the controller itself must go dark.
+    """
+
+    strike: Callable[[Bench, random.Random], None]
+    codes: set[int]
+    mend: Callable[[Bench], None] = lambda bench: None
+    extra_s: float = 0.0
+    dark_at_once: bool = False
+    wired: bool = False
+    disk: bool = False
+    before: Callable[[Bench, random.Random], None] | None = None
+
+
+@dataclass
+class Outcome:
+    """What came of one run."""
+
+    kind: str
+    text: str
+    code: int | None = None
+    valid: bool = False
+    dark_s: float | None = None
+    end_s: float = 0.0
+    broken: list[str] = field(default_factory=list)
+
+
+# ---------------------------------------------------------------- the faults
+
+
+def _signal_camera(number: int) -> Callable[[Bench, random.Random], None]:
+    def strike(bench: Bench, rng: random.Random) -> None:
+        for pid in bench.camera_processes():
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    return strike
+
+
+def _kill_every_camera(bench: Bench, rng: random.Random) -> None:
+    assert bench.process is not None
+    while bench.process.poll() is None:
+        _signal_camera(signal.SIGKILL)(bench, rng)
+        time.sleep(0.01)
+
+
+def _tell(*commands: str) -> Callable[[Bench, random.Random], None]:
+    def strike(bench: Bench, rng: random.Random) -> None:
+        bench.dome.tell(rng.choice(commands))
+
+    return strike
+
+
+def _for_a_while(command: str, end: str, longest_s: float) -> Callable[[Bench, random.Random], None]:
+    def strike(bench: Bench, rng: random.Random) -> None:
+        bench.dome.tell(command)
+        if rng.random() < 0.5:
+            time.sleep(rng.uniform(0.0, longest_s))
+            bench.dome.tell(end)
+
+    return strike
+
+
+def _unplug(bench: Bench, rng: random.Random) -> None:
+    bench.dome.tell("unplug")
+    if rng.random() < 0.5:
+        time.sleep(rng.uniform(0.0, 1.0))
+        bench.dome.plug()
+
+
+def _garbage(bench: Bench, rng: random.Random) -> None:
+    assert bench.wire is not None
+    until = time.monotonic() + rng.uniform(0.05, 2.0)
+    bench.wire.faults = Faults(damage=rng.choice([0.1, 0.5, 1.0]), seed=rng.randrange(1 << 30))
+    while time.monotonic() < until:
+        bench.wire.inject(rng.randbytes(rng.randrange(1, 200)))
+        time.sleep(0.02)
+    bench.wire.faults = Faults()
+
+
+def _silence(bench: Bench, rng: random.Random) -> None:
+    assert bench.wire is not None
+    bench.wire.faults = Faults(loss=1.0)
+    time.sleep(rng.uniform(0.05, 3.0))
+    bench.wire.faults = Faults()
+
+
+def _dead_line(bench: Bench, rng: random.Random) -> None:
+    assert bench.wire is not None
+    bench.wire.faults = Faults(loss=1.0)
+
+
+def _refuse(bench: Bench, rng: random.Random) -> None:
+    assert bench.wire is not None
+    error, left = rng.choice(["ERR 9 lit", "ERR 4", "ERR 3"]), [rng.randrange(1, 8)]
+
+    def fate(request: str) -> str:
+        if not request.startswith("SET") or request.endswith(" 0") or not left[0]:
+            return ""
+        left[0] -= 1
+        return error
+
+    bench.wire.faults = Faults(fate=fate)
+
+
+def _quiet_wire(bench: Bench) -> None:
+    assert bench.wire is not None
+    bench.wire.faults = Faults()
+
+
+def _signal_command(number: int, times: int = 1) -> Callable[[Bench, random.Random], None]:
+    def strike(bench: Bench, rng: random.Random) -> None:
+        assert bench.process is not None
+        for _ in range(times):
+            with suppress(ProcessLookupError):
+                # a terminal gives Ctrl-C to all of its processes
+                if number == signal.SIGINT:
+                    os.killpg(bench.process.pid, number)
+                else:
+                    bench.process.send_signal(number)
+            time.sleep(rng.uniform(0.0, 0.3))
+
+    return strike
+
+
+def _suspend(bench: Bench, rng: random.Random) -> None:
+    assert bench.process is not None
+    bench.process.send_signal(signal.SIGSTOP)
+    time.sleep(rng.uniform(0.1, 4.0))
+    bench.process.send_signal(signal.SIGCONT)
+
+
+def _fill(bench: Bench, rng: random.Random) -> None:
+    block = b"\1" * rng.choice([4096, 65536])
+    with open(bench.disk / "filler", "wb", buffering=0) as file, suppress(OSError):
+        while file.write(block) == len(block):
+            pass
+
+
+def _read_only(bench: Bench, rng: random.Random) -> None:
+    frames = bench.session / "frames"
+    if frames.is_dir():
+        subprocess.run(["mount", "--bind", frames, frames], check=True)
+        subprocess.run(["mount", "-o", "remount,bind,ro", frames], check=True)
+
+
+def _writable(bench: Bench) -> None:
+    subprocess.run(["umount", bench.session / "frames"], check=False, capture_output=True)
+
+
+def _second_run(bench: Bench, rng: random.Random) -> None:
+    code, lines = bench.run("capture", bench.rig, bench.plan, bench.disk / "second", within_s=COMMAND_S)
+    if code != 7 or len(lines) != 1:
+        raise AssertionError(f"the second run ended with {code}: {lines}")
+
+
+_LOST_FRAME_S = DEADLINE_MARGIN_S + 0.1
+_RESTARTED_S = _LOST_FRAME_S + START_S
+_SILENT_S = 2 * REQUEST_S + BOOT_S
+
+KINDS: dict[str, Kind] = {
+    "camera killed": Kind(_signal_camera(signal.SIGKILL), CODES, extra_s=_RESTARTED_S),
+    "camera hangs": Kind(_signal_camera(signal.SIGSTOP), CODES, extra_s=_RESTARTED_S + CLOSE_S),
+    "camera keeps dying": Kind(_kill_every_camera, {5}, extra_s=FAILURES * _LOST_FRAME_S + CLOSE_S),
+    "controller reset": Kind(_tell("reset E", "reset P", "reset B"), {0}, extra_s=BOOT_S, dark_at_once=True),
+    "controller jams": Kind(_tell("jam"), {0}, extra_s=BOOT_S, dark_at_once=True),
+    "unplugged": Kind(_unplug, {5}, lambda bench: bench.dome.plug(), _SILENT_S, dark_at_once=True),
+    "too hot": Kind(
+        _for_a_while("adc 0 300", "adc 0 2500", 1.0), {0, 3}, lambda bench: bench.dome.tell("adc 0 2500"),
+        extra_s=_SILENT_S, dark_at_once=True,
+    ),
+    "interlock opened": Kind(
+        _for_a_while("interlock open", "interlock closed", 1.0), {0, 3},
+        lambda bench: bench.dome.tell("interlock closed"), extra_s=_SILENT_S, dark_at_once=True,
+    ),
+    "garbage": Kind(_garbage, CODES, _quiet_wire, 2.0 + _SILENT_S, wired=True),
+    "silence": Kind(_silence, {0, 5}, _quiet_wire, 3.0 + _SILENT_S, wired=True),
+    "line dead": Kind(_dead_line, {5}, _quiet_wire, _SILENT_S, wired=True, dark_at_once=True),
+    "refusals": Kind(_refuse, {0, 3}, _quiet_wire, wired=True),
+    "wrong baud": Kind(
+        lambda bench, rng: None, {5}, lambda bench: bench.write_rig(), _SILENT_S,
+        before=lambda bench, rng: bench.write_rig(baud=rng.choice([9600, 57600, 230400])),
+    ),
+    "Ctrl-C": Kind(_signal_command(signal.SIGINT), {130}, extra_s=_LOST_FRAME_S + CLOSE_S),
+    "Ctrl-C twice": Kind(_signal_command(signal.SIGINT, 2), {130}, extra_s=_LOST_FRAME_S + CLOSE_S),
+    "SIGTERM": Kind(_signal_command(signal.SIGTERM), {143}, extra_s=_LOST_FRAME_S + CLOSE_S),
+    "SIGKILL": Kind(_signal_command(signal.SIGKILL), {-9}, extra_s=0.0, dark_at_once=True),
+    "suspended": Kind(_suspend, {0}, extra_s=4.0 + _LOST_FRAME_S + _RESTARTED_S),
+    "disk full": Kind(_fill, {6}, lambda bench: (bench.disk / "filler").unlink(), _LOST_FRAME_S, disk=True),
+    "folder read-only": Kind(_read_only, {6}, _writable, _LOST_FRAME_S, disk=True),
+    "second run": Kind(_second_run, {0}, extra_s=COMMAND_S),
+}  # fmt: skip
+
+
+# ---------------------------------------------------------------- one run
+
+
+@contextmanager
+def _small_disk(folder: Path) -> Iterator[None]:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", folder], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", folder], check=False)
+
+
+def can_mount() -> bool:
+    """Whether this user may mount file systems here."""
+    with tempfile.TemporaryDirectory() as name:
+        try:
+            with _small_disk(Path(name)):
+                return True
+        except (OSError, subprocess.CalledProcessError):
+            return False
+
+
+def run_one(
+    number: int, seed: int, kinds: list[str], folder: Path, built: tuple[Path, Path], found: dict[str, Any]
+) -> Outcome:
+    """Draw a fault, strike, and look at what came of it; the kinds take turns in a random order."""
+    order = random.Random(f"{seed} {number // len(kinds)}").sample(kinds, len(kinds))
+    rng = random.Random(f"{seed} {number}")
+    kind = order[number % len(kinds)]
+    camera = rng.choice(sorted(found))
+    fault = KINDS[kind]
+    disk = _small_disk if fault.disk else None
+    bench = Bench(folder, built, found[camera], wired=fault.wired, small_disk=disk)
+    try:
+        return _struck(bench, kind, camera, rng)
+    finally:
+        bench.close()
+
+
+def _struck(bench: Bench, kind: str, camera: str, rng: random.Random) -> Outcome:
+    fault, dome = KINDS[kind], bench.dome
+    if fault.before is not None:
+        fault.before(bench, rng)
+    early = rng.random() < 0.2 and not fault.disk and kind != "second run"
+    lighting, delay_s = rng.randrange(1, 2 * LIGHTS), rng.uniform(0.0, 3 * SETTLE_S)
+    early_s = rng.uniform(0.0, 3.0)
+    outcome = Outcome(kind, f"{kind}, {camera}, " + (f"{early_s:.2f} s" if early else f"lighting {lighting}"))
+    process = bench.process = bench.start("capture", bench.rig, bench.plan, bench.session)
+    first = bench.started
+    if early:
+        dome.wait(lambda: process.poll() is not None, early_s)
+    elif dome.wait(
+        lambda: dome.lightings >= lighting or process.poll() is not None, COMMAND_S + bench.plan_s
+    ):
+        time.sleep(delay_s)
+    struck_s, struck = dome.now_s(), time.monotonic()
+    in_time = process.poll() is None
+    try:
+        if in_time:
+            fault.strike(bench, rng)
+    except AssertionError as error:
+        outcome.broken.append(str(error))
+    deadline_s = COMMAND_S + bench.plan_s + fault.extra_s
+    try:
+        outcome.code = process.wait(max(0.1, struck + deadline_s - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        outcome.broken.append(f"HANG: has not ended within {deadline_s:.0f} s")
+        process.kill()
+        process.wait()
+    outcome.end_s = time.monotonic() - struck
+    _look_at_lights(bench, fault if in_time else KINDS["refusals"], struck_s, outcome)
+    _look_at_words(bench.complaints(first), fault, in_time, outcome)
+    _look_at_session(bench, outcome)
+    if in_time or fault.before is not None:
+        with suppress(OSError):
+            fault.mend(bench)
+    dome.now_s()
+    _complete(bench, outcome)
+    return outcome
+
+
+def _look_at_lights(bench: Bench, fault: Kind, struck_s: float, outcome: Outcome) -> None:
+    dome = bench.dome
+    ended_s = dome.now_s()
+    dome.wait(lambda: dome.dark_after(ended_s) is not None, DARK_S)
+    while dome.dark_after(ended_s) is None and dome.now_s() < ended_s + DARK_S:
+        time.sleep(0.01)
+    times = [dome.dark_after(ended_s)] + ([dome.dark_after(struck_s)] if fault.dark_at_once else [])
+    outcome.dark_s = None if None in times else max(times)  # type: ignore[type-var]
+    if outcome.dark_s is None or outcome.dark_s > DARK_S:
+        outcome.broken.append(f"LIT: dark only after {outcome.dark_s} s")
+
+
+def _look_at_words(lines: list[str], fault: Kind, in_time: bool, outcome: Outcome) -> None:
+    code = outcome.code
+    if code is not None and code not in (fault.codes if in_time else fault.codes | {0}):
+        outcome.broken.append(f"CODE {code}: {lines}")
+    skips = [line for line in lines if line.startswith("shot ") and " skipped: " in line]
+    wanted = 0 if code in (0, -9) or skips else 1
+    traced = any("Traceback" in line for line in lines)
+    if len(lines) - len(skips) != wanted or traced or (skips and code != 3):
+        outcome.broken.append(f"WORDS: code {code} with {lines}")
+    outcome.text += f": {code} {lines[0] if lines else ''}"
+
+
+def _look_at_session(bench: Bench, outcome: Outcome) -> None:
+    if not (bench.session / "plan.json").exists():
+        # none came to be: what is there is no session yet
+        return
+    code, lines = bench.run("session", "verify", bench.session, within_s=COMMAND_S)
+    # what a killed process was writing at that moment is swept by the next
+    known = ("not done", "extra") if outcome.code == -9 else ("not done",)
+    strange = [line for line in lines if not line.startswith(known)]
+    if strange or code not in (0, 1):
+        outcome.broken.append(f"SESSION: verify ends with {code}: {strange}")
+
+
+def _complete(bench: Bench, outcome: Outcome) -> None:
+    """Resume with the fault mended, and look at all that is left."""
+    code, lines = bench.run(
+        "capture", bench.rig, bench.plan, bench.session, "--resume", within_s=2 * COMMAND_S + bench.plan_s
+    )
+    if code != 0 or lines:
+        outcome.broken.append(f"RESUME: {code} {lines}")
+    code, lines = bench.run("session", "verify", bench.session, within_s=COMMAND_S)
+    if code != 0 or lines:
+        outcome.broken.append(f"SESSION: verify at the end: {code} {lines}")
+        return
+    records = Session.open(bench.session).frames
+    journal = (bench.session / "journal.jsonl").read_text().splitlines()
+    if tuple(record.shot for record in records) != bench.shots or len(journal) != len(set(journal)):
+        outcome.broken.append(f"SESSION: {len(records)} frames of {len(bench.shots)} shots")
+    frames = Counter(record.file for record in records)
+    if len(frames) != len(bench.shots) or max(frames.values()) > 1:
+        outcome.broken.append("SESSION: a shot twice")
+    if wrong := bench.lit_wrongly():
+        outcome.broken.append(f"WRONG LIGHT: shots {wrong}")
+    until = time.monotonic() + CLOSE_S + 5.0
+    while (left := bench.processes()) and time.monotonic() < until:
+        time.sleep(0.02)
+    if left:
+        outcome.broken.append(f"PROCESSES: {list(left.values())}")
+    strays = [path for path in bench.temporary.rglob("*") if path.is_file() and path.suffix != ".lock"]
+    strays += [path for path in bench.session.rglob("*") if path.suffix == ".part"]
+    locks = [path for path in bench.folder.rglob("*.lock") if is_locked(path)]
+    if strays or locks:
+        outcome.broken.append(f"LEFT: {[path.name for path in strays + locks]}")
+    outcome.valid = not any(text.startswith(("SESSION", "RESUME", "WRONG")) for text in outcome.broken)
+
+
+# ---------------------------------------------------------------- all runs
+
+
+def table(outcomes: list[Outcome]) -> str:
+    """Print what came of the runs, by kind."""
+    rows = [
+        f"{'kind':20}{'runs':>6}{'valid':>7}{'lit':>5}{'hangs':>7}{'codes':>7}{'other':>7}"
+        f"{'dark s':>8}{'end s':>8}  ended with"
+    ]
+    by_kind: defaultdict[str, list[Outcome]] = defaultdict(list)
+    for outcome in outcomes:
+        by_kind[outcome.kind].append(outcome)
+    for kind, members in [*sorted(by_kind.items()), ("all", outcomes)]:
+        counts = [
+            sum(any(text.startswith(words) for text in each.broken) for each in members)
+            for words in (("LIT",), ("HANG",), ("CODE",), ("WORDS", "PROCESSES", "LEFT", "the second"))
+        ]
+        dark_s = max((each.dark_s for each in members if each.dark_s is not None), default=float("nan"))
+        codes = Counter(str(each.code) for each in members)
+        rows.append(
+            f"{kind:20}{len(members):6}{sum(each.valid for each in members):7}{counts[0]:5}{counts[1]:7}"
+            f"{counts[2]:7}{counts[3]:7}{dark_s:8.2f}{max(each.end_s for each in members):8.1f}  "
+            + ", ".join(f"{code} x{count}" for code, count in sorted(codes.items()))
+        )
+    return "\n".join(rows)
+
+
+def main() -> int:
+    """Run, print a line for each run and the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--runs", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--run", type=int, help="only the run of this number")
+    parser.add_argument("--only", help=f"kinds, by commas: {', '.join(KINDS)}")
+    options = parser.parse_args()
+    found = cameras()
+    if not found:
+        print("neither pypylon nor harvesters is installed: nothing is run")
+        return 1
+    kinds = options.only.split(",") if options.only else list(KINDS)
+    if not can_mount():
+        print(f"not run, as mounting is not allowed: {', '.join(name for name in kinds if KINDS[name].disk)}")
+        kinds = [name for name in kinds if not KINDS[name].disk]
+    outcomes = []
+    with tempfile.TemporaryDirectory(prefix="faults-") as name:
+        built = build(Path(name))
+        numbers = range(options.runs) if options.run is None else [options.run]
+        for number in numbers:
+            outcome = run_one(number, options.seed, kinds, Path(name) / f"{number:03}", built, found)
+            outcomes.append(outcome)
+            print(f"{number:3} {'ok ' if not outcome.broken else 'BAD'} {outcome.text}", flush=True)
+            for text in outcome.broken:
+                print(f"        {text}", flush=True)
+    print(table(outcomes))
+    return 1 if any(outcome.broken for outcome in outcomes) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,337 @@
+"""What a fault run stands on: the dome's firmware, an emulated camera, and the command as a process."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack, suppress
+from datetime import datetime
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from dome_wire import Wire
+from genicam_counterparts import viky
+
+from capture.plan import CapturePlan, Shot
+from capture.runner.check import shot_seconds
+from capture.session import Session
+from rigs.config import load_plan, load_rig
+from rigs.simulated.controller import EmulatedController
+
+LIGHTS = 6
+SETTLE_S = 0.04
+COMMAND = Path(sys.executable).with_name("gnomon")
+_MARK = "GNOMON_FAULT_RUN"
+_NO_FAULT = re.compile(": warning: |, then press Enter$")
+
+
+def cameras() -> dict[str, dict[str, Any]]:
+    """Emulated cameras of native code that are installed here, as in a rig file; each runs in a process."""
+    found: dict[str, dict[str, Any]] = {}
+    common = {"isolate": True, "width": 320, "height": 240, "pixel_format": "Mono8", "readout_s": 0.01}
+    if find_spec("pypylon"):
+        own = {"driver": "pylon", "serial": "0815-0000", "exposure_min_s": 1e-5, "exposure_max_s": 1.0}
+        found["pylon"] = common | own
+    if find_spec("harvesters") and (producer := viky()):
+        found["viky"] = common | {
+            "driver": "genicam", "producers": str(producer), "serial": "0", "trigger": "free",
+            "width": 120, "height": 100, "fixed_exposure_s": 0.01, "exposure_min_s": 0.01,
+            "exposure_max_s": 0.01, "nodes": {"AcquisitionFrameRate": 20},
+        }  # fmt: skip
+    return found
+
+
+def plan_of(camera: Mapping[str, Any]) -> dict[str, Any]:
+    """Some twenty shots: lights for several frames each, and lights that take turns with every frame."""
+    names = f"led1..led{LIGHTS}"
+    bracket = {"exposures_s": [0.01] if "fixed_exposure_s" in camera else [0.01, 0.03]}
+    repeats = 2 if "fixed_exposure_s" in camera else 1
+    block = {"kinds": "object", "pose": "stage", "cameras": "top", "lights": {"names": names}}
+    dark = {"kinds": "ambient", "pose": "stage", "cameras": "top", "bracket": {"exposures_s": [0.01]}}
+    order = ["light", "repeat", "exposure", "camera"]
+    steady = block | {"bracket": bracket, "repeats": repeats, "order": order}
+    turns = block | {"bracket": {"exposures_s": [0.01]}, "first_repeat": 2}
+    return {"name": "faults", "blocks": [dark | {"repeats": 2}, steady, turns]}
+
+
+class _State(NamedTuple):
+    """Lamps that burn from a virtual time on, and when that was by the wall clock."""
+
+    begun_s: float
+    earliest_s: float
+    latest_s: float
+    burning: frozenset[int]
+
+
+class Dome:
+    """The dome's firmware on simavr, what its lamps did when, and the faults it can be given.
+
+    Parameters
+    ----------
+    emulator, firmware : Path
+        As built.
+    link : Path
+        Symbolic link to its terminal: the same after the cable was plugged in again.
+    """
+
+    def __init__(self, emulator: Path, firmware: Path, link: Path, *, resets_on_opening: bool) -> None:
+        options = [] if resets_on_opening else ["--no-dtr"]
+        self._process = subprocess.Popen(
+            [emulator, "--link", link, *options, firmware],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        )  # fmt: skip
+        self._changed = threading.Condition()
+        self._states = [_State(0.0, 0.0, time.time(), frozenset())]
+        self._ahead_s = float("inf")
+        self._now_s, self._asked, self._answered = 0.0, 0, 0
+        self.lightings = 0
+        self.lag_s = 0.0
+        self._plugged = threading.Semaphore(0)
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+        self._thread.start()
+        assert self._plugged.acquire(timeout=10), "the emulator does not start"
+
+    def tell(self, command: str) -> None:
+        """Give it one of its commands (docs/dome-firmware.md)."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(command + "\n")
+        self._process.stdin.flush()
+
+    def plug(self) -> None:
+        """Put its cable in again."""
+        self.tell("plug")
+        assert self._plugged.acquire(timeout=10), "the emulator has no new terminal"
+
+    def now_s(self) -> float:
+        """Virtual time, once what it was told before is done."""
+        with self._changed:
+            self._asked += 1
+            wanted = self._asked
+        self.tell("memory")
+        with self._changed:
+            done = self._changed.wait_for(lambda: self._answered >= wanted, 30)
+            assert done, "the emulator does not answer"
+            return self._now_s
+
+    def wait(self, condition: Callable[[], bool], within_s: float) -> bool:
+        """Wait until something has come about; looks at least every 20 ms."""
+        until = time.monotonic() + within_s
+        with self._changed:
+            while not condition():
+                if time.monotonic() > until:
+                    return False
+                self._changed.wait(0.02)
+        return True
+
+    def dark_after(self, since_s: float) -> float | None:
+        """Virtual time from ``since_s`` until all was dark; None where something burns since then."""
+        with self._changed:
+            states = list(self._states)
+        ends_s = [state.begun_s for state in states[1:]] + [float("inf")]
+        for state, end_s in zip(states, ends_s, strict=True):
+            if end_s > since_s and not state.burning:
+                return max(0.0, state.begun_s - since_s)
+        return None
+
+    def may_have_burnt(self, wanted: frozenset[int], begun_s: float, ended_s: float) -> bool:
+        """Whether just these lamps may have burnt from one time of the wall clock to another."""
+        with self._changed:
+            states = list(self._states)
+        ends_s = [state.latest_s for state in states[1:]] + [float("inf")]
+        return any(
+            state.burning == wanted and state.earliest_s <= begun_s and ended_s <= end_s
+            for state, end_s in zip(states, ends_s, strict=True)
+        )
+
+    def close(self) -> None:
+        """End it."""
+        with suppress(OSError):
+            self.tell("quit")
+        self._process.wait(10)
+        self._thread.join()
+
+    def _listen(self) -> None:
+        for line in self._process.stdout or ():
+            told = json.loads(line)
+            received_s = time.time()
+            with self._changed:
+                self._now_s = told["t_us"] * 1e-6
+                if "lag_us" in told:
+                    self._ahead_s = float("inf")
+                    self.lag_s += told["lag_us"] * 1e-6
+                self._ahead_s = min(self._ahead_s, received_s - self._now_s)
+                if "light" in told:
+                    burning = self._states[-1].burning - {told["light"]}
+                    if told["level"]:
+                        burning |= {told["light"]}
+                        self.lightings += 1
+                    earliest_s = self._now_s + self._ahead_s
+                    self._states.append(_State(self._now_s, earliest_s, received_s, burning))
+                elif "ram_untouched" in told:
+                    self._answered += 1
+                elif str(told.get("port", "")).startswith("/"):
+                    self._plugged.release()
+                self._changed.notify_all()
+
+
+class Bench:
+    """One rig, one session, and the processes of the command on them.
+
+    Parameters
+    ----------
+    folder : Path
+        Of its own, empty.
+    emulator, firmware : Path
+        As built.
+    camera : dict
+        Of `cameras`.
+    wired : bool
+        A wire that can be disturbed stands between the rig's port and the dome's.
+    small_disk : callable, optional
+        Makes the folder of the sessions a disk of its own.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        built: tuple[Path, Path],
+        camera: dict[str, Any],
+        *,
+        wired: bool = False,
+        small_disk: Callable[[Path], AbstractContextManager[None]] | None = None,
+    ) -> None:
+        self.folder = folder
+        self.temporary = folder / "tmp"
+        self.temporary.mkdir(parents=True)
+        self.disk = folder / "disk"
+        self.disk.mkdir()
+        self.session = self.disk / "session"
+        self.rig, self.plan = folder / "rig.yaml", folder / "plan.yaml"
+        self.wire: Wire | None = None
+        self.process: subprocess.Popen[bytes] | None = None
+        self.started = 0
+        self._stack = ExitStack()
+        # a plan asks for its poses at a terminal: whoever is there has pressed Enter already
+        self._person, self._terminal = os.openpty()
+        for handle in (self._person, self._terminal):
+            self._stack.callback(os.close, handle)
+        port = folder / "dome"
+        try:
+            if small_disk is not None:
+                self._stack.enter_context(small_disk(self.disk))
+            self.dome = Dome(*built, folder / "far" if wired else port, resets_on_opening=not wired)
+            self._stack.callback(self.dome.close)
+            if wired:
+                self.wire = self._stack.enter_context(Wire(str(folder / "far")))
+                port.symlink_to(self.wire.port)
+        except BaseException:
+            self._stack.close()
+            raise
+        self.config: dict[str, Any] = {
+            "name": "faults",
+            "cameras": {"top": camera},
+            "lights": {
+                f"led1..led{LIGHTS}": {
+                    "driver": "dome", "port": str(port), "channel": f"0..{LIGHTS - 1}", "settle_s": SETTLE_S,
+                }
+            },
+        }  # fmt: skip
+        self.write_rig()
+        self.plan.write_text(yaml.safe_dump(plan_of(camera)))
+        limits = load_rig(self.rig).limits
+        self.shots: tuple[Shot, ...] = self.capture_plan.shots()
+        self.plan_s = sum(shot_seconds(self.shots, limits.cameras, limits.lights))
+
+    @property
+    def capture_plan(self) -> CapturePlan:
+        """What is to be taken."""
+        return load_plan(self.plan)
+
+    def write_rig(self, **light: object) -> None:
+        """Write the rig file; ``light`` goes to all lights."""
+        name = f"led1..led{LIGHTS}"
+        lights = {name: self.config["lights"][name] | light}
+        self.rig.write_text(yaml.safe_dump(self.config | {"lights": lights}))
+
+    def start(self, *arguments: object) -> subprocess.Popen[bytes]:
+        """Start the command, in a group of processes of its own; what it says goes to files."""
+        self.started += 1
+        os.write(self._person, b"\n")
+        environment = {
+            **os.environ, _MARK: str(self.folder), "TMPDIR": str(self.temporary), "PYLON_CAMEMU": "2",
+            "OPENBLAS_NUM_THREADS": "1",
+        }  # fmt: skip
+        said = self.folder / str(self.started)
+        with open(f"{said}.out", "wb") as out, open(f"{said}.err", "wb") as err:
+            return subprocess.Popen(
+                [COMMAND, *map(str, arguments)],
+                stdin=self._terminal, stdout=out, stderr=err, env=environment, start_new_session=True,
+            )  # fmt: skip
+
+    def complaints(self, number: int) -> list[str]:
+        """Lines on standard error of the command started as this one; warnings and prompts are none."""
+        lines = (self.folder / f"{number}.err").read_text(errors="replace").splitlines()
+        return [line for line in lines if line.strip() and not _NO_FAULT.search(line)]
+
+    def run(self, *arguments: object, within_s: float) -> tuple[int | None, list[str]]:
+        """Run the command to its end; None as its code where it does not end within ``within_s``."""
+        process = self.start(*arguments)
+        number = self.started
+        try:
+            code: int | None = process.wait(within_s)
+        except subprocess.TimeoutExpired:
+            code = None
+            process.kill()
+            process.wait()
+        return code, self.complaints(number)
+
+    def camera_processes(self) -> list[int]:
+        """Processes of isolated cameras."""
+        return [pid for pid, words in self.processes().items() if "capture.drivers.isolated" in words]
+
+    def processes(self) -> dict[int, str]:
+        """All processes of this run by their number, whatever became of their parents; zombies are none."""
+        mark = f"{_MARK}={self.folder}\0".encode()
+        found = {}
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdecimal():
+                with suppress(OSError):
+                    if mark in (entry / "environ").read_bytes() + b"\0":
+                        words = (entry / "cmdline").read_bytes().split(b"\0")
+                        found[int(entry.name)] = b" ".join(words).decode()
+        return found
+
+    def lit_wrongly(self) -> list[int]:
+        """Shots of the session in whose exposure other lamps burnt than theirs, in any case."""
+        wrong = []
+        for record in Session.open(self.session).frames:
+            taken_s = _seconds(record.taken_at)
+            begun_s = record.timestamp_ns * 1e-9
+            if not 0 <= taken_s - begun_s < 5.0:  # no wall clock
+                continue
+            wanted = frozenset(int(name.removeprefix("led")) - 1 for name in record.shot.lights)
+            if not self.dome.may_have_burnt(wanted, begun_s, min(begun_s + record.exposure_s, taken_s)):
+                wrong.append(record.shot.index)
+        return wrong
+
+    def close(self) -> None:
+        """End whatever is left."""
+        for pid in self.processes():
+            with suppress(OSError):
+                os.kill(pid, 9)
+        self._stack.close()
+
+
+def _seconds(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()
+
+
+def build(folder: Path) -> tuple[Path, Path]:
+    """Build emulator and firmware; ValueError where something for it is not installed."""
+    return EmulatedController(folder, "hc595", "atmega328p").build()
