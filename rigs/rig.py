@@ -2,6 +2,7 @@
 
 import getpass
 import hashlib
+import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -114,7 +115,9 @@ def _hold(config: RigConfig, stack: ExitStack) -> None:
             holders.setdefault(device.address, name)
     if not holders:
         return
-    folder = Path(tempfile.gettempdir()) / f"gnomon-{getpass.getuser()}"
+    # a user without a name, as in many containers, has a number
+    user = str(os.getuid()) if hasattr(os, "getuid") else getpass.getuser()
+    folder = Path(tempfile.gettempdir()) / f"gnomon-{user}"
     folder.mkdir(mode=0o700, exist_ok=True)
     # in one order, whatever the file's, so that of two runs one always gets all
     for address in sorted(holders):
