@@ -15,6 +15,8 @@ Light = DistantLight | NearLight
 
 _TRIPLETS = 48
 _FLATTEST = 0.02
+_ONE_SIDE = 0.1
+"""Second over first singular value of the lights' directions: below, all lie within some 10 degrees."""
 # Pixels between two steps of a progress bar, and its most steps.
 _BAND = 20_000
 _MOST_BANDS = 100
@@ -247,6 +249,13 @@ def _directions(lights: Sequence[Light], middle: Float) -> Float:
     directions = np.array([light.at(middle)[0] for light in lights])
     spread = np.linalg.svd(directions, compute_uv=False)
     if spread[2] < _FLATTEST * spread[0]:
+        if spread[1] < _ONE_SIDE * spread[0]:
+            near = any(isinstance(light, NearLight) for light in lights)
+            units = ", and positions and distance in mm" if near else ""
+            raise FitError(
+                "all lights shine from one side, seen from the object: their images do not determine a "
+                f"normal; want lights from all around{units}"
+            )
         raise FitError(
             "the lights lie in one plane with the object: their images do not determine a normal; "
             "add a light off that plane"

@@ -21,6 +21,8 @@ _UNLIT = 0.02
 _FRAMED, _BRIGHTER = 0.9, 3.0
 """Share of the picture's border in a mask, and brightness left out over that within, of a mask inside out."""
 
+_LEAST_DEPTH_MM = 5.0
+
 _SIDE_PX = 4
 """Side of the squares around which the slopes are summed: over it a surface bends more than noise."""
 _STEEPEST = 2.0
@@ -86,21 +88,31 @@ def inverted(images: LightImages, mask: NDArray[np.bool_]) -> tuple[str, ...]:
 
 
 def refuse_lights_behind(names: Sequence[str], lights: LightSet, depth_mm: float | None) -> None:
-    """FitError where most lights stand on the far side of the object: they are of another frame."""
+    """FitError where most lights stand on the far side of the object: other axes, or another unit."""
+    used = [lights.lights[name] for name in names]
     behind = [
         name
-        for name in names
+        for name, light in zip(names, used, strict=True)
         if (
             light.direction[2] >= 0
-            if (light := lights.lights[name]).kind == "distant"
+            if light.kind == "distant"
             else depth_mm is not None and light.position_mm[2] > depth_mm
         )
     ]
     if 2 * len(behind) > len(names):
+        near = any(light.kind == "near" for light in used)
+        units = f"its distance ({depth_mm:g} mm) and their positions in mm, " if near else ""
         raise FitError(
             f"{listed(behind)}: {len(behind)} of {len(names)} lights shine from behind the object: want "
-            f"directions from the object to the light, y down, z away from the camera; {OTHER_FRAME}"
+            f"{units}directions from the object to the light, y down, z away from the camera; {OTHER_FRAME}"
         )
+
+
+def too_near(depth_mm: float | None) -> tuple[str, ...]:
+    """A warning of a distance that no object has from a lens."""
+    if depth_mm is None or depth_mm > _LEAST_DEPTH_MM:
+        return ()
+    return (f"the object is {depth_mm:g} mm away: is that in mm? Depth and mesh are as large",)
 
 
 def other_axes(normals: NormalMap) -> tuple[str, ...]:

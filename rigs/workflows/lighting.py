@@ -41,6 +41,9 @@ from rigs.workflows.reconstructing import read_mask
 
 Finish = Literal["mirror", "matte"]
 
+_LEAST_BALL_MM, _MOST_BALL_MM = 0.5, 1000.0
+"""Beyond, a diameter is more likely in another unit."""
+
 
 class LightsResult(NamedTuple):
     """Calibrated lights and what they were seen by: balls, highlights, the mean picture over the lights.
@@ -181,21 +184,28 @@ def calibrate_lights(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a pixel may be saturated under every light
         picture = np.asarray(np.nanmean(values, axis=0), np.float32)
+    remarks = images.remarks
     if board is not None and lens is not None:
         try:
             white_plane = _white_samples(images, picture, board, lens, board_reflectance, board_margin_mm)
         except FitError as error:
-            source = "come from the matte balls" if by_matte is not None else "come from the highlights"
-            lights = _warned(lights, f"intensities {source if are_known(lights) else 'stay equal'}: {error}")
+            if by_matte is not None:  # which tell them as well as the board
+                remarks = (*remarks, f"intensities come from the matte balls: {error}")
+            else:
+                source = "come from the highlights" if are_known(lights) else "stay equal"
+                lights = _warned(lights, f"intensities {source}: {error}")
         else:
             lights = fit_intensities(lights, white_plane)
     for j, view in enumerate(views):
         for remark in view.remarks:
             lights = _warned(lights, f"sphere {j}: {remark}")
+    for size in sizes:
+        if size is not None and not _LEAST_BALL_MM < size < _MOST_BALL_MM:
+            lights = _warned(lights, f"spheres of {size:g} mm: is their diameter in mm? It scales all places")
     name = stack_of(session, camera).records[0].shot.camera
     rests = "intensities" if are_known(lights) else ""
     doubts = (*doubts_of(session, name, sensor, linear=rests), *images.doubts)
-    return LightsResult(doubted(lights, doubts), views, highlights, picture, images.remarks)
+    return LightsResult(doubted(lights, doubts), views, highlights, picture, remarks)
 
 
 def _radius(target: SphereTarget) -> float | None:

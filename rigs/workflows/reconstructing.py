@@ -30,6 +30,7 @@ from rigs.workflows.contradictions import (
     lit,
     other_axes,
     refuse_lights_behind,
+    too_near,
 )
 from rigs.workflows.encoding import Doubt, doubted, doubts_of
 from rigs.workflows.frames import (
@@ -234,7 +235,10 @@ def reconstruct(
         *doubts_of(session, name, sensor, linear="normals"),
         *images.doubts,
         *(Doubt(text, wrong=True) for text in paired.contradictions(images.names)),
-        *map(Doubt, (*inside_out, *unlit, *contradictions, *other_axes(reconstruction.normals))),
+        *map(
+            Doubt,
+            (*inside_out, *unlit, *too_near(depth_mm), *contradictions, *other_axes(reconstruction.normals)),
+        ),
     )
     if lights.quality is not None and lights.quality.verdict != "good":
         why = f": {'; '.join(lights.quality.warnings)}" if lights.quality.warnings else ""

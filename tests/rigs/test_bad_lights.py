@@ -15,14 +15,17 @@ import pytest
 
 from calibration.files import read_exr, read_exr_attributes, save_model, write_bytes, write_exr
 from calibration.geometry import angle_deg, normalize
+from calibration.lens import BrownConrady
 from calibration.lights.model import DistantLight, LightSet, NearLight
 from calibration.photometric import NormalMap
+from calibration.photometric import solve as solve_normals
+from calibration.provenance import FitError
 from rigs.interchange import import_lp
 from rigs.report import report_directory
 from rigs.report.drawing import drawing
 from rigs.report.plots import _names
 from rigs.workflows import reconstructing
-from rigs.workflows.contradictions import other_axes
+from rigs.workflows.contradictions import other_axes, refuse_lights_behind, too_near
 
 HEIGHT, WIDTH = 60, 72
 TOWARDS = normalize(
@@ -142,6 +145,32 @@ def test_lights_behind_the_object_are_refused(solve, tmp_path, signs):
     answer = solve(lights=listed(tmp_path / "behind.lp", TOWARDS * signs))
     refused(answer, "lamp0", "6 of 6 lights shine from behind", "yup", code=4)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("unit", "depth_mm"), [(1e-3, 450.0), (1 / 25.4, 450.0), (1.0, 4500.0)])
+def test_lengths_in_another_unit_are_named_where_all_lights_come_to_stand_at_one_place(unit, depth_mm):
+    places = 300 * unit * TOWARDS * [1, -1, 0]
+    lights = [NearLight(position_mm=tuple(place), intensity=(1.0,)) for place in places]
+    lens = BrownConrady(width=8, height=6, fx=100.0, fy=100.0, cx=3.5, cy=2.5)
+    value = np.ones((len(lights), 6, 8), np.float32)
+    with pytest.raises(FitError, match=r"from one side.*positions and distance in mm"):
+        solve_normals(value, 0.01 * value, lights, lens=lens, depth_mm=depth_mm, mask=value[0] > 0)
+
+
+def test_a_distance_in_metres_is_told():
+    near = LightSet(
+        lights={
+            name: NearLight(position_mm=tuple(300 * place), intensity=(1.0,))
+            for name, place in zip(NAMES, TOWARDS, strict=True)
+        }
+    )
+    refuse_lights_behind(NAMES, near, 450.0)
+    with pytest.raises(
+        FitError, match=r"6 of 6 lights shine from behind .* its distance \(0.45 mm\) .* in mm"
+    ):
+        refuse_lights_behind(NAMES, near, 0.45)
+    assert too_near(450.0) == too_near(None) == ()
+    assert "0.45 mm away: is that in mm?" in too_near(0.45)[0]
 
 
 def test_names_that_differ_are_told_with_those_there_are(solve, tmp_path):

@@ -71,6 +71,20 @@ def test_a_matte_ball_gives_the_lights(gnomon, matte, tmp_path):
     assert "lamp0: towards" in done.out
 
 
+def test_a_board_that_is_not_beside_matte_balls_is_no_doubt_but_metres_are(gnomon, matte, tmp_path):
+    gnomon("import", "folder", matte, tmp_path / "s")
+    ball = ("--finish", "matte", "--mask", matte / "mask.png", "--focal-35mm", 2000)
+    board = ("--board", "checkerboard 9x6 25")
+    for millimetres, doubt in ((140, False), (0.14, True)):
+        size = ("--sphere-diameter", millimetres)
+        out = ("--out", tmp_path / "lights.json")
+        told = gnomon("calibrate", "lights", tmp_path / "s", *ball, *board, *size, *out)
+        assert told.code == 0, told.err
+        lines = told.out.splitlines()
+        assert any(line.startswith("intensities come from the matte balls: the board is") for line in lines)
+        assert ("warning: spheres of 0.14 mm: is their diameter in mm?" in told.out) is doubt
+
+
 def test_a_later_session_names_the_light_that_changed(gnomon, matte, tmp_path):
     gnomon("import", "folder", matte, tmp_path / "s")
     pinned = tmp_path / "lights.json"
