@@ -33,6 +33,8 @@ NEUTRAL: tuple[tuple[str, Value], ...] = (
 )
 """What must be so for numbers to be the sensor's own, where a camera has it; and each ``...Auto`` Off."""
 
+_GAMMA = ("GammaEnable", "GammaEnabled")
+
 DN_UNITS = ("", "dn", "lsb", "adu", "counts")
 
 
@@ -96,9 +98,16 @@ def _neutralise(nodes: Nodes, own: set[str], *, free: bool) -> None:
             continue
         if isinstance(value, str) and value not in nodes.choices(name):
             continue
+        if name == "Gamma" and any(nodes.read(of) is False for of in _GAMMA if nodes.readable(of)):
+            continue
         for _ in _selected(nodes, "GainSelector" if name == "GainAuto" else None):
             if not nodes.has(name, value):
-                nodes.write(name, value)
+                try:
+                    nodes.write(name, value)
+                except SettingRefused as error:
+                    raise SettingRefused(
+                        nodes.device, f"{_bare(error)}; to keep it so, say it under nodes"
+                    ) from error
 
 
 def _selected(nodes: Nodes, selector: str | None) -> Iterator[None]:
