@@ -9,9 +9,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from capture.drivers import dmx, dome, genicam, gphoto2, micromanager, opencv, pylon, strips
+from capture.drivers import dmx, dome, gardasoft, genicam, gphoto2, micromanager, opencv, pylon, strips
 from capture.drivers.dmx import ArtNetLightConfig, EnttecLightConfig, SacnLightConfig
 from capture.drivers.dome import DomeLightConfig
+from capture.drivers.gardasoft import GardasoftLightConfig
 from capture.drivers.genicam import GenicamCameraConfig
 from capture.drivers.gphoto2 import GphotoCameraConfig
 from capture.drivers.manual import ManualLightConfig
@@ -42,7 +43,8 @@ LightConfig = Annotated[
     | ArtNetLightConfig
     | SacnLightConfig
     | AdalightConfig
-    | WledConfig,
+    | WledConfig
+    | GardasoftLightConfig,
     Field(discriminator="driver"),
 ]
 """Any light a rig file can name; its ``driver`` key says which."""
@@ -65,6 +67,7 @@ def survey() -> list[str]:
         "sacn": dmx.survey_sacn(),
         "adalight": strips.survey_adalight(),
         "wled": strips.survey_wled(),
+        "gardasoft": gardasoft.survey(),
         "manual": f"lights and poses changed by hand: {person}",
     }
     return [f"{driver:<13}{line}" for driver, line in found.items()]

@@ -291,3 +291,116 @@ def wled_strip(packets: list[bytes], leds: int) -> bytes:
         shown[3 * first : 3 * first + len(colours)] = colours
     assert len(shown) == 3 * leds
     return bytes(shown)
+
+
+# ---------------------------------------------------------------- strobe controllers
+
+
+class Strobes:
+    """A controller of Gardasoft, as its manual has it: ``channels`` are mode, percent and times of each.
+
+    ``faults`` are answers that come in place of the right one, by command.
+    """
+
+    def __init__(self, version: str = "PP420 (HW001) V002", echo: bool = False) -> None:
+        self.channels: dict[int, tuple[str, float, tuple[float, ...]]] = {}
+        self.commands: list[str] = []
+        self.faults: dict[str, str] = {}
+        self.errors: list[str] = []
+        self._version = version
+        self._echo = echo
+        self._waiting = b""
+
+    @property
+    def burning(self) -> dict[int, float]:
+        """Percent of the channels that burn steadily."""
+        return {
+            channel: percent
+            for channel, (mode, percent, _) in self.channels.items()
+            if mode == "RS" and percent
+        }
+
+    def __call__(self, data: bytes) -> bytes:
+        """Take in bytes; return the replies."""
+        *lines, self._waiting = (self._waiting + data).split(b"\r")
+        replies = []
+        for line in lines:
+            command = line.decode("ascii")
+            self.commands.append(command)
+            answer = self.faults.get(command[:2])
+            if answer is None:
+                answer = self._answer(
+                    command[:2], [float(value) for value in command[2:].split(",") if value]
+                )
+            if answer != "silence":
+                replies.append(f"{command if self._echo else ''}{answer}\n\r>".encode())
+        return b"".join(replies)
+
+    def _answer(self, code: str, values: list[float]) -> str:
+        if code == "VR":
+            return self._version
+        if code == "GR":
+            errors, self.errors = self.errors, []
+            return errors[-1] if errors else "Err 0"
+        if code == "ST":
+            mode, percent, _ = self.channels.get(int(values[0]), ("RS", 0.0, ()))
+            return f"CH {values[0]:.0f}, MD {int(mode == 'RT')}, IP 1, CS 0.100A, SE {percent:.1f}, FL 0"
+        if code == "RS":
+            if len(values) != 2 or not 0 <= values[1] <= 100:
+                return "Err 1"
+            self.channels[int(values[0])] = ("RS", values[1], ())
+            return ""
+        if code == "RT":
+            if len(values) not in (4, 5) or not 0.01 <= values[1] <= 999:
+                return "Err 5"
+            self.channels[int(values[0])] = ("RT", values[3], (values[1], values[2], *values[4:]))
+            return ""
+        return "Err 2"
+
+
+class Tcp(threading.Thread):
+    """A server for one client: gives what comes to ``answer``, and sends back what that returns."""
+
+    def __init__(self, answer: Callable[[bytes], bytes]) -> None:
+        super().__init__(daemon=True)
+        self._answer = answer
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.port = f"socket://127.0.0.1:{self._server.getsockname()[1]}"
+        self._wake = os.pipe()
+        self.clients = 0
+
+    def run(self) -> None:
+        """Answer until it is closed."""
+        client: socket.socket | None = None
+        while True:
+            ready, _, _ = select.select([client or self._server, self._wake[0]], [], [])
+            if self._wake[0] in ready:
+                order = os.read(self._wake[0], 1)
+                if client is not None:
+                    client.close()
+                    client = None
+                if order == b"x":
+                    break
+            elif client is None:
+                client, _ = self._server.accept()
+                self.clients += 1
+            elif data := client.recv(4096):
+                client.sendall(self._answer(data))
+            else:
+                client.close()
+                client = None
+        self._server.close()
+
+    def drop(self) -> None:
+        """Close the connection, as the controller does with an idle one."""
+        os.write(self._wake[1], b"d")
+
+    def __enter__(self) -> "Tcp":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.write(self._wake[1], b"x")
+        self.join()
+        for handle in self._wake:
+            os.close(handle)
