@@ -96,14 +96,19 @@ class FakeCamera:
             if self._config.mark.exists():
                 raise DeviceLost(self.name, "no such serial number")
             self._config.mark.touch()
+        if fault == "hangs again" and self._config.mark is not None:
+            # opens once only, and hangs when it is to open again
+            if self._config.mark.exists():
+                time.sleep(60)
+            self._config.mark.touch()
         if fault == "crash":
             os.abort()
-        if self._config.mark is not None:
+        if self._config.mark is not None and fault not in ("once", "hangs again"):
             self._config.mark.write_text(str(os.getpid()))
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._config.mark is not None and self._config.fault != "once":
+        if self._config.mark is not None and self._config.fault not in ("once", "hangs again"):
             self._config.mark.unlink()
 
 

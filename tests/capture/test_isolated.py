@@ -111,7 +111,8 @@ def test_a_killed_process_costs_one_frame():
         with pytest.raises(FrameLost, match=r"^main: the driver's process was killed by SIGKILL"):
             camera.expose(0.01, 20.0, WAIT_S)
         assert time.monotonic() - start < WAIT_S / 2
-        second = again(camera)
+        # what was left of the deadline has sufficed for the next process
+        second = camera.expose(0.01, 0.0, 0.5)
         third = camera.expose(0.01, 0.0, WAIT_S)
     assert second.dn[0, 0] != first.dn[0, 0]
     assert second.frame_id == first.frame_id + 2
@@ -168,6 +169,17 @@ def test_a_capture_goes_on_where_the_driver_crashes(tmp_path):
     assert again_at == [6, 12, 18, 24]
     assert session.skipped == ()
     assert session.verify() == ()
+
+
+def test_one_that_hangs_when_it_is_to_open_again_is_a_failure(tmp_path):
+    with config(fault="hangs again", mark=tmp_path / "mark").open("main") as camera:
+        camera._restart_s = 0.5
+        with pytest.raises(FrameLost, match="status 7"):
+            camera.expose(0.01, 22.0, WAIT_S)
+        with pytest.raises(FrameLost, match=r"had not opened the camera after 0\.5 s and was ended"):
+            camera.expose(0.01, 0.0, 5.0)
+        with pytest.raises(DeviceLost, match=r"3 times in a row: .* had not opened the camera"):
+            camera.expose(0.01, 0.0, 5.0)
 
 
 @pytest.mark.parametrize(

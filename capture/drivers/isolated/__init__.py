@@ -14,7 +14,7 @@ survive ``model_dump(mode="json")``; nothing else of the driver knows that it ma
   raise there (`ValueError`, `DeviceError` and its kinds) is raised here, with the same words.
 - A process that ends in the middle of a frame, or does not answer within the deadline and is killed for it,
   is a `FrameLost` that says how it ended and the last line it wrote to standard error. The next process
-  starts at once, in the background: a request whose deadline passes before it is open is a `FrameLost` too.
+  starts at once; a request whose deadline passes before it is open is a `FrameLost` too.
 - `FAILURES` such ends in a row, a start that fails counted, are a `DeviceLost`.
 - The process ends when the context is left, and when this process dies, however it dies.
 
@@ -46,7 +46,10 @@ FAILURES = 3
 """How many processes may end in a row before the camera counts as lost."""
 
 START_S = 30.0
-"""What importing the SDK and opening the camera may take."""
+"""What importing the SDK and opening the camera may take the first time."""
+
+RESTART_S = 4.0
+"""What it may take after that, or four times as long as the first time where that is longer."""
 
 CLOSE_S = 5.0
 """What closing the camera may take."""
@@ -128,7 +131,7 @@ class _Ended(Exception):
 class _Process:
     """One process with an open camera, or on its way to one."""
 
-    def __init__(self, name: str, config: CameraConfiguration) -> None:
+    def __init__(self, name: str, config: CameraConfiguration, limit_s: float) -> None:
         kind = type(config)
         path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
         self._popen = subprocess.Popen(
@@ -144,6 +147,7 @@ class _Process:
         self._said: deque[str] = deque(maxlen=20)
         self._number = 0
         self._started = time.monotonic()
+        self._limit_s = limit_s
         self._threads = [
             threading.Thread(target=work, daemon=True, name=f"{name}: {work.__name__.strip('_')}")
             for work in (self._receive, self._listen)
@@ -156,7 +160,7 @@ class _Process:
             module=kind.__module__,
             kind=kind.__qualname__,
             config={**config.model_dump(mode="json"), "isolate": False},
-            limit_s=START_S,
+            limit_s=limit_s,
             close_s=CLOSE_S,
         )
         self._open = False
@@ -164,14 +168,20 @@ class _Process:
     def wait_open(self, until: float) -> bool:
         """Whether the camera is open by then; raises what opening it raised, or _Ended."""
         if not self._open:
-            latest = self._started + START_S
+            latest = self._started + self._limit_s
             reply = self._reply(min(until, latest))
             if reply is None:
                 if time.monotonic() < latest:
                     return False
-                self._give_up(f"had not opened the camera after {START_S:g} s")
+                self._give_up(f"had not opened the camera after {self._limit_s:.2g} s")
             self._open = True
         return True
+
+    def wait_answer(self, until: float) -> None:
+        """Wait until the camera is open or has failed to be, but no longer than until then."""
+        until = min(until, self._started + self._limit_s)
+        while self._replies.empty() and time.monotonic() < until:
+            time.sleep(0.005)
 
     def ask(self, what: str, until: float, **values: Any) -> Message:
         """Send a request and return its first reply; _Ended where none comes in time."""
@@ -183,7 +193,7 @@ class _Process:
         start = time.monotonic()
         reply = self._reply(until)
         if reply is None:
-            self._give_up(f"did not answer within {max(0.0, until - start):.3g} s")
+            self._give_up(f"did not answer within {max(0.0, until - start):.2g} s")
         return reply
 
     def send(self, what: str) -> None:
@@ -316,6 +326,7 @@ class Isolated:
         self.limits = config.limits
         self._config = config
         self._process: _Process | None = None
+        self._restart_s = START_S
         self._failures = 0
         self._last_id: int | None = None
         self._shift: int | None = 0
@@ -338,20 +349,22 @@ class Isolated:
                 "expose", until, exposure_s=exposure_s, gain_db=gain_db, deadline_s=_theirs(deadline_s)
             )
         except _Ended as error:
-            self._failed(error)
+            self._failed(error, until)
         return self._frame(reply)
 
     def __enter__(self) -> Self:
         self._entered, self._failures = True, 0
-        self._process = _Process(self.name, self._config)
+        start = time.monotonic()
+        self._process = _Process(self.name, self._config, START_S)
         try:
-            self._process.wait_open(time.monotonic() + START_S)
+            self._process.wait_open(start + START_S)
         except BaseException as error:
             self._process.kill()
             self._process, self._entered = None, False
             if isinstance(error, _Ended):
                 raise DeviceLost(self.name, f"could not be opened: {error}") from None
             raise
+        self._restart_s = min(START_S, max(RESTART_S, 4 * (time.monotonic() - start)))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -368,20 +381,24 @@ class Isolated:
             if self._process.wait_open(until):
                 return self._process
         except _Ended as error:
-            self._failed(error)
+            self._failed(error, until)
         except (DeviceError, ValueError) as error:
             self._process.kill()
-            self._failed(error)
+            self._failed(error, until)
         raise FrameLost(self.name, "the driver's process has ended and is starting again")
 
-    def _failed(self, error: Exception) -> NoReturn:
-        """Count the end of a process, start the next in the background, and tell."""
+    def _failed(self, error: Exception, until: float) -> NoReturn:
+        """Count the end of a process, start the next, and tell.
+
+        What is left of the deadline is given to the start, so that the next request finds the camera open.
+        """
         self._failures += 1
         self._process, self._shift = None, None
         text = str(error).removeprefix(f"{self.name}: ")
         if self._failures >= FAILURES:
             raise DeviceLost(self.name, f"failed {self._failures} times in a row: {text}") from None
-        self._process = _Process(self.name, self._config)
+        self._process = _Process(self.name, self._config, self._restart_s)
+        self._process.wait_answer(until)
         raise FrameLost(self.name, f"{text}; it is started again") from None
 
     def _frame(self, reply: Message) -> Frame:
@@ -414,11 +431,12 @@ class IsolatedTriggered(Isolated):
             )
             while "frame" in reply.head:
                 yield self._frame(reply)
-                reply = process.next(time.monotonic() + deadline_s)
+                until = time.monotonic() + deadline_s
+                reply = process.next(until)
             over = True
         except _Ended as error:
             over = True
-            self._failed(error)
+            self._failed(error, until)
         except DeviceError:
             over = True
             raise
@@ -435,7 +453,7 @@ class IsolatedTriggered(Isolated):
                 pass
         except _Ended as error:
             with suppress(DeviceError):  # the next request tells
-                self._failed(error)
+                self._failed(error, until)
         except (DeviceError, ValueError):
             pass  # of a frame that nobody wants
 
