@@ -27,6 +27,12 @@ from typing import Any
 
 import pytest
 
+from capture.devices import Light
+from capture.drivers.dmx import ArtNetLightConfig, EnttecLightConfig, SacnLightConfig
+from capture.drivers.gardasoft import GardasoftLightConfig
+from capture.drivers.slots import SlotLightConfig
+from capture.drivers.strips import AdalightConfig, WledConfig
+
 
 def until(condition: Callable[[], bool], within_s: float = 10.0) -> None:
     """Wait for something to come about."""
@@ -46,6 +52,8 @@ class Serial(threading.Thread):
         self.port = os.ttyname(self._near)
         self._answer = answer
         self._greeting = greeting
+        self._answering = threading.Lock()
+        self._heard_s = 0.0
         self._wake = os.pipe()
 
     def run(self) -> None:
@@ -55,9 +63,22 @@ class Serial(threading.Thread):
             ready, _, _ = select.select([self._far, self._wake[0]], [], [])
             if self._wake[0] in ready:
                 break
-            os.write(self._far, self._answer(os.read(self._far, 4096)))
+            with self._answering:
+                os.write(self._far, self._answer(os.read(self._far, 4096)))
+                self._heard_s = time.monotonic()
         os.close(self._near)
         os.close(self._far)
+
+    def settled(self) -> bool:
+        """Wait until nothing has come for a while."""
+
+        def quiet() -> bool:
+            with self._answering:
+                pending = select.select([self._far], [], [], 0)[0]
+                return not pending and time.monotonic() - self._heard_s > 0.02
+
+        until(quiet)
+        return True
 
     def unplug(self) -> None:
         """Pull the cable."""
@@ -404,3 +425,70 @@ class Tcp(threading.Thread):
         self.join()
         for handle in self._wake:
             os.close(handle)
+
+
+# ---------------------------------------------------------------- one light of each kind, and how it burns
+
+
+@contextmanager
+def enttec_light(**limits: object) -> Iterator[tuple[Light, Callable[[], float]]]:
+    """Behind a widget."""
+    widget = Widget()
+    with Serial(widget) as serial:
+        config = EnttecLightConfig.model_validate({"port": serial.port, "channels": 2} | limits)
+        yield config.open("led1"), lambda: serial.settled() and widget.universe[1] / 255
+
+
+@contextmanager
+def gardasoft_light(**limits: object) -> Iterator[tuple[Light, Callable[[], float]]]:
+    """Behind a strobe controller."""
+    strobes = Strobes()
+    with Serial(strobes) as serial:
+        config = GardasoftLightConfig.model_validate({"port": serial.port, "channel": 2} | limits)
+        yield config.open("led1"), lambda: strobes.burning.get(2, 0.0) / 100
+
+
+@contextmanager
+def adalight_light(**limits: object) -> Iterator[tuple[Light, Callable[[], float]]]:
+    """On a strip behind a microcontroller."""
+    strip = Strip()
+    with Serial(strip) as serial:
+        where = {"port": serial.port, "boot_s": 0.0, "strip": 3, "leds": 1}
+        config = AdalightConfig.model_validate(where | limits)
+        yield config.open("led1"), lambda: serial.settled() and strip.shown[4] / 255
+
+
+def _of_datagrams(
+    kind: type[SlotLightConfig], where: dict[str, object], byte: int, limits: dict[str, object]
+) -> Any:
+    @contextmanager
+    def made() -> Iterator[tuple[Light, Callable[[], float]]]:
+        with receiver() as (port, come):
+            levels = [0]
+
+            def level() -> float:
+                levels.extend(packet[byte] for packet in come())
+                return levels[-1] / 255
+
+            config = kind.model_validate({"host": "127.0.0.1", "udp_port": port} | where | limits)
+            yield config.open("led1"), level
+
+    return made()
+
+
+def artnet_light(**limits: object) -> Any:
+    """Of an Art-Net node."""
+    return _of_datagrams(ArtNetLightConfig, {"channels": 2}, 19, limits)
+
+
+def sacn_light(**limits: object) -> Any:
+    """That hears sACN."""
+    return _of_datagrams(SacnLightConfig, {"channels": 2}, 127, limits)
+
+
+def wled_light(**limits: object) -> Any:
+    """On a strip of WLED."""
+    return _of_datagrams(WledConfig, {"strip": 3, "leds": 1}, 6, limits)
+
+
+LIGHTS = [enttec_light, artnet_light, sacn_light, adalight_light, wled_light, gardasoft_light]

@@ -14,6 +14,7 @@ from typing import get_args
 import counterparts
 import cv2
 import isolated_fakes
+import light_counterparts
 import numpy as np
 import pytest
 from capture_fakes import (
@@ -222,7 +223,20 @@ def dome_light():
         yield dome.light(name="led1", **LIGHT.model_dump()), lambda: dome.burning.get(0, 0) / 255
 
 
-@pytest.fixture(params=[simulated_light, manual_light, dome_light])
+def on_the_wire(make):
+    @contextmanager
+    def light():
+        with make(**LIGHT.model_dump()) as pair:
+            yield pair
+
+    light.__name__ = make.__name__
+    return light
+
+
+@pytest.fixture(
+    params=[simulated_light, manual_light, dome_light, *map(on_the_wire, light_counterparts.LIGHTS)],
+    ids=lambda make: make.__name__,
+)
 def light_and_level(request):
     with request.param() as pair:
         yield pair
