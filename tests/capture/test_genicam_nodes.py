@@ -352,6 +352,23 @@ def test_bursts_run_only_while_they_are_wanted(fake, trigger):
         assert all(buffer.queued == 1 for buffer in acquirer.taken)
 
 
+def test_lights_that_follow_the_camera_want_exposures_that_are_counted(fake):
+    settings = [(0.01, 0.0), (0.01, 0.0), (0.02, 0.0)]
+    _, camera = fake(trigger="free", sequence=True)
+    with camera, closing(camera.burst(settings, 1.0)) as frames:
+        assert [(frame.exposure_s, frame.gain_db) for frame in frames] == settings
+    features = fakes.SFNC | {"AcquisitionMode": fakes.choice("Continuous", "SingleFrame")}
+    acquirer, camera = fake(features, trigger="free", sequence=True)
+    with camera:
+        with (
+            closing(camera.burst(settings, 1.0)) as frames,
+            pytest.raises(SettingRefused, match="cannot count 2 exposures"),
+        ):
+            next(frames)
+        assert ("start", "Continuous") not in acquirer.calls
+        assert len(list(camera.burst(settings[:2], 1.0))) == 2
+
+
 # ---------------------------------------------------------------- buffers made up
 
 

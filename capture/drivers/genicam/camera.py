@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 from genicam import gentl
 
-from capture.devices import DeviceError, DeviceLost, FrameLost
+from capture.devices import DeviceError, DeviceLost, FrameLost, SettingRefused
 from capture.drivers.genicam.config import GenicamCameraConfig
 from capture.drivers.genicam.nodes import FAULTS, Nodes
 from capture.drivers.genicam.producers import open_device
@@ -99,16 +99,23 @@ class GenicamTriggeredCamera(GenicamCamera):
     def burst(self, settings: Sequence[tuple[float, float]], deadline_s: float) -> Generator[Frame]:
         """Yield one frame for each ``(exposure_s, gain_db)``; ``deadline_s`` holds for each frame.
 
-        Equal settings in a row are one sequence at the camera's own pace; between two of them it is stopped.
-        Raises as `GenicamCamera.expose`.
+        Equal settings in a row are taken at the camera's own pace; between two such rows it is stopped.
+        Raises as `GenicamCamera.expose`; SettingRefused also for several rows of a camera that steps lights
+        and cannot count: it might expose once more before it stops, and the lights would be a step ahead.
         """
         camera = self._opened()
+        rows = [(setting, len(list(row))) for setting, row in groupby(settings)]
         try:
-            for (exposure_s, gain_db), row in groupby(settings):
-                count = len(list(row))
+            for number, ((exposure_s, gain_db), count) in enumerate(rows):
                 until = time.monotonic() + deadline_s
                 with camera.one_frame():
                     camera.stop()
+                    if self.limits.sequence and number < len(rows) - 1 and not camera.stream.counts(count):
+                        raise SettingRefused(
+                            self.name,
+                            f"cannot count {count} exposures (AcquisitionMode MultiFrame): with sequence, "
+                            "take one exposure time and gain at a time",
+                        )
                     camera.apply(exposure_s, gain_db)
                     camera.stream.start(count)
                 for _ in range(count):

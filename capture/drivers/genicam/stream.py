@@ -94,6 +94,10 @@ class Stream:
             except AttributeError as error:
                 raise DeviceError(self._device, f"acquisition does not start: {error} is missing") from error
 
+    def counts(self, count: int) -> bool:
+        """Whether the camera ends by itself after ``count`` pictures."""
+        return self._nodes.writable("AcquisitionMode") and self._mode(count) != "Continuous"
+
     def _mode(self, count: int) -> str:
         modes = self._nodes.choices("AcquisitionMode")
         if count == 1 and "SingleFrame" in modes:
