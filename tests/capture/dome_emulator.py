@@ -63,7 +63,7 @@ class Emulator:
         self._since: dict[int, float] = {}
         self._steps: list[tuple[dict[int, int], int]] = []
         self._armed: list[int] | None = None
-        self._firing: tuple[str, float, float] | None = None
+        self._firing: tuple[str, float, float, int] | None = None
         self._heard = self._now
         self._last: tuple[bytes, bytes] = (b"", b"")
         self._crc_errors = self._overflows = 0
@@ -153,8 +153,9 @@ class Emulator:
             channel, level, settle_us, exposure_us = numbers
             self._may(channel, level)
             start = self._now + settle_us * 1e-6
-            self._firing = (sequence, start, start + exposure_us * 1e-6)
-            self._burn({channel: level} if level else {})
+            burning = self._with(channel, level)
+            self._firing = (sequence, start, start + exposure_us * 1e-6, channel)
+            self._burn(burning)
             return ()
         execute: Callable[[list[int]], tuple[object, ...]] = getattr(self, f"_{command.lower()}")
         return execute(numbers)
@@ -167,12 +168,15 @@ class Emulator:
     def _set(self, numbers: list[int]) -> tuple[object, ...]:
         channel, level = numbers
         self._may(channel, level)
+        self._burn(self._with(channel, level))
+        return ()
+
+    def _with(self, channel: int, level: int) -> dict[int, int]:
         burning = {**self.burning, channel: level}
         burning = {name: value for name, value in burning.items() if value}
         if len(burning) > self.board.max_lit:
             raise Refused(9, "lit")
-        self._burn(burning)
-        return ()
+        return burning
 
     def _off(self, _: list[int]) -> tuple[object, ...]:
         self._dark()
@@ -271,9 +275,10 @@ class Emulator:
             self._awake_at = 0.0
             self._send("!", "BOOT E")
         elif self._firing is not None and self._now >= self._firing[2]:
-            sequence = self._firing[0]
+            sequence, _, _, channel = self._firing
             self.pulses += 1
-            self._dark()
+            self._firing = None
+            self._burn(self._with(channel, 0))
             self._send("!", f"DONE {sequence}")
         elif self._now >= self._heard + self.watchdog_s:
             self._tripped("wdt", "WDT")

@@ -25,7 +25,7 @@ class Faults:
 
     ``damage`` and ``loss`` are shares of lines, either way. ``fate`` decides of single requests: it is given
     the text of each, and returns "" or one of "lose", "lose reply", "damage", "damage reply", "unplug",
-    "reset" (before it is done), "reset after", or a reply such as "ERR 9 lit".
+    "reset" (before it is done), "boot and do", "reset after", or a reply such as "ERR 9 lit".
     """
 
     damage: float = 0.0
@@ -139,6 +139,9 @@ class Wire(threading.Thread):
             self._cut = True
         elif fate == "reset":
             self.reset()
+        elif fate == "boot and do" and self._emulator is not None:
+            self._emulator.reset()
+            self._emulator.receive(arriving, time.monotonic())
         elif fate.startswith("ERR"):
             body = f"{text[:2]} {fate}".encode()
             self._back(b"<%b*%04X\n" % (body, crc_hqx(body, 0xFFFF)))

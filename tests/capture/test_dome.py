@@ -21,7 +21,7 @@ from capture.devices import (
 )
 from capture.drivers.dome import DomeLightConfig
 from capture.drivers.dome import controller as controller_module
-from capture.drivers.dome.codec import encode
+from capture.drivers.dome.codec import checksum, encode
 
 WATCHDOG_S = 0.5
 
@@ -268,6 +268,13 @@ def test_the_controller_can_trigger_the_camera_itself(dome):
         controller.fire(0, 0, 0.0, 0.001)
         until(lambda: dome.pulses == 2)
         assert dome.burns({})
+        led.set(0.5)
+        controller.fire(1, 255, 0.0, 0.001)
+        assert dome.burns({0: 128})
+        controller.fire(0, 255, 0.0, 0.001)
+        assert dome.burns({})
+        controller.status()
+        led.confirm()
 
 
 def test_an_exposure_longer_than_the_watchdog(emulated):
@@ -357,6 +364,18 @@ def test_what_an_earlier_program_left_is_ended(emulated):
         assert emulated.burning == {}
         assert emulated.controller.watchdog_s == WATCHDOG_S
         led.set(1.0)
+        assert emulated.burning == {0: 255}
+
+
+@pytest.mark.parametrize("event", [b"MAXON 3", b"WDT", b"LOCK", b"END 4", b"NEWS"])
+def test_what_is_still_told_of_an_earlier_program_does_no_harm(emulated, event):
+    """It may have been on its way while the port was opened."""
+    emulated.wire.faults.fate = lambda request: (
+        (emulated.wire.inject(b"!%b*%04X\n" % (event, checksum(event))) if request == "ID" else None) or ""
+    )
+    with emulated.light() as led:
+        led.set(1.0)
+        led.confirm()
         assert emulated.burning == {0: 255}
 
 

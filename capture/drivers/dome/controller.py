@@ -91,14 +91,16 @@ class Controller:
             if level == 0:
                 self._darken(channel)
                 return
-            self._may_light()
+            # a channel whose setting fails is not among those that should burn
             former = self._levels.pop(channel, 0)
+            burnt = former > 0 and not self._dark
+            self._may_light()
             self._levels[channel] = level
             try:
                 self._do("SET", channel, level)
             except DeviceError as error:
                 del self._levels[channel]
-                if former and isinstance(error, SettingRefused):
+                if burnt and isinstance(error, SettingRefused):
                     self._levels[channel] = former
                 raise
 
@@ -110,7 +112,7 @@ class Controller:
     def fire(self, channel: int, level: int, settle_s: float, exposure_s: float) -> None:
         """Light, wait at least ``settle_s``, trigger for ``exposure_s``, go dark; return when that is done.
 
-        Level 0 triggers in the dark.
+        Level 0 triggers with ``channel`` dark. Other channels burn on.
         """
         with self._asked():
             self._may_light()
@@ -119,6 +121,8 @@ class Controller:
             try:
                 reply = self._exchange.ask("FIRE", channel, level, *times_us)
                 self._firing = reply.sequence if reply.error == 0 else None
+                if reply.error == 0:
+                    self._levels.pop(channel, None)
             finally:
                 # the end of a short exposure may have come with the reply, and is known by its number
                 self._heed()
@@ -196,6 +200,9 @@ class Controller:
             try:
                 yield
             except Rebooted:
+                # what was under way may have reached it after its boot
+                with suppress(DeviceError):
+                    self._insist("OFF")
                 self._tell()
                 raise DeviceError(self.name, f"{self._port}: was reset while it was at work") from None
 
@@ -264,7 +271,7 @@ class Controller:
             self._booted, self._latched = True, False
             self._went_dark(f"was reset ({_BOOTS.get(word, 'unknown cause')}): its lights went dark")
         elif event.name in ("WDT", "MAXON", "TEMP", "LOCK"):
-            self._tripped(event.name, word)
+            self._tripped(event.name, word, read_degrees(word))
         elif event.name == "DONE" and self._firing is not None and word == f"{self._firing:02X}":
             self._firing = None
         elif event.name == "END":
@@ -273,7 +280,7 @@ class Controller:
             # of a later firmware: its status tells whether it matters
             self._exchange.damaged = True
 
-    def _tripped(self, cause: str, detail: str = "") -> None:
+    def _tripped(self, cause: str, channel: str = "", temperature_c: float | None = None) -> None:
         self._latched = True
         if cause == "WDT":
             self._went_dark(
@@ -281,14 +288,13 @@ class Controller:
                 "was the computer asleep or too busy, is the cable bad?"
             )
         elif cause in ("MAXON", "DUTY"):
-            which = f"channel {detail}" if detail else "a channel"
+            which = f"channel {channel}" if channel else "a channel"
             self._went_dark(
-                f"{which} burnt longer than the firmware allows ({self.identity.max_on_s:g} s at a time, "
-                f"{self.identity.max_duty:.0%} of the time), and all went dark: shorten the exposures"
+                f"{which} burnt longer or more often than the firmware allows (MAX_ON_MS, DUTY_PCT), and all "
+                "went dark: shorten the exposures"
             )
         elif cause == "TEMP":
-            degrees = read_degrees(detail)
-            at = "" if degrees is None else f" ({degrees:g} °C)"
+            at = "" if temperature_c is None else f" ({temperature_c:g} °C)"
             self._went_dark(f"too hot{at}, its lights went dark: let it cool", always=True)
         elif cause in ("LOCK", "INTERLOCK"):
             self._went_dark("its interlock was opened, and its lights went dark: close it")
@@ -305,7 +311,7 @@ class Controller:
         """Find the trip or the reset whose own event was damaged."""
         if status.state == "T":
             if not self._latched:
-                self._tripped(status.cause.upper())
+                self._tripped(status.cause.upper(), temperature_c=status.temperature_c)
         elif self._exposures is not None and status.state != "A":
             if status.exposures >= self._exposures:
                 self._exposures = None
