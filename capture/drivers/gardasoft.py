@@ -23,6 +23,7 @@ from capture.drivers.link import (
     reason_of,
     serial_ports,
 )
+from capture.drivers.will import Will
 
 TCP_PORT = 30313
 
@@ -127,7 +128,7 @@ class Controller:
 
     A connection that ends is made anew, once for each command: no command does harm twice. What the channels
     were told last is then told again, and the next `confirm` fails, as they may have been dark meanwhile.
-    A program that hangs is bounded by `link.UNATTENDED_S`.
+    A program that hangs is bounded by `link.UNATTENDED_S`; when it dies, its `Will` makes the channels dark.
 
     Parameters
     ----------
@@ -151,6 +152,7 @@ class Controller:
         self._owners: dict[int, str] = {}
         self._told: dict[int, str] = {}
         self._fault: DeviceError | None = None
+        self._will: Will | None = None
         self._asked_s = self._attended_s = 0.0
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._keep_open, name="gardasoft keep-alive", daemon=True)
@@ -162,6 +164,7 @@ class Controller:
                 raise ValueError(f"light {light}: channel {channel} is that of light {self._owners[channel]}")
             self.tell(channel, steady(channel, 0))
             self._owners[channel] = light
+            self._revoke()
 
     def release(self, channel: int) -> None:
         """Make a channel dark and forget it."""
@@ -176,6 +179,9 @@ class Controller:
         """Let a channel burn, pulse or go dark; return once acknowledged."""
         with self._lock:
             self._attended_s = time.monotonic()
+            if self._will is None and command != steady(channel, 0):
+                dark = ";".join(steady(owned, 0) for owned in self._owners)
+                self._will = Will(self._link.fileno(), [b"\r", dark.encode() + b"\r"])
             self._ask(command)
             self._told[channel] = command
 
@@ -228,6 +234,7 @@ class Controller:
 
     def _again(self) -> None:
         """Connect anew, and tell the channels what they were told."""
+        self._revoke()
         self._link.__exit__()
         self._link.__enter__()
         self._fault = DeviceError(
@@ -235,6 +242,12 @@ class Controller:
         )
         for command in self._told.values():
             self._exchange(command)
+
+    def _revoke(self) -> None:
+        """Take back the will: the next light that burns makes another."""
+        will, self._will = self._will, None
+        if will is not None:
+            will.revoke()
 
     def _keep_open(self) -> None:
         while not self._closing.wait(_IDLE_S / 3):
@@ -275,6 +288,7 @@ class Controller:
     def __exit__(self, *_: object) -> None:
         self._closing.set()
         self._thread.join()
+        self._revoke()
         self._link.__exit__()
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from errno import EACCES, EAGAIN, ENOENT, EPERM
+from io import UnsupportedOperation
 from pathlib import Path
 from sys import exc_info
 from typing import Any, Generic, Self, TypeVar
@@ -87,6 +88,14 @@ class SerialLink:
         message, _, rest = data.partition(end)
         self._waiting = rest
         return message + end
+
+    def fileno(self) -> int | None:
+        """File descriptor of the open port, for another process to write to; None where it has none."""
+        with self._faults():
+            try:
+                return int(self._open().fileno())
+            except (AttributeError, UnsupportedOperation):
+                return None
 
     def discard(self) -> None:
         """Forget what has come and was not read."""
@@ -196,6 +205,10 @@ class UdpLink:
         number = self._open().getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if number:
             raise self._unheard(OSError(number, os.strerror(number)))
+
+    def fileno(self) -> int:
+        """File descriptor of the open socket, for another process to write to."""
+        return self._open().fileno()
 
     def _open(self) -> socket.socket:
         if self._socket is None:

@@ -10,6 +10,7 @@ from typing import Literal, Self
 
 from capture.devices import DeviceError, DeviceLost, LightLimits
 from capture.drivers.link import UNATTENDED_S, Shared, named, reason_of
+from capture.drivers.will import Will
 
 _FAREWELLS = 3
 """How often the dark frame is sent on closing: nobody acknowledges frames, and one may get lost."""
@@ -50,6 +51,10 @@ class Line(ABC):
         """Raise DeviceLost where it is known that frames do not arrive; silence confirms nothing."""
 
     @abstractmethod
+    def will(self) -> Will:
+        """Return what is sent when this process dies: a dark frame; the line is open."""
+
+    @abstractmethod
     def __enter__(self) -> Self: ...
 
     @abstractmethod
@@ -67,9 +72,9 @@ class Line(ABC):
 class Slots:
     """The slots of an open line, and which light has which.
 
-    Opening and closing make all of them dark. While it is open a thread repeats the frame: receivers count a
-    sender as gone that is silent. It ends with the process, however that dies; what the lights do then is the
-    receiver's to say. A program that hangs is bounded by `link.UNATTENDED_S`.
+    Opening and closing make all of them dark, and so does this process's `Will` when it dies. While it is
+    open a thread repeats the frame: receivers count a sender as gone that is silent. A program that hangs is
+    bounded by `link.UNATTENDED_S`.
 
     What fails while frames are repeated fails the next `confirm`, once.
 
@@ -91,6 +96,7 @@ class Slots:
         self._lock = threading.Lock()
         self._sent_s = self._attended_s = 0.0
         self._fault: DeviceError | None = None
+        self._will: Will | None = None
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._repeat, name=f"repeats {line.name}", daemon=True)
 
@@ -123,6 +129,8 @@ class Slots:
         """Send a frame with these slots changed; what cannot be sent is not lit later."""
         with self._lock:
             self._attended_s = time.monotonic()
+            if self._will is None and any(values.values()):
+                self._will = self.line.will()
             try:
                 for slot, value in values.items():
                     self._frame[slot] = value
@@ -193,6 +201,8 @@ class Slots:
                 raise DeviceLost(self.line.name, f"MAY STILL BURN: {reason_of(failure)}") from failure
         finally:
             self._thread.join()
+            if self._will is not None:
+                self._will.revoke()
             self.line.__exit__(kind, error, trace)
 
 

@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from capture.drivers.link import SerialLink, UdpLink, port_itself, serial_ports
 from capture.drivers.slots import Line, SlotLightConfig, steps_of
+from capture.drivers.will import Will
 from capture.plan import expand_ranges
 
 WLED_PORT = 21324
@@ -79,6 +80,10 @@ class AdalightLine(Line):
         """Send one frame."""
         self._link.write(adalight_frame(frame))
 
+    def will(self) -> Will:
+        """Return what is sent when this process dies."""
+        return Will(self._link.fileno(), [adalight_frame(bytes(self.slots))])
+
     def confirm(self) -> None:
         """Raise DeviceLost where the port is gone."""
         self._link.discard()
@@ -129,6 +134,10 @@ class WledLine(Line):
         """Send one frame."""
         for packet in wled_packets(frame):
             self._link.send(packet)
+
+    def will(self) -> Will:
+        """Return what is sent when this process dies."""
+        return Will(self._link.fileno(), tuple(wled_packets(bytes(self.slots))))
 
     def confirm(self) -> None:
         """Raise DeviceLost where the network has told that frames do not arrive."""

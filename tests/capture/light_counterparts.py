@@ -1,5 +1,7 @@
 """What the drivers of DMX lights, LED strips and strobe controllers are tested against.
 
+Run as a script it is a program whose lights burn until it is killed.
+
 Widgets and controllers on a pseudo terminal or a socket, made after their manuals, and OLA's daemon in a
 network of its own.
 """
@@ -15,6 +17,7 @@ import shutil
 import socket
 import struct
 import subprocess
+import sys
 import threading
 import time
 import tty
@@ -26,8 +29,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter
 
 from capture.devices import Light
+from capture.drivers import LightConfig
 from capture.drivers.dmx import ArtNetLightConfig, EnttecLightConfig, SacnLightConfig
 from capture.drivers.gardasoft import GardasoftLightConfig
 from capture.drivers.slots import SlotLightConfig
@@ -492,3 +497,33 @@ def wled_light(**limits: object) -> Any:
 
 
 LIGHTS = [enttec_light, artnet_light, sacn_light, adalight_light, wled_light, gardasoft_light]
+
+
+# ---------------------------------------------------------------- a program to be killed
+
+
+@contextmanager
+def burning(configs: list[dict[str, object]]) -> Iterator["subprocess.Popen[str]"]:
+    """A program whose lights, of these configurations, burn."""
+    command = [sys.executable, __file__, json.dumps(configs)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program:
+        try:
+            assert program.stdout is not None
+            assert program.stdout.readline() == "lit\n"
+            yield program
+        finally:
+            program.kill()
+
+
+def main() -> None:
+    """Light what is given, say so, and wait."""
+    with ExitStack() as stack:
+        for number, config in enumerate(json.loads(sys.argv[1])):
+            opened = TypeAdapter(LightConfig).validate_python(config).open(f"led{number}")
+            stack.enter_context(opened).set(1.0)
+        print("lit", flush=True)
+        time.sleep(60)
+
+
+if __name__ == "__main__":
+    main()

@@ -3,7 +3,7 @@
 from contextlib import ExitStack
 
 import pytest
-from light_counterparts import ARTNET_IN, ENTTEC_OUT, SACN_IN, Serial, Widget, ola, until
+from light_counterparts import ARTNET_IN, ENTTEC_OUT, SACN_IN, Serial, Widget, burning, ola, until
 
 from capture.drivers.dmx import ArtNetLightConfig, EnttecLightConfig, SacnLightConfig
 
@@ -43,6 +43,17 @@ def test_ola_shows_what_is_set_and_darkness_after(daemon, universe, config):
         until(lambda: daemon.shows(universe, {511: 128}))
         one.set(0.25)
     until(lambda: daemon.shows(universe, {}))
+
+
+def test_ola_shows_darkness_after_the_program_was_killed(daemon):
+    configs = [
+        {"driver": "artnet", "host": daemon.address, "universe": ARTNET_IN, "channels": 5},
+        {"driver": "sacn", "universe": SACN_IN, "channels": 6},
+    ]
+    with burning(configs) as program:
+        until(lambda: daemon.shows(ARTNET_IN, {5: 255}) and daemon.shows(SACN_IN, {6: 255}))
+        program.kill()
+        until(lambda: daemon.shows(ARTNET_IN, {}) and daemon.shows(SACN_IN, {}))
 
 
 def test_a_widget_gets_the_bytes_that_ola_sends(daemon, widget):

@@ -11,6 +11,7 @@ from capture.devices import DeviceLost
 from capture.drivers.dmx import codec
 from capture.drivers.link import SerialLink, UdpLink, serial_ports
 from capture.drivers.slots import Line
+from capture.drivers.will import Will
 
 _REPLY_S = 1.0
 """How long a widget may take to answer, and how often it is asked within."""
@@ -25,7 +26,7 @@ _WIRE_S = 2 * codec.FRAME_S
 class Enttec(Line):
     """A universe behind an ENTTEC DMX USB Pro, or a widget that speaks like it.
 
-    The widget sends its last frame on and on by itself, also when this program is dead.
+    The widget sends its last frame on and on by itself, also when this computer is dead.
     """
 
     port: str
@@ -55,6 +56,10 @@ class Enttec(Line):
     def confirm(self) -> None:
         """Raise DeviceLost where the port is gone."""
         self._link.discard()
+
+    def will(self) -> Will:
+        """Return what is sent when this process dies."""
+        return Will(self._link.fileno(), [codec.enttec_dmx(bytes(self.slots))])
 
     def _ask_rate(self) -> float | None:
         decoder = codec.EnttecDecoder()
@@ -117,6 +122,10 @@ class ArtNet(Line):
         self._sequence = self._sequence % 255 + 1
         self._link.send(codec.art_dmx(self._sequence, self.universe, frame))
 
+    def will(self) -> Will:
+        """Return what is sent when this process dies; sequence 0 comes in whatever order."""
+        return Will(self._link.fileno(), [codec.art_dmx(0, self.universe, bytes(self.slots))])
+
     def confirm(self) -> None:
         """Raise DeviceLost where the network has told that frames do not arrive."""
         self._link.confirm()
@@ -171,11 +180,23 @@ class Sacn(Line):
         """Raise DeviceLost where the network has told that frames do not arrive."""
         self._link.confirm()
 
+    def will(self) -> Will:
+        """Return what is sent when this process dies.
+
+        A receiver passes over a number that is up to 19 before the last: one of these at most.
+        """
+        dark = [(sequence, False) for sequence in (0, 85, 170)] + [
+            (sequence, True) for sequence in (171, 172, 173)
+        ]
+        packets = [self._packet(sequence, bytes(self.slots), terminated) for sequence, terminated in dark]
+        return Will(self._link.fileno(), packets)
+
     def _send(self, frame: bytes, *, terminated: bool) -> None:
         self._sequence = (self._sequence + 1) % 256
-        self._link.send(
-            codec.sacn_data(self._cid, "gnomon", self._sequence, self.universe, frame, terminated=terminated)
-        )
+        self._link.send(self._packet(self._sequence, frame, terminated))
+
+    def _packet(self, sequence: int, frame: bytes, terminated: bool) -> bytes:
+        return codec.sacn_data(self._cid, "gnomon", sequence, self.universe, frame, terminated=terminated)
 
     def __enter__(self) -> Self:
         self._link.__enter__()
@@ -196,7 +217,7 @@ class Sacn(Line):
 
 def survey_enttec() -> str:
     """Ports that may have a widget; none is opened."""
-    return f"DMX lights behind a DMX USB Pro, which stay on when this program dies; ports: {serial_ports()}"
+    return f"DMX lights behind a DMX USB Pro, which stay on when its cable is pulled; ports: {serial_ports()}"
 
 
 def survey_artnet() -> str:
