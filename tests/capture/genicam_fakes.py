@@ -186,7 +186,7 @@ class FakeAcquirer:
         if got == "incomplete":
             self.incomplete.emit()
             return None
-        self.taken.append(got)
+        self.taken.extend(got if isinstance(got, list) else [got])
         return got
 
     @contextmanager

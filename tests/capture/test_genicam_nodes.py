@@ -380,7 +380,7 @@ def picture_of(*buffers, deadline_s=0.05):
     try:
         return stream.take(time.monotonic() + deadline_s, deadline_s)
     finally:
-        assert all(buffer.queued == 1 for buffer in acquirer.taken)
+        assert all(buffer.queued == 1 for buffer in acquirer.taken if buffer is not None)
 
 
 def test_packed_rows_with_padding_come_out_whole_and_of_their_own():
@@ -436,6 +436,13 @@ def test_the_picture_of_several_parts_is_taken():
     kind = gentl.PAYLOADTYPE_INFO_IDS.PAYLOAD_TYPE_MULTI_PART
     picture = picture_of(fakes.FakeBuffer(range(30), payload_type=kind, parts=parts, frame_id=1))
     assert picture.dn.tolist() == [[10, 11, 12, 13], [14, 15, 16, 17]]
+
+
+def test_of_several_streams_the_first_is_taken_and_none_starves():
+    first, second = (
+        fakes.FakeBuffer([value] * 4, width=2, height=2, pixel_format=0x01080001) for value in (1, 2)
+    )
+    assert (picture_of([None, first, second]).dn == 1).all()
 
 
 @pytest.mark.parametrize(
