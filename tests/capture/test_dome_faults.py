@@ -467,6 +467,7 @@ def test_a_run_goes_on_after_a_reset_and_a_trip(dome, tmp_path):
         elif frame == 5:
             with lights["led2"].sequencer.controller._lock:
                 until(lambda: not dome.burning)
+            time.sleep(0.05)  # readout: the event is on its way
 
     with ExitStack() as stack:
         lights = {name: stack.enter_context(dome.light(channel, name)) for name, channel in channels.items()}

@@ -171,7 +171,10 @@ class Controller:
             return int(words[0])
 
     def confirm(self) -> None:
-        """Raise DeviceError where lights have gone dark by themselves since they were set; takes no time."""
+        """Raise DeviceError where lights have gone dark by themselves since they were set.
+
+        Reads what the controller has told, which costs no time; what it tells takes some 2 ms to arrive.
+        """
         with self._asked():
             if self._exchange.damaged:
                 self.status()
