@@ -14,8 +14,7 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from capture.devices import Camera, CameraLimits, DeviceError, DeviceLost, FrameLost, SettingRefused
-from capture.drivers import isolated
-from capture.drivers.isolated import Isolated, IsolatedTriggered
+from capture.drivers.isolated import Isolated, IsolatedTriggered, process
 from capture.frame import Frame
 
 LIMITS = CameraLimits(
@@ -123,6 +122,6 @@ class TriggeredFake(FakeCamera):
 if __name__ == "__main__":
     from isolated_fakes import config as importable
 
-    isolated.CLOSE_S = 0.3
+    process.CLOSE_S = 0.3
     with importable(mark=Path(sys.argv[1])).open("main") as camera:
         camera.expose(0.01, 20.0, 60.0)

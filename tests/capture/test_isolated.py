@@ -15,7 +15,7 @@ from capture_fakes import RIG, FakeScene, open_fake_rig, small_plan
 from isolated_fakes import KINDS, LIMITS, config
 
 from capture.devices import DeviceError, DeviceLost, FrameLost, TriggeredCamera
-from capture.drivers import isolated
+from capture.drivers.isolated import process
 from capture.runner import run
 from capture.session import Session
 
@@ -221,27 +221,27 @@ def test_one_that_cannot_be_killed_is_left_behind(monkeypatch):
     """As one that waits for a device in the kernel; stopped, so that it neither answers nor ends."""
     camera = config().open("main")
     with camera:
-        process = camera._process
-        monkeypatch.setattr(process._popen, "kill", lambda: process._popen.send_signal(signal.SIGSTOP))
+        left = camera._process
+        monkeypatch.setattr(left._popen, "kill", lambda: left._popen.send_signal(signal.SIGSTOP))
         start = time.monotonic()
         with pytest.raises(FrameLost, match=r"did not answer within 0\.2 s and was ended"):
             camera.expose(0.01, 20.0, 0.2)
         assert time.monotonic() - start < 3.0
         assert again(camera).exposure_s == 0.01
     monkeypatch.undo()
-    process.kill()
-    assert process._popen.returncode is not None
+    left.kill()
+    assert left._popen.returncode is not None
 
 
 def test_leaving_does_not_wait_for_one_that_hangs(monkeypatch):
     """As when Ctrl-C interrupts an exposure."""
-    monkeypatch.setattr(isolated, "CLOSE_S", 0.2)
+    monkeypatch.setattr(process, "CLOSE_S", 0.2)
     with config().open("main") as camera:
-        process = camera._process
-        process._ask("expose", exposure_s=0.01, gain_db=20.0, deadline_s=60.0)
+        asked = camera._process
+        asked._ask("expose", exposure_s=0.01, gain_db=20.0, deadline_s=60.0)
         start = time.monotonic()
     assert time.monotonic() - start < 5.0
-    assert process._popen.returncode is not None
+    assert asked._popen.returncode is not None
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a process without a signal")
@@ -261,13 +261,13 @@ def test_messages_of_every_length_come_across():
     data = np.random.default_rng(1).integers(0, 255, 300_001, dtype=np.uint8)
     with os.fdopen(read, "rb", buffering=0) as source, os.fdopen(write, "wb", buffering=0) as sink:
         sent = threading.Thread(
-            target=lambda: [isolated.write_message(sink, {"n": n}, data[:n]) for n in (0, 1, 300_001)]
+            target=lambda: [process.write_message(sink, {"n": n}, data[:n]) for n in (0, 1, 300_001)]
         )
         sent.start()
         for size in (0, 1, 300_001):
-            message = isolated.read_message(source)
+            message = process.read_message(source)
             assert message.head == {"n": size}
             assert np.array_equal(message.data, data[:size])
         sent.join()
         sink.close()
-        assert isolated.read_message(source) is None
+        assert process.read_message(source) is None

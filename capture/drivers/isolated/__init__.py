@@ -18,28 +18,17 @@ survive ``model_dump(mode="json")``; nothing else of the driver knows that it ma
 - `FAILURES` such ends in a row, a start that fails counted, are a `DeviceLost`.
 - The process ends when the context is left, and when this process dies, however it dies.
 
-Requests and replies are JSON with a length before it, over the process's standard input and output; pixels
-follow the reply that they belong to. What the SDK itself prints goes to standard error.
+`process` is that process seen from here, ``__main__`` what runs in it. They talk over its standard input and
+output: what the SDK itself prints goes to standard error.
 """
 
-import json
-import os
-import queue
-import signal
-import struct
-import subprocess
-import sys
-import threading
 import time
-from collections import deque
 from collections.abc import Generator, Sequence
 from contextlib import suppress
-from typing import IO, Any, NamedTuple, NoReturn, Protocol, Self
+from typing import NoReturn, Self
 
-import numpy as np
-from numpy.typing import NDArray
-
-from capture.devices import Camera, CameraLimits, DeviceError, DeviceLost, FrameLost, SettingRefused
+from capture.devices import DeviceError, DeviceLost, FrameLost
+from capture.drivers.isolated.process import CameraConfiguration, Ended, Message, Process
 from capture.frame import Frame
 
 FAILURES = 3
@@ -50,264 +39,6 @@ START_S = 30.0
 
 RESTART_S = 4.0
 """What it may take after that, or four times as long as the first time where that is longer."""
-
-CLOSE_S = 5.0
-"""What closing the camera may take."""
-
-_KILL_S = 0.5
-"""What a process may take to end once it has been killed, or has fallen silent."""
-
-_HEAD = struct.Struct("<IQ")
-_QUEUED_FRAMES = 4
-_KINDS: dict[str, type[DeviceError]] = {
-    kind.__name__: kind for kind in (DeviceError, FrameLost, SettingRefused, DeviceLost)
-}
-
-
-class CameraConfiguration(Protocol):
-    """What a configuration needs to be sent to another process."""
-
-    @property
-    def limits(self) -> CameraLimits:
-        """What the camera can do."""
-        ...
-
-    def open(self, name: str) -> Camera:
-        """Return the camera, to be entered at once."""
-        ...
-
-    def model_dump(self, *, mode: str) -> dict[str, Any]:
-        """Plain data of which ``model_validate`` makes the configuration again."""
-        ...
-
-
-class Message(NamedTuple):
-    """One request or reply, and the bytes that follow it."""
-
-    head: dict[str, Any]
-    data: NDArray[np.uint8]
-
-
-def read_message(stream: IO[bytes]) -> Message | None:
-    """Read the next message of an unbuffered stream; None where the stream has ended."""
-    head = _read(stream, _HEAD.size)
-    if head is None:
-        return None
-    length, size = _HEAD.unpack(head.data)
-    text, data = _read(stream, length), _read(stream, size)
-    if text is None or data is None:
-        return None
-    return Message(json.loads(text.tobytes()), data)
-
-
-def write_message(stream: IO[bytes], head: dict[str, Any], data: NDArray[np.generic] | None = None) -> None:
-    """Write a message to an unbuffered stream."""
-    text = json.dumps(head).encode()
-    pixels = np.empty(0, np.uint8) if data is None else np.ascontiguousarray(data).reshape(-1).view(np.uint8)
-    _write(stream, memoryview(_HEAD.pack(len(text), len(pixels)) + text))
-    _write(stream, pixels.data)
-
-
-def _read(stream: IO[bytes], size: int) -> NDArray[np.uint8] | None:
-    buffer = np.empty(size, dtype=np.uint8)
-    left = buffer.data
-    while left:
-        count = stream.readinto(left)  # type: ignore[attr-defined]
-        if not count:
-            return None
-        left = left[count:]
-    return buffer
-
-
-def _write(stream: IO[bytes], left: memoryview) -> None:
-    while left:
-        left = left[stream.write(left) :]
-
-
-class _Ended(Exception):
-    """The process has ended, or was ended for not answering; the text says how."""
-
-
-class _Process:
-    """One process with an open camera, or on its way to one."""
-
-    def __init__(self, name: str, config: CameraConfiguration, limit_s: float) -> None:
-        kind = type(config)
-        path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
-        self._popen = subprocess.Popen(
-            [sys.executable, "-P", "-m", "capture.drivers.isolated"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            bufsize=0,
-            env={**os.environ, "PYTHONPATH": path},
-            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
-        )
-        self._replies: queue.Queue[Message | None] = queue.Queue(_QUEUED_FRAMES)
-        self._said: deque[str] = deque(maxlen=20)
-        self._number = 0
-        self._started = time.monotonic()
-        self._limit_s = limit_s
-        self._threads = [
-            threading.Thread(target=work, daemon=True, name=f"{name}: {work.__name__.strip('_')}")
-            for work in (self._receive, self._listen)
-        ]
-        for thread in self._threads:
-            thread.start()
-        self._ask(
-            "open",
-            name=name,
-            module=kind.__module__,
-            kind=kind.__qualname__,
-            config={**config.model_dump(mode="json"), "isolate": False},
-            limit_s=limit_s,
-            close_s=CLOSE_S,
-        )
-        self._open = False
-
-    def wait_open(self, until: float) -> bool:
-        """Whether the camera is open by then; raises what opening it raised, or _Ended."""
-        if not self._open:
-            latest = self._started + self._limit_s
-            reply = self._reply(min(until, latest))
-            if reply is None:
-                if time.monotonic() < latest:
-                    return False
-                self._give_up(f"had not opened the camera after {self._limit_s:.2g} s")
-            self._open = True
-        return True
-
-    def wait_answer(self, until: float) -> None:
-        """Wait until the camera is open or has failed to be, but no longer than until then."""
-        until = min(until, self._started + self._limit_s)
-        while self._replies.empty() and time.monotonic() < until:
-            time.sleep(0.005)
-
-    def ask(self, what: str, until: float, **values: Any) -> Message:
-        """Send a request and return its first reply; _Ended where none comes in time."""
-        self._ask(what, **values)
-        return self.next(until)
-
-    def next(self, until: float) -> Message:
-        """Return the next reply to the last request; _Ended where none comes in time."""
-        start = time.monotonic()
-        reply = self._reply(until)
-        if reply is None:
-            self._give_up(f"did not answer within {max(0.0, until - start):.2g} s")
-        return reply
-
-    def send(self, what: str) -> None:
-        """Send a word about the request that is being answered."""
-        with suppress(OSError):  # the end of the replies says why
-            write_message(self._stdin, {"ask": what, "number": self._number})
-
-    def kill(self) -> None:
-        """End the process and what waits for it, as far as the system lets it end."""
-        self._popen.kill()
-        end = time.monotonic() + _KILL_S
-        with suppress(subprocess.TimeoutExpired):  # one that waits for the kernel is left behind
-            self._popen.wait(_KILL_S)
-        receiving, listening = self._threads
-        while receiving.is_alive() and time.monotonic() < end:
-            with suppress(queue.Empty):
-                self._replies.get(timeout=0.02)
-        # a process that the SDK has started may keep standard error open
-        listening.join(0.1)
-        for stream, reader in ((self._popen.stdout, receiving), (self._popen.stderr, listening)):
-            if stream is not None and not reader.is_alive():
-                stream.close()
-        self._stdin.close()
-
-    def close(self, until: float) -> None:
-        """Let it leave the camera and end, raising what that raises; kill it when it takes too long."""
-        opened = False
-        try:
-            with suppress(_Ended, DeviceError, ValueError):
-                opened = self.wait_open(until)
-            if opened:
-                with suppress(_Ended):
-                    self.ask("close", until)
-        finally:
-            self.kill()
-
-    @property
-    def _stdin(self) -> IO[bytes]:
-        assert self._popen.stdin is not None
-        return self._popen.stdin
-
-    def _ask(self, what: str, **values: Any) -> None:
-        self._number += 1
-        with suppress(OSError):  # the end of the replies says why
-            write_message(self._stdin, {"ask": what, "number": self._number, **values})
-
-    def _reply(self, until: float) -> Message | None:
-        """Return the next reply to the last request, None where none comes by then; raises what it tells."""
-        while True:
-            left = until - time.monotonic()
-            try:
-                # in slices, since a long wait cannot be interrupted by Ctrl-C on Windows
-                message = self._replies.get(timeout=min(max(left, 0.0), 0.2))
-            except queue.Empty:
-                if left > 0:
-                    continue
-                return None
-            if message is None:
-                self._give_up(None)
-            if message.head["number"] != self._number:
-                continue
-            if "error" in message.head:
-                raise _error(message.head)
-            return message
-
-    def _give_up(self, reason: str | None) -> NoReturn:
-        """Raise _Ended with how the process came to its end, or with the reason for ending it."""
-        if reason is None:
-            try:
-                self._popen.wait(_KILL_S)
-            except subprocess.TimeoutExpired:
-                reason = "closed its output"
-        status = self._popen.poll()
-        self.kill()
-        text = _ending(status) if reason is None and status is not None else f"{reason} and was ended"
-        raise _Ended(f"the driver's process {text}" + (f": {self._said[-1]}" if self._said else ""))
-
-    def _receive(self) -> None:
-        assert self._popen.stdout is not None
-        message: Message | None = None
-        while True:
-            try:
-                message = read_message(self._popen.stdout)
-            except (OSError, ValueError):
-                message = None
-            self._replies.put(message)
-            if message is None:
-                return
-
-    def _listen(self) -> None:
-        assert self._popen.stderr is not None
-        partial = b""
-        while chunk := self._popen.stderr.read(4096):
-            *lines, partial = (partial + chunk).splitlines(keepends=True)
-            if partial.endswith((b"\n", b"\r")):
-                lines, partial = [*lines, partial], b""
-            texts = (line.decode(errors="replace").strip() for line in lines)
-            self._said.extend(text for text in texts if text)
-        if text := partial.decode(errors="replace").strip():
-            self._said.append(text)
-
-
-def _ending(status: int) -> str:
-    if status < 0:
-        try:
-            return f"was killed by {signal.Signals(-status).name}"
-        except ValueError:
-            return f"was killed by signal {-status}"
-    return f"ended with status {status if status < 256 else hex(status)}"
-
-
-def _error(head: dict[str, Any]) -> Exception:
-    kind = _KINDS.get(head["error"])
-    return ValueError(head["message"]) if kind is None else kind(head["device"], head["message"])
 
 
 class Isolated:
@@ -325,7 +56,7 @@ class Isolated:
         self.name = name
         self.limits = config.limits
         self._config = config
-        self._process: _Process | None = None
+        self._process: Process | None = None
         self._restart_s = START_S
         self._failures = 0
         self._last_id: int | None = None
@@ -348,20 +79,20 @@ class Isolated:
             reply = process.ask(
                 "expose", until, exposure_s=exposure_s, gain_db=gain_db, deadline_s=_theirs(deadline_s)
             )
-        except _Ended as error:
+        except Ended as error:
             self._failed(error, until)
         return self._frame(reply)
 
     def __enter__(self) -> Self:
         self._entered, self._failures = True, 0
         start = time.monotonic()
-        self._process = _Process(self.name, self._config, START_S)
+        self._process = Process(self.name, self._config, START_S)
         try:
             self._process.wait_open(start + START_S)
         except BaseException as error:
             self._process.kill()
             self._process, self._entered = None, False
-            if isinstance(error, _Ended):
+            if isinstance(error, Ended):
                 raise DeviceLost(self.name, f"could not be opened: {error}") from None
             raise
         self._restart_s = min(START_S, max(RESTART_S, 4 * (time.monotonic() - start)))
@@ -370,9 +101,9 @@ class Isolated:
     def __exit__(self, *_: object) -> None:
         process, self._process, self._entered = self._process, None, False
         if process is not None:
-            process.close(time.monotonic() + CLOSE_S)
+            process.close()
 
-    def _ready(self, until: float) -> _Process:
+    def _ready(self, until: float) -> Process:
         if not self._entered:
             raise DeviceError(self.name, "is not open")
         if self._process is None:
@@ -380,7 +111,7 @@ class Isolated:
         try:
             if self._process.wait_open(until):
                 return self._process
-        except _Ended as error:
+        except Ended as error:
             self._failed(error, until)
         except (DeviceError, ValueError) as error:
             self._process.kill()
@@ -397,7 +128,7 @@ class Isolated:
         text = str(error).removeprefix(f"{self.name}: ")
         if self._failures >= FAILURES:
             raise DeviceLost(self.name, f"failed {self._failures} times in a row: {text}") from None
-        self._process = _Process(self.name, self._config, self._restart_s)
+        self._process = Process(self.name, self._config, self._restart_s)
         self._process.wait_answer(until)
         raise FrameLost(self.name, f"{text}; it is started again") from None
 
@@ -434,7 +165,7 @@ class IsolatedTriggered(Isolated):
                 until = time.monotonic() + deadline_s
                 reply = process.next(until)
             over = True
-        except _Ended as error:
+        except Ended as error:
             over = True
             self._failed(error, until)
         except DeviceError:
@@ -444,14 +175,14 @@ class IsolatedTriggered(Isolated):
             if not over and self._process is process:
                 self._stop(process, deadline_s)
 
-    def _stop(self, process: _Process, deadline_s: float) -> None:
+    def _stop(self, process: Process, deadline_s: float) -> None:
         """Let the driver leave a burst whose frames are not wanted any more."""
         until = time.monotonic() + deadline_s
         process.send("stop")
         try:
             while "frame" in process.next(until).head:
                 pass
-        except _Ended as error:
+        except Ended as error:
             with suppress(DeviceError):  # the next request tells
                 self._failed(error, until)
         except (DeviceError, ValueError):

@@ -12,7 +12,7 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import IO, Any
 
 from capture.devices import Camera, DeviceError
-from capture.drivers.isolated import CLOSE_S, Message, read_message, write_message
+from capture.drivers.isolated.process import CLOSE_S, Message, read_message, write_message
 from capture.frame import Frame
 
 _GRACE_S = 5.0
