@@ -153,7 +153,7 @@ class WatchedLight(Light, Protocol):
     """A light that knows when it has gone dark by itself."""
 
     def confirm(self) -> None:
-        """Raise DeviceError where the light has gone dark, or may have, since it was set; take no time."""
+        """Raise DeviceError where the light has gone dark, or may have, since it was set; at once."""
         ...
 
 

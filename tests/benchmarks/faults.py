@@ -71,6 +71,7 @@ class Outcome:
     kind: str
     text: str
     code: int | None = None
+    timed: int = 0
     valid: bool = False
     dark_s: float | None = None
     end_s: float = 0.0
@@ -353,12 +354,11 @@ def _look_at_session(bench: Bench, outcome: Outcome) -> None:
     if not (bench.session / "plan.json").exists():
         # none came to be: what is there is no session yet
         return
-    code, lines = bench.run("session", "verify", bench.session, within_s=COMMAND_S)
     # what a killed process was writing at that moment is swept by the next
     known = ("not done", "extra") if outcome.code == -9 else ("not done",)
-    strange = [line for line in lines if not line.startswith(known)]
-    if strange or code not in (0, 1):
-        outcome.broken.append(f"SESSION: verify ends with {code}: {strange}")
+    problems = Session.open(bench.session).verify()
+    if strange := [str(problem) for problem in problems if problem.kind not in known]:
+        outcome.broken.append(f"SESSION: {strange}")
 
 
 def _complete(bench: Bench, outcome: Outcome) -> None:
@@ -379,7 +379,8 @@ def _complete(bench: Bench, outcome: Outcome) -> None:
     frames = Counter(record.file for record in records)
     if len(frames) != len(bench.shots) or max(frames.values()) > 1:
         outcome.broken.append("SESSION: a shot twice")
-    if wrong := bench.lit_wrongly():
+    outcome.timed, wrong = bench.lit()
+    if wrong:
         outcome.broken.append(f"WRONG LIGHT: shots {wrong}")
     until = time.monotonic() + CLOSE_S + 5.0
     while (left := bench.processes()) and time.monotonic() < until:
@@ -450,6 +451,7 @@ def main() -> int:
             for text in outcome.broken:
                 print(f"        {text}", flush=True)
     print(table(outcomes))
+    print(f"{sum(outcome.timed for outcome in outcomes)} frames held against the lamps that burnt in them")
     return 1 if any(outcome.broken for outcome in outcomes) else 0
 
 

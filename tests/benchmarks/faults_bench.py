@@ -307,18 +307,22 @@ class Bench:
                         found[int(entry.name)] = b" ".join(words).decode()
         return found
 
-    def lit_wrongly(self) -> list[int]:
-        """Shots of the session in whose exposure other lamps burnt than theirs, in any case."""
-        wrong = []
+    def lit(self) -> tuple[int, list[int]]:
+        """How many frames were looked at, and the shots of those exposed under other lamps than theirs.
+
+        Where the camera's clock is its own, a frame counts as exposed until it was handed over.
+        """
+        told, wrong = 0, []
         for record in Session.open(self.session).frames:
             taken_s = _seconds(record.taken_at)
             begun_s = record.timestamp_ns * 1e-9
-            if not 0 <= taken_s - begun_s < 5.0:  # no wall clock
-                continue
+            if not 0 <= taken_s - begun_s < 5.0:
+                begun_s = taken_s - record.exposure_s
+            told += 1
             wanted = frozenset(int(name.removeprefix("led")) - 1 for name in record.shot.lights)
             if not self.dome.may_have_burnt(wanted, begun_s, min(begun_s + record.exposure_s, taken_s)):
                 wrong.append(record.shot.index)
-        return wrong
+        return told, wrong
 
     def close(self) -> None:
         """End whatever is left."""

@@ -271,6 +271,29 @@ def test_a_trip_between_two_frames_is_told_to_who_asks(dome, impatient):
         led.confirm()
 
 
+def test_a_reset_that_is_not_told_yet_is_asked_for(emulated):
+    """A bootloader keeps quiet for a second, and frames taken meanwhile are dark."""
+    with emulated.light() as led:
+        led.set(1.0)
+        emulated.wire.faults = Faults(delay_s=0.1)
+        emulated.reset()
+        time.sleep(2 * controller_module.FRESH_S)
+        with pytest.raises(DeviceError, match="was reset"):
+            led.confirm()
+
+
+def test_lights_in_a_row_are_asked_after_once(emulated, monkeypatch):
+    monkeypatch.setattr(controller_module, "FRESH_S", 0.2)
+    with emulated.lights(0, 1) as lights:
+        for light in lights:
+            light.set(1.0)
+        time.sleep(0.2)
+        before = len(emulated.done("HB"))
+        for light in lights:
+            light.confirm()
+        assert len(emulated.done("HB")) - before <= 1
+
+
 def test_too_hot(dome):
     with dome.light() as led:
         led.set(1.0)

@@ -30,6 +30,9 @@ BOOT_S = 2.5
 WATCHDOG_S = 2.0
 """The controller goes dark when it has heard nothing for this long while anything burns."""
 
+FRESH_S = 0.001
+"""For how long a reply tells that the controller does what it was told."""
+
 _BOOTS = {"P": "power", "E": "its reset line", "W": "its own watchdog", "B": "its supply broke down"}
 
 
@@ -173,11 +176,14 @@ class Controller:
     def confirm(self) -> None:
         """Raise DeviceError where lights have gone dark by themselves since they were set.
 
-        Reads what the controller has told, which costs no time; what it tells takes some 2 ms to arrive.
+        While any should burn the controller is asked: one that was reset is silent until it has booted. What
+        it said within `FRESH_S` stands, so that lights in a row cost one question.
         """
         with self._asked():
             if self._exchange.damaged:
                 self.status()
+            elif self.burning and time.monotonic() - self._exchange.heard_s > FRESH_S:
+                self._do("HB")
             self._tell()
 
     def status(self) -> Status:

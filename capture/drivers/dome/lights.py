@@ -176,7 +176,10 @@ class DomeLight:
                 self.sequencer.controller.confirm()
 
     def confirm(self) -> None:
-        """Raise DeviceError where lights have gone dark by themselves since they were set; takes no time."""
+        """Raise DeviceError where lights have gone dark by themselves since they were set.
+
+        The controller is asked, which takes a round trip.
+        """
         with named(self.name):
             self.sequencer.controller.confirm()
 
