@@ -21,7 +21,8 @@ class Will:
 
     Another process has the port open as well, and waits for the end of this one. It sends nothing once the
     will is revoked, and cannot where the computer loses power, the cable is pulled, or it is killed as well.
-    There is none on Windows, nor for a port without a file of its own (``rfc2217://``): nothing is sent then.
+    There is none on Windows, nor for a port without a file of its own (``rfc2217://``), nor where the system
+    starts no more processes: nothing is sent then.
 
     Parameters
     ----------
@@ -37,15 +38,18 @@ class Will:
             return
         import subprocess
 
-        self._executor = subprocess.Popen(
-            [sys.executable, "-I", "-S", __file__, str(handle)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            pass_fds=(handle,),
-            # Ctrl-C is for this process alone
-            start_new_session=True,
-        )
+        try:
+            self._executor = subprocess.Popen(
+                [sys.executable, "-I", "-S", __file__, str(handle)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=(handle,),
+                # Ctrl-C is for this process alone
+                start_new_session=True,
+            )
+        except OSError:
+            return
         self._say(b"%d\n" % len(messages) + b"".join(b"%d\n%b" % (len(text), text) for text in messages))
 
     def _say(self, data: bytes) -> None:

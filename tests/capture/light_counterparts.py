@@ -18,6 +18,7 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import tty
@@ -228,11 +229,13 @@ ARTNET_IN, SACN_IN, ENTTEC_OUT = 3, 7, 9
 
 
 @contextmanager
-def ola(folder: Path, widget_port: str) -> Iterator[Ola]:
+def ola(widget_port: str) -> Iterator[Ola]:
     """Run olad in a network of its own, with a widget that it is to find."""
     if shutil.which("olad") is None:
         pytest.skip("wants olad: apt-get install --no-install-recommends ola")
     nobody = pwd.getpwnam("nobody")
+    stack = ExitStack()
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ola-")))
     ports = folder / "dev"
     ports.mkdir()
     (ports / "ttyUSB0").symlink_to(widget_port)
@@ -249,11 +252,9 @@ def ola(folder: Path, widget_port: str) -> Iterator[Ola]:
     }
     for name, text in settings.items():
         (config / f"ola-{name}.conf").write_text(text)
-    for path in (config, *config.iterdir()):
+    for path in (folder, config, *config.iterdir()):
         os.chown(path, nobody.pw_uid, nobody.pw_gid)
-    for path in (folder, *folder.parents[:3]):
-        path.chmod(path.stat().st_mode | 0o055)
-    with ExitStack() as stack:
+    with stack:
         stack.enter_context(own_network(Ola.address))
         log = stack.enter_context((folder / "log").open("w"))
         process = stack.enter_context(

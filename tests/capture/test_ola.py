@@ -15,8 +15,8 @@ def widget():
 
 
 @pytest.fixture(scope="module")
-def daemon(widget, tmp_path_factory):
-    with Serial(widget) as serial, ola(tmp_path_factory.mktemp("ola"), serial.port) as running:
+def daemon(widget):
+    with Serial(widget) as serial, ola(serial.port) as running:
         yield running
 
 

@@ -74,6 +74,7 @@ def test_an_executor_that_was_killed_does_no_harm():
     os.close(reading)
 
 
-def test_there_need_not_be_one():
-    will = Will(None, [b"dark"])
-    will.revoke()
+def test_there_need_not_be_one(monkeypatch):
+    Will(None, [b"dark"]).revoke()
+    monkeypatch.setattr("sys.executable", "/nowhere/python")
+    Will(0, [b"dark"]).revoke()
