@@ -21,6 +21,7 @@ from capture.devices import (
 )
 from capture.drivers.dome import DomeLightConfig
 from capture.drivers.dome import controller as controller_module
+from capture.drivers.dome import exchange as exchange_module
 from capture.drivers.dome.codec import checksum, encode
 
 WATCHDOG_S = 0.5
@@ -32,6 +33,7 @@ def short_times(monkeypatch):
     monkeypatch.setattr(controller_module, "WATCHDOG_S", WATCHDOG_S)
     monkeypatch.setattr(controller_module, "REPLY_S", 0.01)
     monkeypatch.setattr(controller_module, "BOOT_S", 0.4)
+    monkeypatch.setattr(exchange_module, "REQUEST_S", 0.3)
 
 
 @pytest.fixture(params=COUNTERPARTS)
@@ -341,6 +343,7 @@ def test_opening_waits_for_the_boot_that_it_causes(emulated):
     start = time.monotonic()
     with emulated.light() as led:
         assert 0.2 <= time.monotonic() - start < 2.0
+        assert emulated.requests("ID") == ["ID"] * 2, "some bootloaders start nothing while bytes come"
         led.set(1.0)
         assert emulated.burning
 
@@ -385,13 +388,13 @@ def test_another_protocol_and_no_dome_at_all(make_emulated):
     deaf = make_emulated()
     deaf.controller.silent = True
     start = time.monotonic()
-    with pytest.raises(DeviceLost, match=r"^led0: /dev/.*: no answer within 0\.4 s: has it power"):
+    with pytest.raises(DeviceLost, match=r"^led0: /dev/.*: no answer within 0\.3 s: has it power"):
         deaf.light().__enter__()
     assert time.monotonic() - start < 2.0
 
 
 def test_a_wrong_rate_is_told(emulated):
-    with pytest.raises(DeviceLost, match=r"no answer within 0\.4 s: .*is baud\?"):
+    with pytest.raises(DeviceLost, match=r"no answer within 0\.3 s: .*is baud\?"):
         emulated.light(baud=9600).__enter__()
     with emulated.light() as led:
         led.set(1.0)

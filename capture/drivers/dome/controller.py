@@ -385,12 +385,11 @@ class Controller:
         return self
 
     def _meet(self) -> Identity:
-        # opening may reset it, which then must not meet the first request
-        self._exchange.poll(RESET_S)
+        self._wake()
         words: tuple[str, ...] = ()
         for _ in range(3):
             try:
-                words = self._ask("ID", within_s=BOOT_S).words
+                words = self._ask("ID").words
             except Rebooted:
                 continue
             identity = read_identity(words)
@@ -407,11 +406,28 @@ class Controller:
             raise DeviceError(self.name, f"{self._port}: is reset over and over: is its supply too weak?")
         raise self._strange("ID", words)
 
+    def _wake(self) -> None:
+        """Wait until it answers or has told that it booted.
+
+        Asked once, since one that has just been reset is not listening yet; then silence, for there are
+        bootloaders that start no program while bytes come.
+        """
+        self._exchange.poll(RESET_S)
+        with suppress(Rebooted):
+            try:
+                self._ask("ID", within_s=REPLY_S)
+            except DeviceLost:
+                self._exchange.revive()
+                end_s = time.monotonic() + BOOT_S
+                while not self._booted and time.monotonic() < end_s:
+                    self._exchange.poll(REPLY_S)
+                    self._heed()
+
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._closing.set()
         try:
             with self._lock:
-                self._exchange.lost = None
+                self._exchange.revive()
                 self._off(REQUEST_S / 2)
         except DeviceError as failure:
             # what ends the program is told already, and is why this could not be done

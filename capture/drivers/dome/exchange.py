@@ -110,6 +110,10 @@ class Exchange:
             # a reply is the second one to an earlier request
             self.damaged = self.damaged or isinstance(message, Noise)
 
+    def revive(self) -> None:
+        """Let it be asked again though it counts as lost."""
+        self.lost = None
+
     def _answer(self, until: float) -> Reply | Noise | None:
         """Return the reply to the last request; Noise where it may be damaged; None without one."""
         while (message := self._next(until)) is not None:
