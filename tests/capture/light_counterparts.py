@@ -49,7 +49,10 @@ def until(condition: Callable[[], bool], within_s: float = 10.0) -> None:
 
 
 class Serial(threading.Thread):
-    """The far end of a serial port: gives what comes to ``answer``, and sends back what that returns."""
+    """The far end of a serial port: gives what comes to ``answer``, and sends back what that returns.
+
+    Sends ``greeting`` again and again while nothing has come: what comes before it is opened is lost.
+    """
 
     def __init__(self, answer: Callable[[bytes], bytes], greeting: bytes = b"") -> None:
         super().__init__(daemon=True)
@@ -64,11 +67,14 @@ class Serial(threading.Thread):
 
     def run(self) -> None:
         """Answer until it is unplugged."""
-        os.write(self._far, self._greeting)
         while True:
-            ready, _, _ = select.select([self._far, self._wake[0]], [], [])
+            greets = self._greeting and not self._heard_s
+            ready, _, _ = select.select([self._far, self._wake[0]], [], [], 0.02 if greets else None)
             if self._wake[0] in ready:
                 break
+            if not ready:
+                os.write(self._far, self._greeting)
+                continue
             with self._answering:
                 os.write(self._far, self._answer(os.read(self._far, 4096)))
                 self._heard_s = time.monotonic()
