@@ -138,8 +138,12 @@ class SerialLink:
     def __exit__(self, *_: object) -> None:
         port, self._serial = self._serial, None
         if port is not None:
+            # pyserial forgets a socket whose other end is closed, and leaves it open
+            beyond = getattr(port, "_socket", None)
             with suppress(*_port_faults()):
                 port.close()
+            if beyond is not None:
+                beyond.close()
 
 
 def _port_faults() -> tuple[type[Exception], ...]:

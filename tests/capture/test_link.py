@@ -3,6 +3,7 @@
 import os
 import pty
 import socket
+import struct
 import threading
 import time
 import tty
@@ -121,9 +122,12 @@ def test_a_port_beyond_the_network():
             assert there.recv(9) == b"to"
             there.sendall(b"fro\r")
             assert link.read_until(b"\r", 1.0) == b"fro\r"
+            there.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             there.close()
             with pytest.raises(DeviceLost, match="lamp: socket://"):
                 link.read(1.0)
+            left = link._serial._socket
+        assert left.fileno() == -1
     with pytest.raises(DeviceLost, match=r"cannot be opened: .*refused"):
         SerialLink("lamp", port, 115200).__enter__()
 
