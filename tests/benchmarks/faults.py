@@ -31,7 +31,8 @@ from faults_bench import LIGHTS, SETTLE_S, Bench, build, cameras
 
 from capture.drivers.dome.controller import BOOT_S, WATCHDOG_S
 from capture.drivers.dome.exchange import REQUEST_S
-from capture.drivers.isolated import CLOSE_S, FAILURES, START_S
+from capture.drivers.isolated import FAILURES, START_S
+from capture.drivers.isolated.process import CLOSE_S
 from capture.runner.take import DEADLINE_MARGIN_S
 from capture.session import Session
 from capture.session.disk import is_locked
@@ -432,6 +433,9 @@ def main() -> int:
     parser.add_argument("--run", type=int, help="only the run of this number")
     parser.add_argument("--only", help=f"kinds, by commas: {', '.join(KINDS)}")
     options = parser.parse_args()
+    # a shell's job in the background ignores it, and so would the command
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     found = cameras()
     if not found:
         print("neither pypylon nor harvesters is installed: nothing is run")

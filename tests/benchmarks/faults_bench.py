@@ -155,6 +155,9 @@ class Dome:
             self.tell("quit")
         self._process.wait(10)
         self._thread.join()
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            pipe.close()
 
     def _listen(self) -> None:
         for line in self._process.stdout or ():
