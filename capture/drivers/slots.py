@@ -120,10 +120,12 @@ class Slots:
         """Make a light dark and forget it."""
         with self._lock:
             own = [slot for slot, owner in self._owners.items() if owner == light]
+            lit = any(self._frame[slot] for slot in own)
             for slot in own:
                 self._frame[slot] = 0
                 del self._owners[slot]
-            self._send()
+            if lit:
+                self._send()
 
     def put(self, values: Mapping[int, int]) -> None:
         """Send a frame with these slots changed; what cannot be sent is not lit later."""

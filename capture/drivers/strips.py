@@ -58,8 +58,8 @@ class AdalightLine(Line):
 
     def __post_init__(self) -> None:
         self._link = SerialLink(self.name, self.port, self.baud)
-        # ten bits a byte, then along the strip
-        self.shown_s = (6 + self.slots) * 10 / self.baud + self.strip * _LED_S
+        # ten bits a byte, after the frame that may be under way; then along the strip
+        self.shown_s = 2 * (6 + self.slots) * 10 / self.baud + self.strip * _LED_S
 
     @property
     def name(self) -> str:

@@ -33,8 +33,8 @@ import pytest
 from pydantic import TypeAdapter
 
 from capture.devices import Light
-from capture.drivers import LightConfig
-from capture.drivers.dmx import ArtNetLightConfig, EnttecLightConfig, SacnLightConfig
+from capture.drivers import LightConfig, slots
+from capture.drivers.dmx import ArtNetLightConfig, EnttecLightConfig, SacnLightConfig, lines
 from capture.drivers.gardasoft import GardasoftLightConfig
 from capture.drivers.slots import SlotLightConfig
 from capture.drivers.strips import AdalightConfig, WledConfig
@@ -87,7 +87,7 @@ class Serial(threading.Thread):
         def quiet() -> bool:
             with self._answering:
                 pending = select.select([self._far], [], [], 0)[0]
-                return not pending and time.monotonic() - self._heard_s > 0.02
+                return not pending and time.monotonic() - self._heard_s > 0.005
 
         until(quiet)
         return True
@@ -440,6 +440,17 @@ class Tcp(threading.Thread):
 
 
 # ---------------------------------------------------------------- one light of each kind, and how it burns
+
+
+@contextmanager
+def hasty() -> Iterator[None]:
+    """Leave out the waiting for wires and for lost datagrams: what is emulated has neither."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(slots, "_FAREWELL_GAP_S", 0.0)
+        patch.setattr(lines, "_WIRE_S", 0.0)
+        for line in (lines.ArtNet, lines.Sacn):
+            patch.setattr(line, "shown_s", 0.0)
+        yield
 
 
 @contextmanager

@@ -226,7 +226,7 @@ def dome_light():
 def on_the_wire(make):
     @contextmanager
     def light():
-        with make(**LIGHT.model_dump()) as pair:
+        with light_counterparts.hasty(), make(**LIGHT.model_dump()) as pair:
             yield pair
 
     light.__name__ = make.__name__

@@ -38,8 +38,7 @@ def test_overdrive_is_short(percent, most):
     assert overdrive(percent) == most
 
 
-@pytest.mark.parametrize("kind", [Serial, Tcp])
-@pytest.mark.parametrize("echo", [False, True])
+@pytest.mark.parametrize(("kind", "echo"), [(Serial, True), (Serial, False), (Tcp, False)])
 def test_lights_of_a_controller_burn_and_go_dark(kind, echo):
     with controller(kind, echo=echo) as (strobes, far):
         strobes.channels = dict.fromkeys((1, 2), ("RS", 60.0, ()))
