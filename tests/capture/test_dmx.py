@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from capture.devices import DeviceError, DeviceLost
 from capture.drivers import slots
-from capture.drivers.dmx import ArtNetLightConfig, EnttecLightConfig, SacnLightConfig, codec
+from capture.drivers.dmx import ArtNetLightConfig, EnttecLightConfig, SacnLightConfig, codec, lines
 
 LEVELS = bytes(range(256)) * 2
 
@@ -131,6 +131,13 @@ def test_one_run_at_a_time_has_a_universe(tmp_path):
 
 
 # ---------------------------------------------------------------- on the way
+
+
+@pytest.fixture(autouse=True)
+def no_repetitions(monkeypatch):
+    """Only those that a test asks for, so that frames can be counted."""
+    for line in (slots.Line, lines.Sacn):
+        monkeypatch.setattr(line, "repeat_s", 60.0)
 
 
 @contextmanager
