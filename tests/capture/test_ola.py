@@ -3,7 +3,8 @@
 from contextlib import ExitStack
 
 import pytest
-from light_counterparts import ARTNET_IN, ENTTEC_OUT, SACN_IN, Serial, Widget, burning, ola, until
+from light_counterparts import Serial, Widget, burning, until
+from ola_counterpart import ARTNET_IN, ENTTEC_OUT, SACN_IN, ola
 
 from capture.drivers.dmx import ArtNetLightConfig, EnttecLightConfig, SacnLightConfig
 
