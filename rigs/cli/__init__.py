@@ -3,22 +3,28 @@
 Every command imports what it needs when it runs, so that ``gnomon --help`` answers at once.
 """
 
-from rigs.cli import (
-    calibrate,
-    cameras,
-    exporting,
-    focus,
-    guide,
-    importing,
-    lights,
-    planning,
-    results,
-    rig,
-    target,
-    timing,
-    undistort,
-)
-from rigs.cli.app import app, main
+import sys
+
+try:
+    from rigs.cli import (
+        calibrate,
+        cameras,
+        exporting,
+        focus,
+        guide,
+        importing,
+        lights,
+        planning,
+        results,
+        rig,
+        target,
+        timing,
+        undistort,
+    )
+    from rigs.cli.app import app, main
+except KeyboardInterrupt:  # these take the first tenth of a second, in which no command answers it yet
+    print("gnomon: stopped", file=sys.stderr)
+    sys.exit(130)
 
 __all__ = [
     "app",
