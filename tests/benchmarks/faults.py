@@ -220,17 +220,17 @@ KINDS: dict[str, Kind] = {
     "controller jams": Kind(_tell("jam"), {0}, extra_s=BOOT_S, dark_at_once=True),
     "unplugged": Kind(_unplug, {5}, lambda bench: bench.dome.plug(), _SILENT_S, dark_at_once=True),
     "too hot": Kind(
-        _for_a_while("adc 0 300", "adc 0 2500", 1.0), {0, 3}, lambda bench: bench.dome.tell("adc 0 2500"),
+        _for_a_while("adc 0 300", "adc 0 2500", 1.0), CODES, lambda bench: bench.dome.tell("adc 0 2500"),
         extra_s=_SILENT_S, dark_at_once=True,
     ),
     "interlock opened": Kind(
-        _for_a_while("interlock open", "interlock closed", 1.0), {0, 3},
+        _for_a_while("interlock open", "interlock closed", 1.0), CODES,
         lambda bench: bench.dome.tell("interlock closed"), extra_s=_SILENT_S, dark_at_once=True,
     ),
     "garbage": Kind(_garbage, CODES, _quiet_wire, 2.0 + _SILENT_S, wired=True),
     "silence": Kind(_silence, {0, 5}, _quiet_wire, 3.0 + _SILENT_S, wired=True),
     "line dead": Kind(_dead_line, {5}, _quiet_wire, _SILENT_S, wired=True, dark_at_once=True),
-    "refusals": Kind(_refuse, {0, 3}, _quiet_wire, wired=True),
+    "refusals": Kind(_refuse, CODES, _quiet_wire, wired=True),
     "wrong baud": Kind(
         lambda bench, rng: None, {5}, lambda bench: bench.write_rig(), _SILENT_S,
         before=lambda bench, rng: bench.write_rig(baud=rng.choice([9600, 57600, 230400])),
