@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -513,6 +514,34 @@ def test_a_slow_disk_holds_capture_back(tmp_path, monkeypatch):
         writer.flush()
         assert [record.shot.index for record in writer.written()] == [0, 1, 2, 3]
         assert writer.written() == ()
+
+
+def test_a_disk_that_stalls_delays_no_shot_while_the_queue_has_room(tmp_path, monkeypatch):
+    """The journal shows it: eight shots were taken before the disk took the first."""
+    from capture.session import writer as module
+
+    ready = threading.Event()
+    real = module.write_part
+
+    def stalled(path, *pieces):
+        assert ready.wait(10), "a shot waited for the disk"
+        return real(path, *pieces)
+
+    monkeypatch.setattr(module, "write_part", stalled)
+    session = Session.create(tmp_path / "s", small_plan(), RIG)
+    shots = session.pending()[:12]
+    with session.writer() as writer:
+        for shot in shots[:8]:
+            writer.put(shot, frame())
+        assert writer.written() == ()
+        recovered = datetime.now(UTC)
+        ready.set()
+        for shot in shots[8:]:
+            writer.put(shot, frame())
+    taken = [datetime.fromisoformat(record.taken_at) for record in session.frames]
+    assert len(taken) == 12
+    assert taken == sorted(taken)
+    assert taken[7] <= recovered
 
 
 def test_one_frame_larger_than_the_queue_passes(tmp_path):
