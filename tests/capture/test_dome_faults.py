@@ -144,7 +144,7 @@ def test_bytes_out_of_nowhere_do_no_harm(dome):
 def test_a_refusal_is_one_clear_line(emulated):
     with emulated.light() as led:
         emulated.wire.faults.fate = fates("SET", "ERR 8 interlock")
-        with pytest.raises(DeviceError, match=r"^led0: .*: refuses SET: too hot, or its .*\(interlock\)$"):
+        with pytest.raises(DeviceError, match=r"^led0: .*: refuses SET: its interlock is open: close it$"):
             led.set(1.0)
         led.set(1.0)
         assert emulated.burning == {0: 255}

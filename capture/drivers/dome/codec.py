@@ -24,6 +24,13 @@ ERRORS = {
 }
 """What the number of an ``ERR`` means."""
 
+UNSAFE = {
+    "interlock": "its interlock is open: close it",
+    "hot": "too hot: let it cool",
+    "sensor": "its temperature sensor is cut or shorted",
+}
+"""What the word after ``ERR 8`` means."""
+
 _REPLY = re.compile(r"(?P<sequence>[0-9A-F]{2}|\?\?) (?:OK|ERR (?P<error>[1-9]\d{0,2}))(?: (?P<words>.*))?")
 _EVENT = re.compile(r"(?P<name>[A-Z]+)(?: (?P<words>.*))?")
 

@@ -10,6 +10,7 @@ from capture.devices import DeviceError, DeviceLost, SettingRefused
 from capture.drivers.dome.codec import (
     ERRORS,
     PROTOCOL,
+    UNSAFE,
     Event,
     Identity,
     Reply,
@@ -362,6 +363,8 @@ class Controller:
             self._tell()
         text = " ".join(reply.words)
         reason = ERRORS.get(reply.error, f"error {reply.error}") + (f" ({text})" if text else "")
+        if reply.error == 8:
+            reason = UNSAFE.get(text, reason)
         kind = SettingRefused if reply.error in (3, 9) else DeviceError
         raise kind(self.name, f"{self._port}: refuses {command}: {reason}")
 
