@@ -156,7 +156,8 @@ class Block(Record):
 
     The strobes of a light belong to its axis and vary faster than the lights.
 
-    ``pose`` takes a name, a list, or a range such as ``board-01..board-20``.
+    ``pose`` takes a name, a list, or a range such as ``board-01..board-20``. ``prompt`` is what the operator
+    is asked to do for it; an empty one asks nothing.
     """
 
     kinds: Kinds

@@ -30,7 +30,8 @@ class Terminal:
             raise DeviceError(
                 who,
                 f"cannot ask a person to {message!r}: standard input is not a terminal; "
-                "run in a terminal, or rehearse with --simulate TRUTH",
+                "run in a terminal, rehearse with --simulate TRUTH, or give the plan's block an empty prompt "
+                "where nobody need do anything",
             )
         self.say(f"{message}, then press Enter")
         if not reading.readline():
@@ -44,8 +45,9 @@ class TerminalOperator:
         self._terminal = terminal or Terminal()
 
     def show(self, pose: str, message: str) -> None:
-        """Print the message and wait for Enter; DeviceError where nobody can answer."""
-        self._terminal.ask("operator", message)
+        """Print the message and wait for Enter, unless it is empty; DeviceError where nobody can answer."""
+        if message:
+            self._terminal.ask("operator", message)
 
 
 class ManualLightConfig(LightLimits):

@@ -70,7 +70,7 @@ def exit_on_sigterm() -> Iterator[None]:
 
 @contextmanager
 def signals_deferred() -> Iterator[None]:
-    """Hold back the first Ctrl-C or SIGTERM until leaving; a second one gets through at once."""
+    """Hold back the first Ctrl-C, SIGTERM or SIGHUP until leaving; a second one gets through at once."""
     if not _in_main_thread():
         yield
         return
@@ -83,7 +83,7 @@ def signals_deferred() -> Iterator[None]:
         if len(held) > 1 and callable(handler):
             handler(number, frame)
 
-    for kind in (signal.SIGINT, signal.SIGTERM):
+    for kind in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
         handler = signal.getsignal(kind)
         if callable(handler):  # the default action of SIGTERM and an ignored signal stay as they are
             former[kind] = handler

@@ -20,6 +20,9 @@ from capture.session import Writer
 DEADLINE_MARGIN_S = 1.0
 """What a frame may take beyond its exposure and readout before it counts as lost."""
 
+_BARREN = 3
+"""Under so many lights in a row nothing could be taken: what fails is not one of them."""
+
 
 class Taker:
     """Takes groups of shots: in a row under the same lights, or as hardware-timed sequences.
@@ -60,6 +63,7 @@ class Taker:
         self._progress = progress
         self._retries = retries
         self._held_bytes = held_bytes
+        self._barren: set[str] = set()
 
     def take(
         self, group: tuple[Shot, ...], watch: Watch, reasons: list[str] | None = None
@@ -83,6 +87,7 @@ class Taker:
                         self._meet(frame, todo[0])
                         self._writer.put(todo.popleft(), frame, reasons)
                         reasons = []
+                        self._barren.clear()
                         if todo:
                             yield from self._progress.events(self._writer)
                         if todo and self._control.state != "running":
@@ -94,7 +99,7 @@ class Taker:
                 watch.unsettle()
                 reasons.append(str(error))
                 if len(reasons) > self._retries:
-                    self._writer.skip(todo.popleft(), reasons[-1], len(reasons))
+                    self._skip(todo.popleft(), reasons)
                     reasons = []
                 if todo:
                     yield from self._progress.events(self._writer)
@@ -140,15 +145,28 @@ class Taker:
                         failures[place] = str(error)
                     else:
                         self._writer.put(shot, answers[place], reasons[shot.index])
+                        self._barren.clear()
                         todo.remove(shot)
                         continue
                 reasons[shot.index].append(failures[place])
                 if len(reasons[shot.index]) > self._retries:
-                    self._writer.skip(shot, failures[place], len(reasons[shot.index]))
+                    self._skip(shot, reasons[shot.index])
                     todo.remove(shot)
             if todo:
                 yield from self._progress.events(self._writer)
         return True
+
+    def _skip(self, shot: Shot, reasons: list[str]) -> None:
+        """Journal a shot as skipped; DeviceLost where nothing came under several lights in a row."""
+        self._writer.skip(shot, reasons[-1], len(reasons))
+        self._barren.add(shot.light)
+        if len(self._barren) >= _BARREN:
+            device, _, reason = reasons[-1].partition(": ")
+            raise _resumable(
+                DeviceLost(
+                    device, f"nothing can be taken under {len(self._barren)} lights in a row: {reason}"
+                )
+            )
 
     def _meet(self, frame: Frame, shot: Shot) -> None:
         """Hold a frame against the plan's gate; the state of lights that did not show counts as unknown."""

@@ -15,8 +15,11 @@ from rigs.cli.options import fail, say
 
 _STOPPED = "stopped: what is not named above may not have been written"
 
-TERMINATED = 128 + signal.SIGTERM
-"""Exit code of a command that SIGTERM ended."""
+_ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)]
+"""What the system ends a program with: on purpose, with its terminal, with its console window."""
+
+ENDED = {128 + number for number in _ENDING}
+"""Exit codes of commands that the system ended."""
 
 app = typer.Typer(
     name="gnomon",
@@ -62,7 +65,7 @@ def main() -> None:
     # Idle threads of a compiled kernel that spin, OpenMP's habit, take the cores from all other work.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        with _left_on_sigterm():
+        with _left_when_ended():
             app(prog_name="gnomon")
     except KeyboardInterrupt:
         sys.exit(fail(_STOPPED, 130))
@@ -71,29 +74,32 @@ def main() -> None:
         silent = leaving.__context__
         if isinstance(silent, typer.Exit) and isinstance(silent.__cause__, KeyboardInterrupt):
             fail(_STOPPED, 130)
-        if leaving.code == TERMINATED and not isinstance(silent, typer.Exit):
-            fail(_STOPPED, TERMINATED)
+        if isinstance(leaving.code, int) and leaving.code in ENDED and not isinstance(silent, typer.Exit):
+            fail(_STOPPED, leaving.code)
         raise
     except Exception as error:
         sys.exit(_explain(error))
 
 
 @contextmanager
-def _left_on_sigterm() -> Iterator[None]:
+def _left_when_ended() -> Iterator[None]:
     """Leave all contexts when the system ends the program: temporary files go, lights go dark."""
 
     def leave(number: int, _: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
+    former = {}
     try:
-        former = signal.signal(signal.SIGTERM, leave)
+        for number in _ENDING:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+                former[number] = signal.signal(number, leave)
     except ValueError:  # not the main thread, which alone has signals
-        yield
-        return
+        pass
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, former)
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 def _explain(error: Exception) -> int:

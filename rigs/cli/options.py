@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar, overload
 
@@ -348,5 +349,6 @@ def geometry_of(rig: Path | None, path: Path | None) -> "CameraSet":
 
 def fail(message: str, code: int) -> int:
     """Say what is wrong in one line on stderr; give back the exit code."""
-    typer.echo(f"gnomon: {message}", err=True)
+    with suppress(OSError):  # the terminal may be gone
+        typer.echo(f"gnomon: {message}", err=True)
     return code

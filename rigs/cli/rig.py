@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from rigs.cli.app import TERMINATED, app, rig_app, session_app
+from rigs.cli.app import ENDED, app, rig_app, session_app
 from rigs.cli.options import (
     CameraOption,
     RigOption,
@@ -49,7 +49,7 @@ def rig_check(
         for problem in report.problems:
             typer.echo(f"{path}: {problem}", err=True)
         bad += report.problems
-        for line in report.warnings:
+        for line in () if report.problems else report.warnings:
             typer.echo(f"{path}: warning: {line}", err=True)
         say(f"{path}: {workflows.describe(report)}")
     if bad:
@@ -89,9 +89,8 @@ def capture(
     chosen = Session.open(session).plan if plan is None else load_plan(plan)
     report = workflows.check_plan(config, chosen, session)
     say(f"{chosen.name}: {workflows.describe(report)}")
-    if simulate is None:
-        for line in report.warnings:
-            typer.echo(f"{chosen.name}: warning: {line}", err=True)
+    for line in () if simulate is not None else report.warnings:
+        typer.echo(f"{chosen.name}: warning: {line}", err=True)
     try:
         done = workflows.capture_session(
             config,
@@ -103,7 +102,9 @@ def capture(
             track=track,
         )
     except (KeyboardInterrupt, SystemExit) as leaving:
-        code = TERMINATED if isinstance(leaving, SystemExit) else 130
+        code = 130 if isinstance(leaving, KeyboardInterrupt) else leaving.code
+        if not isinstance(code, int) or code not in (130, *ENDED):
+            raise
         how = "ended by the system" if isinstance(leaving, SystemExit) else "interrupted"
         again = "" if simulate is None else f" --simulate {simulate}"
         fail(f"{how}, lights dark: go on with `gnomon capture {rig} {session} --resume{again}`", code)

@@ -444,7 +444,7 @@ def test_a_controller_that_falls_silent_is_lost_at_once_and_for_all(emulated):
             for led in leds:
                 with pytest.raises(DeviceLost, match="no answer"):
                     led.set(0.0)
-            assert time.monotonic() - start < 0.5
+            assert time.monotonic() - start < 1.0
 
     start = time.monotonic()
     with pytest.raises(DeviceLost, match=r"^led3: MAY STILL BURN"):

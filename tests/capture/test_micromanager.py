@@ -34,10 +34,10 @@ def test_a_picture_that_takes_too_long_is_lost_and_does_not_answer_the_next():
     with counterparts.micromanager(**FULL).open("main") as camera:
         start = time.monotonic()
         with pytest.raises(FrameLost, match=r"main: no picture within 0\.05 s: took too long"):
-            camera.expose(0.3, 0.0, 0.05)
+            camera.expose(0.8, 0.0, 0.05)
         with pytest.raises(FrameLost, match=r"no picture within 0\.05 s: still busy with what was given up"):
             camera.expose(0.01, 0.0, 0.05)
-        assert time.monotonic() - start < 0.25
+        assert time.monotonic() - start < 0.7
         frame = camera.expose(0.02, 0.0, 2.0)
         with counterparts.micromanager(**FULL).open("other") as other:
             expected = other.expose(0.02, 0.0, 2.0)
