@@ -63,6 +63,7 @@ class GphotoCameraConfig(CameraLimits):
     """
 
     driver: Literal["gphoto2"] = "gphoto2"
+    sequence: Literal[False] = False
     model: str | None = None
     serial: str | None = None
     base_iso: int = Field(default=100, gt=0)

@@ -54,6 +54,7 @@ class ManualLightConfig(LightLimits):
     """A lamp that a person switches or moves; ``instruction`` replaces "switch on NAME"."""
 
     driver: Literal["manual"] = "manual"
+    sequence: Literal[False] = False
     instruction: str | None = None
 
     @property

@@ -54,6 +54,7 @@ class MicroManagerCameraConfig(CameraLimits):
     """
 
     driver: Literal["micromanager"] = "micromanager"
+    sequence: Literal[False] = False
     folder: Path | None = None
     configuration: Path | None = None
     library: str | None = None

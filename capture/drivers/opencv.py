@@ -63,6 +63,7 @@ class OpencvCameraConfig(CameraLimits):
     """
 
     driver: Literal["opencv"] = "opencv"
+    sequence: Literal[False] = False
     source: int | str = 0
     backend: Backend | None = None
     fourcc: str | None = Field(default=None, min_length=4, max_length=4)

@@ -61,6 +61,7 @@ class PylonCameraConfig(CameraLimits):
     """
 
     driver: Literal["pylon"] = "pylon"
+    sequence: Literal[False] = False
     serial: str | None = None
     offset_x: int = Field(default=0, ge=0)
     offset_y: int = Field(default=0, ge=0)

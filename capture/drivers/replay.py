@@ -36,6 +36,7 @@ class ReplayCameraConfig(CameraLimits):
     """
 
     driver: Literal["replay"] = "replay"
+    sequence: Literal[False] = False
     path: Path
     camera: str | None = None
     exposures_s: Annotated[
