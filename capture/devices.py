@@ -80,6 +80,11 @@ class LightLimits(Record):
         """What only one run may hold at a time, such as a port; None where several may."""
         return None
 
+    @property
+    def place(self) -> str | None:
+        """What only one light can be, such as a channel of a port; None where that is told on opening."""
+        return None
+
 
 @runtime_checkable
 class Camera(Protocol):

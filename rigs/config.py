@@ -2,10 +2,10 @@
 
 from collections.abc import Hashable, Iterable
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError, field_validator
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from calibration.targets.boards import Board
 from capture.devices import RigLimits
@@ -88,6 +88,14 @@ class RigConfig(Record):
                     raise ValueError(f"{name} is named twice")
                 out[name] = config if names == (key,) else _dealt(str(key), config, number, len(names))
         return out
+
+    @model_validator(mode="after")
+    def _each_its_place(self) -> Self:
+        holders: dict[str, str] = {}
+        for name, light in self.lights.items():
+            if light.place is not None and (other := holders.setdefault(light.place, name)) != name:
+                raise ValueError(f"lights {other} and {name} are both {light.place}")
+        return self
 
     @property
     def limits(self) -> RigLimits:

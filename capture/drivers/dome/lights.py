@@ -48,6 +48,11 @@ class DomeLightConfig(LightLimits):
         """The port, whatever link in ``/dev/serial`` names it."""
         return port_itself(self.port)
 
+    @property
+    def place(self) -> str:
+        """The channel of its port."""
+        return f"channel {self.channel} of {self.port}"
+
     def open(self, name: str) -> "DomeLight":
         """Return the light, to be entered at once."""
         return DomeLight(name, self)
