@@ -26,6 +26,10 @@ class SettingRefused(DeviceError):
     """The device did not apply the setting asked for."""
 
 
+class NotReady(DeviceError):
+    """The device, and what belongs to it, cannot work for now: an open door, heat. Waiting may help."""
+
+
 class DeviceLost(DeviceError):
     """The device is gone; only opening it anew can help."""
 

@@ -25,6 +25,7 @@ def run(
     exposure_tolerance: float = 0.01,
     held_bytes: int = 256 * 2**20,
     compress: bool = False,
+    patience_s: float = 30.0,
 ) -> Generator[RunEvent]:
     """Take what is pending of a session, yielding an event as each shot reaches the disk.
 
@@ -60,13 +61,15 @@ def run(
         Most pixels of a hardware-timed sequence: they wait until the count of its exposures has been checked.
     compress : bool
         Write frames compressed, without loss.
+    patience_s : float
+        How long a device that is not ready (an open door, heat) is waited for, in the dark.
 
     Raises
     ------
     SessionError
         The session is of another plan, is being written by another process, or the disk fails.
     DeviceLost
-        A device is gone.
+        A device is gone, or was not ready for ``patience_s``.
     DeviceError
         An unknown device is asked for; or, at the end, a light could not be turned dark.
     """
@@ -90,6 +93,7 @@ def run(
         exposure_tolerance=exposure_tolerance,
         held_bytes=held_bytes,
         compress=compress,
+        patience_s=patience_s,
     )
 
 
@@ -104,6 +108,7 @@ def _run(
     exposure_tolerance: float,
     held_bytes: int,
     compress: bool,
+    patience_s: float,
 ) -> Generator[RunEvent]:
     if not pending:
         session.finish()
@@ -114,7 +119,16 @@ def _run(
         pending = session.pending()  # another process may have gone on since
         progress = Progress(pending, devices, total=len(plan.shots()))
         quality = None if plan.quality is None else QualityCheck(plan.quality, plan.shots())
-        taker = Taker(writer, lighting, quality, control, progress, retries=retries, held_bytes=held_bytes)
+        taker = Taker(
+            writer,
+            lighting,
+            quality,
+            control,
+            progress,
+            retries=retries,
+            held_bytes=held_bytes,
+            patience_s=patience_s,
+        )
         pose: str | None = None
         for group in groups(pending, devices):
             first = group.shots[0]

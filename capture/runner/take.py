@@ -1,11 +1,20 @@
 """Taking shots with open devices, again where it must be, each settled as a frame or as skipped."""
 
+import time
 from collections import defaultdict, deque
 from collections.abc import Generator
-from contextlib import closing
+from contextlib import closing, suppress
 from itertools import islice
 
-from capture.devices import Camera, DeviceError, DeviceLost, FrameLost, Sequencer, TriggeredCamera
+from capture.devices import (
+    Camera,
+    DeviceError,
+    DeviceLost,
+    FrameLost,
+    NotReady,
+    Sequencer,
+    TriggeredCamera,
+)
 from capture.frame import Frame
 from capture.plan import Shot
 from capture.runner.check import frame_bytes
@@ -20,8 +29,8 @@ from capture.session import Writer
 DEADLINE_MARGIN_S = 1.0
 """What a frame may take beyond its exposure and readout before it counts as lost."""
 
-_BARREN = 3
-"""Under so many lights in a row nothing could be taken: what fails is not one of them."""
+_POLL_S = 0.5
+"""How often a device that is not ready is asked again."""
 
 
 class Taker:
@@ -43,6 +52,8 @@ class Taker:
         How often a shot is tried again.
     held_bytes : int
         Most pixels of a sequence.
+    patience_s : float
+        How long a device may be not ready.
     """
 
     def __init__(
@@ -55,6 +66,7 @@ class Taker:
         *,
         retries: int,
         held_bytes: int,
+        patience_s: float,
     ) -> None:
         self._writer = writer
         self._lighting = lighting
@@ -63,7 +75,8 @@ class Taker:
         self._progress = progress
         self._retries = retries
         self._held_bytes = held_bytes
-        self._barren: set[str] = set()
+        self._patience_s = patience_s
+        self._unready_since_s: float | None = None
 
     def take(
         self, group: tuple[Shot, ...], watch: Watch, reasons: list[str] | None = None
@@ -87,7 +100,7 @@ class Taker:
                         self._meet(frame, todo[0])
                         self._writer.put(todo.popleft(), frame, reasons)
                         reasons = []
-                        self._barren.clear()
+                        self._unready_since_s = None
                         if todo:
                             yield from self._progress.events(self._writer)
                         if todo and self._control.state != "running":
@@ -95,11 +108,14 @@ class Taker:
                             break
             except DeviceLost as error:
                 raise _resumable(error) from error
+            except NotReady as error:
+                watch.unsettle()
+                self._be_patient(error)
             except DeviceError as error:
                 watch.unsettle()
                 reasons.append(str(error))
                 if len(reasons) > self._retries:
-                    self._skip(todo.popleft(), reasons)
+                    self._writer.skip(todo.popleft(), reasons[-1], len(reasons))
                     reasons = []
                 if todo:
                     yield from self._progress.events(self._writer)
@@ -134,6 +150,10 @@ class Taker:
                 answers, failures = watch.accept_sequence(frames, shots, signalled)
             except DeviceLost as error:
                 raise _resumable(error) from error
+            except NotReady as error:
+                watch.unsettle()
+                self._be_patient(error)
+                continue
             except DeviceError as error:
                 watch.unsettle()
                 failures = dict.fromkeys(range(len(shots)), str(error))
@@ -145,28 +165,30 @@ class Taker:
                         failures[place] = str(error)
                     else:
                         self._writer.put(shot, answers[place], reasons[shot.index])
-                        self._barren.clear()
+                        self._unready_since_s = None
                         todo.remove(shot)
                         continue
                 reasons[shot.index].append(failures[place])
                 if len(reasons[shot.index]) > self._retries:
-                    self._skip(shot, reasons[shot.index])
+                    self._writer.skip(shot, failures[place], len(reasons[shot.index]))
                     todo.remove(shot)
             if todo:
                 yield from self._progress.events(self._writer)
         return True
 
-    def _skip(self, shot: Shot, reasons: list[str]) -> None:
-        """Journal a shot as skipped; DeviceLost where nothing came under several lights in a row."""
-        self._writer.skip(shot, reasons[-1], len(reasons))
-        self._barren.add(shot.light)
-        if len(self._barren) >= _BARREN:
-            device, _, reason = reasons[-1].partition(": ")
-            raise _resumable(
-                DeviceLost(
-                    device, f"nothing can be taken under {len(self._barren)} lights in a row: {reason}"
-                )
-            )
+    def _be_patient(self, error: NotReady) -> None:
+        """Wait a little in the dark; DeviceLost after ``patience_s``."""
+        now_s = time.monotonic()
+        if self._unready_since_s is None:
+            self._unready_since_s = now_s
+            with suppress(DeviceError):  # told again by the next try, or at the end
+                self._lighting.dark()
+        if now_s - self._unready_since_s >= self._patience_s:
+            text = str(error).removeprefix(f"{error.device}: ")
+            waited = f"{text}; waited {self._patience_s:g} s"
+            raise _resumable(DeviceLost(error.device, waited)) from error
+        with self._progress.idle():
+            time.sleep(min(_POLL_S, self._patience_s))
 
     def _meet(self, frame: Frame, shot: Shot) -> None:
         """Hold a frame against the plan's gate; the state of lights that did not show counts as unknown."""

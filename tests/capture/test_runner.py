@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from capture_fakes import CAMERA, LIGHT, LIMITS, NAMES, RIG, BurstCamera, FakeScene, open_fake_rig, small_plan
 
-from capture.devices import DeviceError, DeviceLost, FrameLost, RigLimits, SettingRefused
+from capture.devices import DeviceError, DeviceLost, FrameLost, NotReady, RigLimits, SettingRefused
 from capture.drivers.simulated import SimulatedCamera, SimulatedLight
 from capture.frame import Frame
 from capture.plan import Block, CapturePlan, ExposureBracket, LightSequence
@@ -364,18 +364,40 @@ def test_a_reason_says_what_was_asked_and_what_came(session):
     assert events[0].record.reason == "main: asked for 0.01 s and 0 dB, reports 0.015 s and 0 dB"
 
 
-def test_where_nothing_can_be_taken_the_run_ends(session):
-    """A door that was opened, a camera that answers all requests wrongly: not all shots are tried in vain."""
-    scene = FakeScene(report=lambda exposure_s: exposure_s * 1.5)
-    says = "main: nothing can be taken under 3 lights in a row: asked for .*: mend it, then resume"
-    with pytest.raises(DeviceLost, match=says):
-        take(session, scene)
-    assert {record.shot.light for record in session.skipped} == {"led1", "led2", "led3"}
-    assert not any(scene.levels.values())
-    scene.report = lambda exposure_s: exposure_s
+class Door(FakeScene):
+    """Lights do not burn while it is open."""
+
+    open_for = 0
+
+    def set_light(self, name, level):
+        if level and self.open_for:
+            self.open_for -= 1
+            raise NotReady(name, "its interlock is open: close it")
+        super().set_light(name, level)
+
+
+def test_what_is_not_ready_is_waited_for(session, monkeypatch):
+    """A door that was opened and shut costs time and no shot."""
+    monkeypatch.setattr("capture.runner.take._POLL_S", 0.001)
+    scene = Door(fault=lambda *_: setattr(scene, "open_for", 9 if scene.frames == 5 else scene.open_for))
     take(session, scene)
     assert session.done
     assert not session.skipped
+    assert {record.attempts for record in session.frames} == {1}
+
+
+def test_what_stays_not_ready_ends_the_run_dark_and_resumable(session, monkeypatch):
+    monkeypatch.setattr("capture.runner.take._POLL_S", 0.001)
+    scene = Door(fault=lambda *_: setattr(scene, "open_for", 1e9 if scene.frames == 5 else scene.open_for))
+    says = r"led3: its interlock is open: close it; waited 0\.02 s; the frames taken are safe: mend it"
+    with pytest.raises(DeviceLost, match=says):
+        take(session, scene, patience_s=0.02)
+    assert not any(scene.levels.values())
+    assert not session.skipped
+    scene.open_for = 0
+    scene.fault = None
+    take(session, scene)
+    assert session.done
 
 
 class Tampering(SimulatedCamera):

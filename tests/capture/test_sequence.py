@@ -9,7 +9,7 @@ from capture_fakes import CAMERA, LIGHT, NAMES, RIG, FakeRig, FakeScene, small_p
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from capture.devices import DeviceError, DeviceLost, FrameLost, SequencedLight, TriggeredCamera
+from capture.devices import DeviceError, DeviceLost, FrameLost, NotReady, SequencedLight, TriggeredCamera
 from capture.drivers.simulated import (
     SimulatedLight,
     SimulatedOperator,
@@ -255,10 +255,24 @@ def test_a_controller_that_refuses_is_asked_again_and_told(bench, session):
         raise DeviceError("dome", "NAK")
 
     bench.sequencer.arm = refuse
-    with pytest.raises(DeviceLost, match="dome: nothing can be taken under 3 lights in a row: NAK"):
-        take(bench, session)
+    take(bench, session)
     assert {record.reason for record in session.skipped} == {"dome: NAK"}
     assert {record.attempts for record in session.skipped} == {3}
+
+
+def test_a_controller_that_is_not_ready_is_waited_for(bench, session, monkeypatch):
+    monkeypatch.setattr("capture.runner.take._POLL_S", 0.001)
+    arm, tries = bench.sequencer.arm, iter(range(5))
+
+    def refuse(steps):
+        if next(tries, None) is not None:
+            raise NotReady("dome", "too hot: let it cool")
+        arm(steps)
+
+    bench.sequencer.arm = refuse
+    take(bench, session)
+    assert {record.attempts for record in session.frames} == {1}
+    assert not session.skipped
 
 
 def test_a_camera_that_is_gone_ends_the_run_dark_and_resumable(bench, session):

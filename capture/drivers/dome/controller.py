@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import NoReturn, Self
 
-from capture.devices import DeviceError, DeviceLost, SettingRefused
+from capture.devices import DeviceError, DeviceLost, NotReady, SettingRefused
 from capture.drivers.dome.codec import (
     ERRORS,
     PROTOCOL,
@@ -365,7 +365,7 @@ class Controller:
         reason = ERRORS.get(reply.error, f"error {reply.error}") + (f" ({text})" if text else "")
         if reply.error == 8:
             reason = UNSAFE.get(text, reason)
-        kind = SettingRefused if reply.error in (3, 9) else DeviceError
+        kind = {3: SettingRefused, 8: NotReady, 9: SettingRefused}.get(reply.error, DeviceError)
         raise kind(self.name, f"{self._port}: refuses {command}: {reason}")
 
     def _strange(self, command: str, words: tuple[str, ...]) -> DeviceError:
