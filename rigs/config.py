@@ -183,6 +183,8 @@ def validate(raw: object, kind: type[M], source: str) -> M:
             message = fault["msg"].removeprefix("Value error, ")
             if fault["type"] == "extra_forbidden":
                 message = "unknown key"
+            if fault["type"] == "string_type" and isinstance(fault["input"], int | float):
+                message += ": put the number in quotes"
             lines.append(f"{source}: {_place(fault['loc'], raw) or 'top level'}: {message}")
         # a fault of a range of lights is that of every light in it
         raise ConfigError("\n".join(dict.fromkeys(lines))) from None

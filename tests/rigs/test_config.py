@@ -67,6 +67,7 @@ def test_values_that_are_ranges_are_dealt_out(tmp_path):
             "name: r" + CAMERA + "lights: {a1..a2: {driver: dome, port: COM3, channel: 0}}",
             "lights a1 and a2 are both channel 0 of COM3",
         ),
+        ("name: 42" + CAMERA, "name: Input should be a valid string: put the number in quotes"),
         ("name: r", "cameras: Field required"),
         ("name: r\nname: s", "line 2: key 'name' is given twice"),
         ("name: [r", "not YAML"),
