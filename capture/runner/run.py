@@ -25,7 +25,7 @@ def run(
     exposure_tolerance: float = 0.01,
     held_bytes: int = 256 * 2**20,
     compress: bool = False,
-    patience_s: float = 30.0,
+    patience_s: float = 10.0,
 ) -> Generator[RunEvent]:
     """Take what is pending of a session, yielding an event as each shot reaches the disk.
 
