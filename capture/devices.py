@@ -59,6 +59,11 @@ class CameraLimits(Record):
     sequence: bool = False
 
     @property
+    def limits(self) -> "CameraLimits":
+        """What the camera can do, without what its configuration adds to find it."""
+        return CameraLimits.model_validate(self.model_dump(include=set(CameraLimits.model_fields)))
+
+    @property
     def address(self) -> str | None:
         """What only one run may hold at a time, such as a camera's serial number; None where several may."""
         return None
@@ -78,6 +83,11 @@ class LightLimits(Record):
     max_on_s: float | None = Field(default=None, gt=0)
     strobe: bool = False
     sequence: bool = False
+
+    @property
+    def limits(self) -> "LightLimits":
+        """What the light can do, without what its configuration adds to find it."""
+        return LightLimits.model_validate(self.model_dump(include=set(LightLimits.model_fields)))
 
     @property
     def address(self) -> str | None:

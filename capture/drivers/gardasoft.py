@@ -106,11 +106,6 @@ class GardasoftLightConfig(LightLimits):
     sequence: Literal[False] = False
 
     @property
-    def limits(self) -> LightLimits:
-        """What the light can do."""
-        return LightLimits.model_validate(self.model_dump(include=set(LightLimits.model_fields)))
-
-    @property
     def address(self) -> str:
         """The port."""
         return port_itself(self.port)

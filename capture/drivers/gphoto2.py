@@ -86,11 +86,6 @@ class GphotoCameraConfig(CameraLimits):
         return self
 
     @property
-    def limits(self) -> CameraLimits:
-        """What the camera can do."""
-        return CameraLimits.model_validate(self.model_dump(include=set(CameraLimits.model_fields)))
-
-    @property
     def address(self) -> str:
         """What only one run may hold at a time."""
         return f"camera {' '.join(filter(None, (self.model, self.serial))) or '(the only one of libgphoto2)'}"

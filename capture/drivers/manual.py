@@ -57,11 +57,6 @@ class ManualLightConfig(LightLimits):
     sequence: Literal[False] = False
     instruction: str | None = None
 
-    @property
-    def limits(self) -> LightLimits:
-        """What the light can do."""
-        return LightLimits.model_validate(self.model_dump(include=set(LightLimits.model_fields)))
-
     def open(self, name: str) -> "ManualLight":
         """Return the lamp, taken to be dark."""
         return ManualLight(name, self.limits, self.instruction)

@@ -75,11 +75,6 @@ class MicroManagerCameraConfig(CameraLimits):
         return self
 
     @property
-    def limits(self) -> CameraLimits:
-        """What the camera can do."""
-        return CameraLimits.model_validate(self.model_dump(include=set(CameraLimits.model_fields)))
-
-    @property
     def address(self) -> str:
         """What only one run may hold at a time."""
         of = self.configuration or self.library

@@ -81,11 +81,6 @@ class OpencvCameraConfig(CameraLimits):
         return value
 
     @property
-    def limits(self) -> CameraLimits:
-        """What the camera can do."""
-        return CameraLimits.model_validate(self.model_dump(include=set(CameraLimits.model_fields)))
-
-    @property
     def address(self) -> str | None:
         """What only one run may hold at a time; None for image files."""
         return None if self.backend == "images" else f"video device {self.source}"

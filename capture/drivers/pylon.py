@@ -70,11 +70,6 @@ class PylonCameraConfig(CameraLimits):
     isolate: bool = False
 
     @property
-    def limits(self) -> CameraLimits:
-        """What the camera can do."""
-        return CameraLimits.model_validate(self.model_dump(include=set(CameraLimits.model_fields)))
-
-    @property
     def address(self) -> str:
         """What only one run may hold at a time."""
         return f"Basler camera {self.serial or '(the only one)'}"

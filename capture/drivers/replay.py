@@ -46,11 +46,6 @@ class ReplayCameraConfig(CameraLimits):
     gain_db: float = 0.0
     first: int = Field(default=0, ge=0)
 
-    @property
-    def limits(self) -> CameraLimits:
-        """What the camera can do."""
-        return CameraLimits.model_validate(self.model_dump(include=set(CameraLimits.model_fields)))
-
     def open(self, name: str) -> "ReplayCamera":
         """Find the recording; ValueError or SessionError where there is none."""
         if (self.path / "plan.json").exists():

@@ -34,11 +34,6 @@ class SimulatedCameraConfig(CameraLimits):
 
     driver: Literal["simulated"] = "simulated"
 
-    @property
-    def limits(self) -> CameraLimits:
-        """What the camera can do."""
-        return CameraLimits.model_validate(self.model_dump(include=set(CameraLimits.model_fields)))
-
     def open(self, name: str) -> NoReturn:
         """Raise ValueError: only a rig opened with a scene has this camera."""
         raise ValueError(f"camera {name} has driver simulated: open the rig with --simulate TRUTH")
@@ -48,11 +43,6 @@ class SimulatedLightConfig(LightLimits):
     """A light that exists only in a scene: the rig must be opened with one."""
 
     driver: Literal["simulated"] = "simulated"
-
-    @property
-    def limits(self) -> LightLimits:
-        """What the light can do."""
-        return LightLimits.model_validate(self.model_dump(include=set(LightLimits.model_fields)))
 
     def open(self, name: str) -> NoReturn:
         """Raise ValueError: only a rig opened with a scene has this light."""

@@ -215,11 +215,6 @@ class SlotLightConfig(LightLimits):
     sequence: Literal[False] = False
 
     @property
-    def limits(self) -> LightLimits:
-        """What the light can do."""
-        return LightLimits.model_validate(self.model_dump(include=set(LightLimits.model_fields)))
-
-    @property
     def address(self) -> str:
         """The line."""
         return self.line().address

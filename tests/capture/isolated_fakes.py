@@ -32,10 +32,6 @@ class FakeConfig(CameraLimits):
     fault: str = ""
     mark: Path | None = None
 
-    @property
-    def limits(self) -> CameraLimits:
-        return CameraLimits.model_validate(self.model_dump(include=set(CameraLimits.model_fields)))
-
     def open(self, name: str) -> Camera:
         if self.isolate:
             return (IsolatedTriggered if self.triggered else Isolated)(name, self)

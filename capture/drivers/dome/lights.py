@@ -39,11 +39,6 @@ class DomeLightConfig(LightLimits):
     strobe: Literal[False] = False
 
     @property
-    def limits(self) -> LightLimits:
-        """What the light can do."""
-        return LightLimits.model_validate(self.model_dump(include=set(LightLimits.model_fields)))
-
-    @property
     def address(self) -> str:
         """The port, whatever link in ``/dev/serial`` names it."""
         return port_itself(self.port)

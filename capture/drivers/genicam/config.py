@@ -116,11 +116,6 @@ class GenicamCameraConfig(CameraLimits):
             raise ValueError(f"sent_format {sent} gives {plain}, not the pixel_format {self.pixel_format}")
 
     @property
-    def limits(self) -> CameraLimits:
-        """What the camera can do."""
-        return CameraLimits.model_validate(self.model_dump(include=set(CameraLimits.model_fields)))
-
-    @property
     def address(self) -> str | None:
         """Which camera; None where the rig file does not say."""
         wanted = self.serial or self.user_name or self.id
