@@ -199,18 +199,20 @@ class FakeAcquirer:
 
 REGISTERS = (
     "width", "height", "format", "exposure_us", "trigger", "start", "stop", "trigger_mode", "fault",
-    "payload", "padding", "chunks", "gain", "rate", "chunk_error_us", "grain_us",
+    "payload", "padding", "chunks", "gain", "rate", "chunk_error_us", "grain_us", "counting", "count",
 )  # fmt: skip
 FORMATS = {
     "Mono8": 0x01080001, "Mono10": 0x01100003, "Mono10p": 0x010A0046, "Mono10Packed": 0x010C0004,
     "Mono12": 0x01100005, "Mono12p": 0x010C0047, "Mono12Packed": 0x010C0006, "Mono14": 0x01100025,
     "Mono14p": 0x010E0104, "Mono16": 0x01100007, "RGB8": 0x02180014,
 }  # fmt: skip
-FAULTS = ("fine", "incomplete", "dropped", "late", "short", "vanished", "doubled", "hanging", "crashing")
+FAULTS = (
+    "fine", "incomplete", "dropped", "late", "short", "vanished", "doubled", "hanging", "crashing", "mistold",
+)  # fmt: skip
 
 
-def describe_producer():
-    """Description of the camera of gentl_producer.c."""
+def describe_producer(*, counts=False):
+    """Description of the camera of gentl_producer.c; ``counts``: it can end by itself after some frames."""
 
     def at(place, port="Device", more="<Cachable>NoCache</Cachable>"):
         return (
@@ -239,7 +241,8 @@ def describe_producer():
             "Float",
             "<pValue>exposure_us_</pValue><Min>10</Min><Max>1000000</Max><Unit>us</Unit>",
         ),
-        "AcquisitionMode": choice("Continuous"),
+        "AcquisitionMode": chosen("counting", Continuous=0, MultiFrame=1) if counts else choice("Continuous"),
+        "AcquisitionFrameCount": integer("count", 1, 255),
         "AcquisitionStart": commanded("start"),
         "AcquisitionStop": commanded("stop"),
         "TriggerMode": chosen("trigger_mode", Off=0, On=1),

@@ -5,8 +5,13 @@
  * Its nodes are in the file that GNOMON_TEST_XML names (genicam_fakes.describe_producer writes it); its
  * registers are those of `struct registers`, 4 bytes each, little-endian, in that order. A sample is (3
  * column + 5 row + 7 frame + exposure in us / 100) modulo its range. After EMVA's GenTL 1.5.
+ *
+ * Running freely it tells each exposure, which then takes its time, by writing `sync 1` and `sync 0` to the pipe
+ * that GNOMON_TEST_LINE names: the emulator of the dome reads such. A digit in the pipe that GNOMON_TEST_FAULTS
+ * names is the fault of the next frame.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -34,12 +39,12 @@ enum {
     INVALID_INDEX = -1017
 };
 enum { STRING = 1, INT32 = 5, UINT32 = 6, UINT64 = 8, PTR = 10, BOOL8 = 11, SIZET = 12, PTRDIFF = 14 };
-enum { FINE, INCOMPLETE, DROPPED, LATE, SHORT, VANISHED, DOUBLED, HANGING, CRASHING };
+enum { FINE, INCOMPLETE, DROPPED, LATE, SHORT, VANISHED, DOUBLED, HANGING, CRASHING, MISTOLD };
 enum { REGISTERS = 0x1000, XML = 0x100000, BUFFERS = 64, CHUNK = 20 };
 
 static struct registers {
     uint32_t width, height, format, exposure_us, trigger, start, stop, trigger_mode, fault, payload, padding,
-        chunks, gain, rate, chunk_error_us, grain_us;
+        chunks, gain, rate, chunk_error_us, grain_us, counting, count;
 } reg;
 static struct buffer {
     uint8_t *base;
@@ -58,6 +63,8 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 static pthread_t pacer;
 static int pacing;
+static int line = -1, faults = -1; /* pipes */
+static uint64_t begun_ns;          /* of the exposure */
 static char tl, iface, device, remote, stream, event;
 
 static int32_t give(const void *value, size_t size, int32_t type, int32_t *kind, void *to, size_t *room) {
@@ -121,6 +128,13 @@ static size_t image_bytes(void) { /* padding 0xFFFF: bits run on over the rows *
     if (reg.padding == 0xFFFF) return row_bytes(reg.format, samples * reg.height);
     return (row_bytes(reg.format, samples) + reg.padding) * reg.height;
 }
+static void signal_exposure(int level) {
+    if (line >= 0) dprintf(line, "sync %d\n", level);
+}
+static void take_order(void) { /* with the lock held */
+    char order;
+    if (faults >= 0 && read(faults, &order, 1) == 1) reg.fault = order - '0';
+}
 static void make_frame(void) { /* with the lock held */
     int fault = reg.fault;
     reg.fault = FINE;
@@ -151,14 +165,15 @@ static void make_frame(void) { /* with the lock held */
     }
     b->filled = size;
     if (reg.chunks) {
-        uint32_t c[5] = {reg.exposure_us + reg.chunk_error_us, 0, 0, 0, (uint32_t)frames};
+        uint32_t error_us = fault == MISTOLD ? 5000 : reg.chunk_error_us;
+        uint32_t c[5] = {reg.exposure_us + error_us, 0, 0, 0, (uint32_t)frames};
         memcpy(b->base + size, c, CHUNK);
         b->filled += CHUNK;
     }
     b->complete = fault != INCOMPLETE;
     b->height = fault == SHORT ? reg.height / 2 : reg.height;
     b->id = frames;
-    b->time_ns = now_ns();
+    b->time_ns = line >= 0 ? begun_ns : now_ns();
     b->queued = 2;
     waiting[end++ % 4096] = i;
     pthread_cond_broadcast(&changed);
@@ -172,6 +187,7 @@ static void *later(void *unused) {
 }
 static void triggered(void) {
     if (!acquiring || reg.trigger_mode == 0) return;
+    take_order();
     if (reg.fault == LATE) {
         reg.fault = FINE;
         pthread_t t;
@@ -183,12 +199,20 @@ static void triggered(void) {
     make_frame();
 }
 static void *pace(void *unused) {
-    for (;;) {
+    for (uint32_t made = 0;; made++) {
         pthread_mutex_lock(&lock);
-        int on = pacing;
-        if (on) make_frame();
+        int on = pacing && !(reg.counting && made == reg.count);
         pthread_mutex_unlock(&lock);
         if (!on) return unused;
+        begun_ns = now_ns();
+        signal_exposure(1);
+        if (line >= 0) usleep(reg.exposure_us);
+        signal_exposure(0);
+        pthread_mutex_lock(&lock);
+        take_order();
+        if (pacing && reg.fault == DOUBLED) make_frame();
+        if (pacing) make_frame();
+        pthread_mutex_unlock(&lock);
         usleep(1000000 / (reg.rate ? reg.rate : 50));
     }
 }
@@ -210,6 +234,9 @@ API GCInitLib(void) {
     fclose(f);
     reg = (struct registers){
         .width = 64, .height = 48, .format = 0x01080001, .exposure_us = 5000, .trigger_mode = 0};
+    const char *wire = getenv("GNOMON_TEST_LINE"), *orders = getenv("GNOMON_TEST_FAULTS");
+    if (wire && line < 0) line = open(wire, O_RDWR | O_CLOEXEC);
+    if (orders && faults < 0) faults = open(orders, O_RDWR | O_NONBLOCK | O_CLOEXEC);
     vanished = streaming = acquiring = begin = end = device_open = 0;
     frames = 0;
     memset(buffers, 0, sizeof buffers);
