@@ -1,28 +1,36 @@
-"""Links to controllers: a serial port with deadlines, and one open link for all lights that share it."""
+"""Links to controllers: a serial port with deadlines, and datagrams. The one place where these fail."""
 
 import os
 import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from errno import EACCES, EAGAIN, ENOENT, EPERM
 from io import UnsupportedOperation
 from pathlib import Path
-from sys import exc_info
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Protocol, Self
 
 from capture.devices import DeviceError, DeviceLost
-
-K = TypeVar("K")
-T = TypeVar("T")
 
 POLL_S = 0.02
 """How far a read may overrun its wait: setting a timeout anew for every read would reconfigure the port."""
 
-UNATTENDED_S = 3600.0
-"""For how long lights are kept burning while the program asks nothing of them."""
+
+class Link(Protocol):
+    """Where bytes go; DeviceLost from every method where they cannot."""
+
+    def write(self, data: bytes) -> None:
+        """Send all of ``data``."""
+
+    def confirm(self) -> None:
+        """Raise DeviceLost where it is known that what was sent did not arrive; does not wait."""
+
+    def fileno(self) -> int | None:
+        """File descriptor, for another process to write to; None where there is none."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
 
 
 class SerialLink:
@@ -101,6 +109,10 @@ class SerialLink:
         """Forget what has come and was not read."""
         while self.read():
             pass
+
+    def confirm(self) -> None:
+        """Raise DeviceLost where the port is gone; forgets what has come and was not read."""
+        self.discard()
 
     def _open(self) -> Any:
         if self._serial is None:
@@ -192,7 +204,7 @@ class UdpLink:
         self._port = port
         self._socket: socket.socket | None = None
 
-    def send(self, data: bytes) -> None:
+    def write(self, data: bytes) -> None:
         """Send one datagram."""
         link = self._open()
         try:
@@ -265,62 +277,3 @@ def serial_ports() -> str:
         for port in comports()
     ]
     return ", ".join(ports) or "no serial port here"
-
-
-@contextmanager
-def named(name: str) -> Iterator[None]:
-    """Let the errors of a shared controller go under the name of the light that asked."""
-    try:
-        yield
-    except DeviceError as error:
-        if error.device == name:
-            raise
-        raise type(error)(name, reason_of(error)) from error
-
-
-def reason_of(error: DeviceError) -> str:
-    """What an error says, without the name of its device."""
-    return str(error).removeprefix(f"{error.device}: ")
-
-
-class Shared(Generic[K, T]):
-    """One open resource for all who ask for the same key; opened with the first and closed with the last.
-
-    Opening and closing are done one at a time, so that who comes meanwhile waits. What fails to open is not
-    kept: the next to ask tries again.
-
-    Parameters
-    ----------
-    make : callable
-        Makes the resource of a key, not yet entered.
-    """
-
-    def __init__(self, make: Callable[[K], AbstractContextManager[T]]) -> None:
-        self._make = make
-        self._lock = threading.Lock()
-        self._used: dict[K, _Use[T]] = {}
-
-    @contextmanager
-    def __call__(self, key: K) -> Iterator[T]:
-        """Give the open resource of ``key``; on closing it learns of its last user's exception."""
-        with self._lock:
-            use = self._used.get(key)
-            if use is None:
-                manager = self._make(key)
-                use = self._used[key] = _Use(manager, manager.__enter__())
-            use.count += 1
-        try:
-            yield use.resource
-        finally:
-            with self._lock:
-                use.count -= 1
-                if use.count == 0:
-                    del self._used[key]
-                    use.manager.__exit__(*exc_info())
-
-
-@dataclass(eq=False)
-class _Use(Generic[T]):
-    manager: AbstractContextManager[T]
-    resource: T
-    count: int = 0

@@ -3,13 +3,14 @@
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, suppress
 from types import TracebackType
 from typing import Literal, Self
 
-from capture.devices import DeviceError, DeviceLost, LightLimits
-from capture.drivers.link import UNATTENDED_S, Shared, named, reason_of
+from capture.devices import DeviceError, LightLimits
+from capture.drivers.link import Link
+from capture.drivers.shared import KeepAlive, Shared, SharedLight, check_level, named, tell_burning
 from capture.drivers.will import Will
 
 _FAREWELLS = 3
@@ -19,13 +20,19 @@ _FAREWELL_GAP_S = 0.01
 
 
 class Line(ABC):
-    """Where frames go. Lines of one address are one line, of which one is opened."""
+    """Where frames go. Lines of one address are one line, of which one is opened.
+
+    A subclass says by `link` where that is, and by `messages` what a frame is there.
+    """
 
     repeat_s = 1.0
     """For how long the receiver may be left without a frame."""
 
     shown_s = 0.0
     """How long after `send` a frame may take to have reached the lights; known once open."""
+
+    _link: Link
+    _number = 0
 
     @property
     @abstractmethod
@@ -43,24 +50,41 @@ class Line(ABC):
         """Bytes of a frame."""
 
     @abstractmethod
+    def link(self) -> Link:
+        """Return the way there, not open."""
+
+    @abstractmethod
+    def messages(self, frame: bytes, number: int) -> Sequence[bytes]:
+        """Return what is sent for a frame, the ``number``-th from 1 since the line was opened."""
+
+    def last_messages(self) -> Sequence[bytes]:
+        """Return what darkness is for a receiver that may have heard any number before."""
+        return self.messages(bytes(self.slots), 1)
+
     def send(self, frame: bytes) -> None:
         """Send one frame; DeviceLost where it cannot be sent."""
+        self._number += 1
+        for message in self.messages(frame, self._number):
+            self._link.write(message)
 
-    @abstractmethod
     def confirm(self) -> None:
         """Raise DeviceLost where it is known that frames do not arrive; silence confirms nothing."""
+        self._link.confirm()
 
-    @abstractmethod
     def will(self) -> Will:
-        """Return what is sent when this process dies: a dark frame; the line is open."""
+        """Return what is sent when this process dies: darkness; the line is open."""
+        return Will(self._link.fileno(), self.last_messages())
 
-    @abstractmethod
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> Self:
+        self._number = 0
+        self._link = self.link()
+        self._link.__enter__()
+        return self
 
-    @abstractmethod
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    ) -> None:
+        self._link.__exit__()
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Line) and self.address == other.address
@@ -74,7 +98,7 @@ class Slots:
 
     Opening and closing make all of them dark, and so does this process's `Will` when it dies. While it is
     open a thread repeats the frame: receivers count a sender as gone that is silent. A program that hangs is
-    bounded by `link.UNATTENDED_S`.
+    bounded by `shared.UNATTENDED_S`.
 
     What fails while frames are repeated fails the next `confirm`, once.
 
@@ -94,11 +118,10 @@ class Slots:
         self._frame = bytearray(line.slots)
         self._owners: dict[int, str] = {}
         self._lock = threading.Lock()
-        self._sent_s = self._attended_s = 0.0
+        self._sent_s = 0.0
         self._fault: DeviceError | None = None
         self._will: Will | None = None
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._repeat, name=f"repeats {line.name}", daemon=True)
+        self._alive = KeepAlive(line.name, line.repeat_s / 4, self._repeat)
 
     def claim(self, light: str, slots: Iterable[int]) -> None:
         """Give slots, from 0, to a light; ValueError where there are none such, or another has them."""
@@ -130,7 +153,7 @@ class Slots:
     def put(self, values: Mapping[int, int]) -> None:
         """Send a frame with these slots changed; what cannot be sent is not lit later."""
         with self._lock:
-            self._attended_s = time.monotonic()
+            self._alive.attend()
             if self._will is None and any(values.values()):
                 self._will = self.line.will()
             try:
@@ -145,7 +168,7 @@ class Slots:
     def confirm(self) -> None:
         """Raise DeviceError where frames are known not to have arrived; takes no time."""
         with self._lock:
-            self._attended_s = time.monotonic()
+            self._alive.attend()
             self._tell()
             self.line.confirm()
 
@@ -158,38 +181,32 @@ class Slots:
         self._sent_s = time.monotonic()
         self.line.send(bytes(self._frame))
 
-    def _repeat(self) -> None:
-        while not self._closing.wait(self.line.repeat_s / 4):
-            with self._lock:
-                now_s = time.monotonic()
-                if any(self._frame) and now_s - self._attended_s > UNATTENDED_S:
-                    self._frame[:] = bytes(self.line.slots)
-                    self._sent_s = 0.0
-                    self._fault = DeviceError(
-                        self.line.name,
-                        f"nothing was asked of its lights for {UNATTENDED_S:g} s: made them dark",
-                    )
-                if now_s - self._sent_s < self.line.repeat_s * 0.75:
-                    continue
-                try:
-                    self._send()
-                    self.line.confirm()
-                except DeviceError as error:
-                    self._fault = self._fault or error
+    def _repeat(self, abandoned: str | None) -> None:
+        with self._lock:
+            if abandoned and any(self._frame):
+                self._frame[:] = bytes(self.line.slots)
+                self._sent_s = 0.0
+                self._fault = DeviceError(self.line.name, abandoned)
+            if time.monotonic() - self._sent_s < self.line.repeat_s * 0.75:
+                return
+            try:
+                self._send()
+                self.line.confirm()
+            except DeviceError as error:
+                self._fault = self._fault or error
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             stack.enter_context(self.line)
             self._send()
             stack.pop_all()
-        self._attended_s = time.monotonic()
-        self._thread.start()
+        self._alive.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._closing.set()
+        self._alive.__exit__()
         try:
             with self._lock:
                 self._frame[:] = bytes(self.line.slots)
@@ -198,17 +215,14 @@ class Slots:
                     time.sleep(_FAREWELL_GAP_S)
                 self.line.confirm()
         except DeviceError as failure:
-            # what ends the program is told already, and is why this could not be done
-            if not isinstance(error, DeviceError):
-                raise DeviceLost(self.line.name, f"MAY STILL BURN: {reason_of(failure)}") from failure
+            tell_burning(self.line.name, failure, error)
         finally:
-            self._thread.join()
             if self._will is not None:
                 self._will.revoke()
             self.line.__exit__(kind, error, trace)
 
 
-class SlotLightConfig(LightLimits):
+class SlotLightConfig(LightLimits, ABC):
     """A light that has some of a line's slots."""
 
     strobe: Literal[False] = False
@@ -223,27 +237,17 @@ class SlotLightConfig(LightLimits):
         """Return the light, to be entered at once."""
         return SlotLight(name, self)
 
+    @abstractmethod
     def line(self) -> Line:
         """Where the light is, not open."""
-        raise NotImplementedError
 
+    @abstractmethod
     def values(self, level: float) -> dict[int, int]:
         """Return the bytes of the light's slots, from 0, at a level from 0 to 1."""
-        raise NotImplementedError
 
 
-class SlotLight:
-    """One light of a line.
-
-    The line is opened with the first of its lights and closed, wholly dark, with the last.
-    """
-
-    def __init__(self, name: str, config: SlotLightConfig) -> None:
-        self.name = name
-        self.limits = config.limits
-        self.config = config
-        self._slots: Slots | None = None
-        self._leaving = ExitStack()
+class SlotLight(SharedLight[SlotLightConfig, Slots]):
+    """One light of a line."""
 
     def set(self, level: float) -> None:
         """Burn at ``level`` (0 dark, 1 full); return once the frame has gone out and settled.
@@ -255,8 +259,7 @@ class SlotLight:
         DeviceError
             The line is gone, or was for a while since the last call.
         """
-        if not 0 <= level <= 1:
-            raise ValueError(f"{self.name}: level {level} is outside 0 to 1")
+        check_level(self.name, level)
         with named(self.name):
             slots = self._open()
             slots.put(self.config.values(level))
@@ -268,41 +271,19 @@ class SlotLight:
         with named(self.name):
             self._open().confirm()
 
-    def _open(self) -> Slots:
-        if self._slots is None:
-            raise DeviceError(self.name, "is not open")
-        return self._slots
+    def _shared(self) -> AbstractContextManager[Slots]:
+        return _OPEN(self.config.line())
 
-    def __enter__(self) -> Self:
-        with named(self.name), ExitStack() as stack:
-            line = self.config.line()
-            slots = stack.enter_context(_OPEN(line))
-            if repr(line) != repr(slots.line):
-                raise ValueError(f"light {self.name}: {line} here, and {slots.line} in a light before")
-            slots.claim(self.name, self.config.values(1.0))
-            # what cannot be told to go dark is told by the line's closing
-            stack.callback(_released, slots, self.name)
-            self._leaving = stack.pop_all()
-        self._slots = slots
-        return self
+    def _join(self, slots: Slots) -> None:
+        line = self.config.line()
+        if repr(line) != repr(slots.line):
+            raise ValueError(f"light {self.name}: {line} here, and {slots.line} in a light before")
+        slots.claim(self.name, self.config.values(1.0))
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        slots, self._slots = self._slots, None
-        if slots is not None:
-            with named(self.name):
-                self._leaving.__exit__(kind, error, trace)
-
-
-def _released(slots: Slots, light: str) -> None:
-    with suppress(DeviceError):
-        slots.release(light)
+    def _leave(self, slots: Slots) -> None:
+        # what cannot be told to go dark is told by the line's closing
+        with suppress(DeviceError):
+            slots.release(self.name)
 
 
 _OPEN = Shared(Slots)
-
-
-def steps_of(level: float, full: int) -> int:
-    """Return a level from 0 to 1 in steps of which ``full`` are 1: none but level 0 is dark."""
-    return max(round(level * full), 1) if level > 0 else 0

@@ -4,16 +4,16 @@ Sources: the LEDstream sketch of Adalight (Adafruit), WLED's page on UDP realtim
 """
 
 import struct
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from types import TracebackType
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from capture.drivers.link import SerialLink, UdpLink, port_itself, serial_ports
-from capture.drivers.slots import Line, SlotLightConfig, steps_of
-from capture.drivers.will import Will
+from capture.drivers.shared import steps_of
+from capture.drivers.slots import Line, SlotLightConfig
 from capture.plan import expand_ranges
 
 WLED_PORT = 21324
@@ -41,8 +41,11 @@ def wled_packets(colours: bytes) -> Iterator[bytes]:
     if len(colours) <= 3 * (_WLED_LEDS + 1):
         yield bytes([2, WLED_WATCHDOG_S]) + colours
         return
-    for first in range(0, len(colours) // 3, _WLED_LEDS):
-        part = colours[3 * first : 3 * (first + _WLED_LEDS)]
+    leds = len(colours) // 3
+    for begin in range(0, leds, _WLED_LEDS):
+        # it passes over a packet of one LED
+        first = min(begin, leds - 2)
+        part = colours[3 * first : 3 * (begin + _WLED_LEDS)]
         yield struct.pack(">BBH", 4, WLED_WATCHDOG_S, first) + part
 
 
@@ -54,10 +57,8 @@ class AdalightLine(Line):
     baud: int
     strip: int
     boot_s: float
-    _link: SerialLink = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self._link = SerialLink(self.name, self.port, self.baud)
         # ten bits a byte, after the frame that may be under way; then along the strip
         self.shown_s = 2 * (6 + self.slots) * 10 / self.baud + self.strip * _LED_S
 
@@ -76,28 +77,22 @@ class AdalightLine(Line):
         """Bytes of a frame."""
         return 3 * self.strip
 
-    def send(self, frame: bytes) -> None:
-        """Send one frame."""
-        self._link.write(adalight_frame(frame))
+    def link(self) -> SerialLink:
+        """Return the port."""
+        return SerialLink(self.name, self.port, self.baud)
 
-    def will(self) -> Will:
-        """Return what is sent when this process dies."""
-        return Will(self._link.fileno(), [adalight_frame(bytes(self.slots))])
-
-    def confirm(self) -> None:
-        """Raise DeviceLost where the port is gone."""
-        self._link.discard()
+    def messages(self, frame: bytes, number: int) -> Sequence[bytes]:
+        """Return what is sent for a frame."""
+        return [adalight_frame(frame)]
 
     def __enter__(self) -> Self:
-        self._link.__enter__()
-        # opening resets many a board; one that says nothing has either booted or been given its time
-        self._link.read_until(b"Ada\n", self.boot_s)
+        with ExitStack() as stack:
+            link = stack.enter_context(self.link())
+            # opening resets many a board; one that says nothing has either booted or been given its time
+            link.read_until(b"Ada\n", self.boot_s)
+            stack.pop_all()
+        self._link = link
         return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._link.__exit__(kind, error, trace)
 
 
 @dataclass(eq=False)
@@ -107,13 +102,12 @@ class WledLine(Line):
     host: str
     port: int
     strip: int
-    _link: UdpLink = field(init=False, repr=False)
 
     repeat_s = WLED_WATCHDOG_S / 4
 
     def __post_init__(self) -> None:
-        self._link = UdpLink(self.name, self.host, self.port)
-        self.shown_s = self.strip * _LED_S
+        # every packet is shown by itself
+        self.shown_s = len(self.messages(bytes(self.slots), 1)) * self.strip * _LED_S
 
     @property
     def name(self) -> str:
@@ -123,34 +117,20 @@ class WledLine(Line):
     @property
     def address(self) -> str:
         """The host."""
-        return f"WLED at {self.host}:{self.port}"
+        return f"{self.name}:{self.port}"
 
     @property
     def slots(self) -> int:
         """Bytes of a frame."""
         return 3 * self.strip
 
-    def send(self, frame: bytes) -> None:
-        """Send one frame."""
-        for packet in wled_packets(frame):
-            self._link.send(packet)
+    def link(self) -> UdpLink:
+        """Return the way to the host."""
+        return UdpLink(self.name, self.host, self.port)
 
-    def will(self) -> Will:
-        """Return what is sent when this process dies."""
-        return Will(self._link.fileno(), tuple(wled_packets(bytes(self.slots))))
-
-    def confirm(self) -> None:
-        """Raise DeviceLost where the network has told that frames do not arrive."""
-        self._link.confirm()
-
-    def __enter__(self) -> Self:
-        self._link.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._link.__exit__()
+    def messages(self, frame: bytes, number: int) -> Sequence[bytes]:
+        """Return what is sent for a frame."""
+        return tuple(wled_packets(frame))
 
 
 def _listed(value: object) -> object:

@@ -246,18 +246,21 @@ class Strobes:
             errors, self.errors = self.errors, []
             return errors[-1] if errors else "Err 0"
         if code == "ST":
-            mode, percent, _ = self.channels.get(int(values[0]), ("RS", 0.0, ()))
-            return f"CH {values[0]:.0f}, MD {int(mode == 'RT')}, IP 1, CS 0.100A, SE {percent:.1f}, FL 0"
+            mode, percent, times = self.channels.get(int(values[0]), ("RS", 0.0, ()))
+            width, delay, *_ = times or (1.0, 1.0)
+            pulse = f"SE {percent:.1f}, DL {1000 * delay:.1f}us, PU {width:.3f}ms, RT 0.0us"
+            return f"CH {values[0]:.0f}, MD {int(mode == 'RT')}, IP 1, CS 0.100A, {pulse}, FL 0"
         if code == "RS":
             if len(values) != 2 or not 0 <= values[1] <= 100:
                 return "Err 1"
             self.channels[int(values[0])] = ("RS", values[1], ())
             return ""
         if code == "RT":
-            if len(values) not in (4, 5) or not 0.01 <= values[1] <= 999:
-                return "Err 5"
-            self.channels[int(values[0])] = ("RT", values[3], (values[1], values[2], *values[4:]))
-            return ""
+            if len(values) not in (4, 5):
+                return "Err 4"
+            width, delay = (min(max(value, 0.01), 999.0) for value in values[1:3])
+            self.channels[int(values[0])] = ("RT", values[3], (width, delay, *values[4:]))
+            return "" if [width, delay] == values[1:3] else "Err 5"
         return "Err 2"
 
 

@@ -13,7 +13,7 @@ from light_counterparts import Serial, Widget, receiver, until
 from pydantic import ValidationError
 
 from capture.devices import DeviceError, DeviceLost
-from capture.drivers import slots
+from capture.drivers import shared, slots
 from capture.drivers.dmx import ArtNetLightConfig, EnttecLightConfig, SacnLightConfig, codec, lines
 
 LEVELS = bytes(range(256)) * 2
@@ -204,7 +204,7 @@ def test_frames_are_repeated_while_the_light_is_open_and_not_after(monkeypatch):
 
 
 def test_a_program_that_hangs_leaves_no_light_on(monkeypatch):
-    monkeypatch.setattr(slots, "UNATTENDED_S", 0.1)
+    monkeypatch.setattr(shared, "UNATTENDED_S", 0.1)
     with node(monkeypatch, repeat_s=0.04) as (make, frames), make() as light:
         light.set(1.0)
         until(lambda: [frame[0] for frame in frames()][-1:] == [0])
@@ -274,7 +274,7 @@ def test_a_receiver_that_was_away_for_a_while_is_told_of_once(monkeypatch):
     with receiver() as (port, _):
         light = artnet(udp_port=port).open("led").__enter__()
         light.set(1.0)
-    until(lambda: light._slots._fault is not None)
+    until(lambda: light._controller._fault is not None)
     with receiver(port) as (_, come):
         until(come)
         with pytest.raises(DeviceLost, match=r"led: .* nothing listens there"):

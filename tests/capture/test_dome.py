@@ -19,6 +19,7 @@ from capture.devices import (
     SettingRefused,
     StrobedLight,
 )
+from capture.drivers import shared
 from capture.drivers.dome import DomeLightConfig
 from capture.drivers.dome import controller as controller_module
 from capture.drivers.dome import exchange as exchange_module
@@ -325,7 +326,7 @@ def test_lights_go_dark_when_the_program_is_killed(dome):
 
 
 def test_a_program_that_hangs_does_not_burn_for_ever(emulated, monkeypatch):
-    monkeypatch.setattr(controller_module, "UNATTENDED_S", 0.1)
+    monkeypatch.setattr(shared, "UNATTENDED_S", 0.1)
     with emulated.light() as led:
         led.set(1.0)
         until(lambda: not emulated.burning)

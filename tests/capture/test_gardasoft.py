@@ -7,8 +7,10 @@ import pytest
 from light_counterparts import Serial, Strobes, Tcp, until
 
 from capture.devices import DeviceError, DeviceLost, SettingRefused, StrobedLight
-from capture.drivers import gardasoft
-from capture.drivers.gardasoft import GardasoftLightConfig, overdrive, pulsed, steady
+from capture.drivers import shared
+from capture.drivers.gardasoft import GardasoftLightConfig
+from capture.drivers.gardasoft import controller as controller_module
+from capture.drivers.gardasoft.codec import Pulse, read_setting, steady
 
 
 def light_of(far, name="led", **changes):
@@ -26,16 +28,33 @@ def controller(kind=Serial, **options):
 def test_commands_as_the_manual_has_them():
     assert steady(2, 50) == "RS2,50"
     assert steady(1, 12.5) == "RS1,12.5"
-    assert pulsed(3, 75, 0.0002, 0.004) == "RT3,4,0.2,75"
-    assert pulsed(3, 300, 0.00002, 0.01, 0.05) == "RT3,10,0.02,300,50"
+    assert Pulse(75, 0.0002, 0.004).command(3) == "RT3,4,0.2,75"
+    assert Pulse(300, 0.00002, 0.01).command(3) == "RT3,10,0.02,300,50"
+    # a rest is a multiple of 0.1 ms, and no shorter than the duty allows
+    assert Pulse(200, 0.0, 0.001).command(1) == "RT1,1,0,200,3.4"
 
 
 @pytest.mark.parametrize(
     ("percent", "most"),
-    [(100, (None, 1)), (100.1, (0.03, 0.3)), (300, (0.01, 0.2)), (500, (0.002, 0.1)), (999, (0.001, 0.05))],
+    [
+        (100, (0.999, 0)),
+        (100.1, (0.03, 0.1)),
+        (300, (0.01, 0.05)),
+        (500, (0.002, 0.02)),
+        (999, (0.001, 0.02)),
+    ],
 )
-def test_overdrive_is_short(percent, most):
-    assert overdrive(percent) == most
+def test_overdrive_is_short_and_rare(percent, most):
+    longest_s = Pulse(percent, 0.0, 0.0).longest_s
+    assert (longest_s, pytest.approx(Pulse(percent, 0.0, longest_s).rest_s)) == most
+
+
+def test_what_a_channel_says_is_read_as_the_manual_has_it():
+    """The examples of the PP420's manual, `ST`."""
+    said = read_setting("CH 1, MD 2, IP 4, CS 0.100A, SE 75.0, DL 2.0us, PU 300.0us, RT 500.0us, FL 1")
+    assert (said.percent, said.delay_s, said.duration_s) == pytest.approx((75, 2e-6, 3e-4))
+    said = read_setting("CH 2, MD 0, IP 2, CS 0.100A, SE 25.8, DL 1.000ms, PU 1.000ms, RT 0.0us, FL 0")
+    assert (said.percent, said.delay_s, said.duration_s) == pytest.approx((25.8, 1e-3, 1e-3))
 
 
 @pytest.mark.parametrize(("kind", "echo"), [(Serial, True), (Serial, False), (Tcp, False)])
@@ -72,19 +91,32 @@ def test_an_overdriven_pulse_is_short_and_rests():
             light.strobe(1.0, 0.0, 0.031)
         assert strobes.channels[1][0] == "RS"
         light.strobe(1.0, 0.0, 0.015)
-        assert strobes.channels[1] == ("RT", 200, (15, 0, 50))
+        assert strobes.channels[1] == ("RT", 200, (15, 0.01, 50))
         start = time.monotonic()
         light.strobe(1.0, 0.0, 0.015)
         assert time.monotonic() - start >= 0.05
         light.strobe(0.5, 0.0, 0.2)
-        assert strobes.channels[1] == ("RT", 100, (200, 0))
+        assert strobes.channels[1] == ("RT", 100, (200, 0.01))
+
+
+def test_a_time_that_the_controller_has_changed_is_told_unless_it_is_the_shortest_delay():
+    with controller() as (strobes, far), light_of(far) as light:
+        with pytest.raises(
+            SettingRefused,
+            match=r"led: was told 100 %, 0\.005 ms long after 1 ms, and is set to 100 %, 0\.01 ms",
+        ):
+            light.strobe(1.0, 0.001, 5e-6)
+        light.strobe(1.0, 0.0, 0.001)
+        assert strobes.channels[1] == ("RT", 100, (1, 0.01))
+        strobes.faults = {"RT": "Err 5", "ST": "SE 100.0"}
+        with pytest.raises(SettingRefused, match="set to 100 %"):
+            light.strobe(1.0, 0.0, 0.001)
 
 
 @pytest.mark.parametrize(
     ("faults", "error", "told"),
     [
         ({"RS": "Err 1"}, SettingRefused, r"led: refuses RS1,100: a value is not allowed \(error 1\)"),
-        ({"RS": "Err 5"}, SettingRefused, "has been changed"),
         ({"RS": "Err 2"}, DeviceError, "the command is not known"),
         ({"RS": "Err 77"}, DeviceError, r"see its manual \(error 77\)"),
         ({"GR": "Err 45"}, DeviceError, "led: reports 'Err 45': see its manual"),
@@ -125,7 +157,7 @@ def test_what_is_no_controller_is_told(monkeypatch):
     told = pytest.raises(DeviceError, match="led: answers VR with 'ERROR': is it a Gardasoft RT or PP")
     with controller(version="ERROR") as (_, far), told:
         light_of(far).__enter__()
-    monkeypatch.setattr(gardasoft, "_REPLY_S", 0.05)
+    monkeypatch.setattr(controller_module, "_REPLY_S", 0.05)
     with Serial(lambda data: b"") as far, pytest.raises(DeviceLost, match=r"led: no answer within 0\.05 s"):
         light_of(far).__enter__()
 
@@ -139,13 +171,13 @@ def test_a_channel_belongs_to_one_light():
 
 
 def test_the_connection_is_kept_open_and_the_program_watched(monkeypatch):
-    monkeypatch.setattr(gardasoft, "_IDLE_S", 0.06)
+    monkeypatch.setattr(controller_module, "_IDLE_S", 0.06)
     with controller(Tcp) as (strobes, far), light_of(far) as light:
         light.set(1.0)
         before = len(strobes.commands)
         until(lambda: len(strobes.commands) > before + 2)
         assert set(strobes.commands[before:]) == {"VR"}
-        monkeypatch.setattr(gardasoft, "UNATTENDED_S", 0.05)
+        monkeypatch.setattr(shared, "UNATTENDED_S", 0.05)
         until(lambda: not strobes.burning)
         with pytest.raises(DeviceError, match="led: nothing was asked of its lights"):
             light.set(1.0)
@@ -166,7 +198,7 @@ def test_a_dropped_connection_is_made_anew_and_told_of():
 
 
 def test_a_lost_controller_is_told_to_burn(monkeypatch):
-    monkeypatch.setattr(gardasoft, "_REPLY_S", 0.05)
+    monkeypatch.setattr(controller_module, "_REPLY_S", 0.05)
     with controller() as (_, far):
         light = light_of(far).__enter__()
         light.set(1.0)
@@ -183,7 +215,7 @@ def test_a_lost_controller_is_told_to_burn(monkeypatch):
 
 
 def test_a_lost_reply_is_asked_for_again(monkeypatch):
-    monkeypatch.setattr(gardasoft, "_REPLY_S", 0.05)
+    monkeypatch.setattr(controller_module, "_REPLY_S", 0.05)
     with controller() as (strobes, far), light_of(far) as light:
         strobes.faults = {"RS": "silence"}
         with pytest.raises(DeviceLost, match="no answer"):

@@ -12,7 +12,8 @@ from contextlib import contextmanager
 import pytest
 
 from capture.devices import DeviceError, DeviceLost
-from capture.drivers.link import SerialLink, Shared, serial_ports
+from capture.drivers.link import SerialLink, serial_ports
+from capture.drivers.shared import Shared
 
 
 class Line:

@@ -6,6 +6,7 @@ from contextlib import ExitStack
 
 from light_counterparts import Serial, Strip, Strobes, Widget, burning, receiver, until
 
+from capture.drivers import slots
 from capture.drivers.dmx import lines
 from capture.drivers.will import Will
 
@@ -35,7 +36,7 @@ def test_lights_of_a_killed_program_go_dark():
 
 def test_whatever_frame_of_sacn_came_last_the_will_is_heard(monkeypatch):
     wills = []
-    monkeypatch.setattr(lines, "Will", lambda handle, packets: wills.append(packets))
+    monkeypatch.setattr(slots, "Will", lambda handle, packets: wills.append(packets))
     with lines.Sacn("127.0.0.1", 1, 5568) as line:
         line.will()
     for last in range(256):

@@ -7,7 +7,8 @@ from pydantic import BeforeValidator, Field, model_validator
 from capture.drivers.dmx import codec
 from capture.drivers.dmx.lines import ArtNet, Enttec, Sacn
 from capture.drivers.link import port_itself
-from capture.drivers.slots import SlotLightConfig, steps_of
+from capture.drivers.shared import steps_of
+from capture.drivers.slots import SlotLightConfig
 from capture.plan import expand_ranges
 
 Channel = Annotated[int, Field(ge=1, le=codec.SLOTS)]

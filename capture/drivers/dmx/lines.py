@@ -1,7 +1,8 @@
 """A universe on its way: to a widget on a serial port, or over the network."""
 
 import time
-from contextlib import ExitStack
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -11,7 +12,6 @@ from capture.devices import DeviceLost
 from capture.drivers.dmx import codec
 from capture.drivers.link import SerialLink, UdpLink, serial_ports
 from capture.drivers.slots import Line
-from capture.drivers.will import Will
 
 _REPLY_S = 1.0
 """How long a widget may take to answer, and how often it is asked within."""
@@ -30,14 +30,9 @@ class Enttec(Line):
     """
 
     port: str
-    _link: SerialLink = field(init=False, repr=False)
 
     slots = codec.SLOTS
     shown_s = _WIRE_S
-
-    def __post_init__(self) -> None:
-        # its baud means nothing: the widget is on USB
-        self._link = SerialLink(self.name, self.port, 57600)
 
     @property
     def name(self) -> str:
@@ -49,25 +44,31 @@ class Enttec(Line):
         """The port."""
         return self.port
 
-    def send(self, frame: bytes) -> None:
-        """Send one frame."""
-        self._link.write(codec.enttec_dmx(frame))
+    def link(self) -> SerialLink:
+        """Return the port, whose baud means nothing: the widget is on USB."""
+        return SerialLink(self.name, self.port, 57600)
 
-    def confirm(self) -> None:
-        """Raise DeviceLost where the port is gone."""
-        self._link.discard()
+    def messages(self, frame: bytes, number: int) -> Sequence[bytes]:
+        """Return what is sent for a frame."""
+        return [codec.enttec_dmx(frame)]
 
-    def will(self) -> Will:
-        """Return what is sent when this process dies."""
-        return Will(self._link.fileno(), [codec.enttec_dmx(bytes(self.slots))])
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            link = stack.enter_context(self.link())
+            link.discard()
+            rate_hz = self._ask_rate(link)
+            stack.pop_all()
+        self._link = link
+        self.shown_s = _WIRE_S if rate_hz is None else max(_WIRE_S, 2 / rate_hz)
+        return self
 
-    def _ask_rate(self) -> float | None:
+    def _ask_rate(self, link: SerialLink) -> float | None:
         decoder = codec.EnttecDecoder()
         for _ in range(_TRIES):
-            self._link.write(codec.enttec_message(codec.GET_PARAMETERS, bytes(2)))
+            link.write(codec.enttec_message(codec.GET_PARAMETERS, bytes(2)))
             end = time.monotonic() + _REPLY_S / _TRIES
             while (left := end - time.monotonic()) > 0:
-                for message in decoder.feed(self._link.read(left)):
+                for message in decoder.feed(link.read(left)):
                     if message.label == codec.GET_PARAMETERS:
                         return codec.enttec_rate_hz(message)
         raise DeviceLost(
@@ -75,20 +76,6 @@ class Enttec(Line):
             f"no answer within {_REPLY_S:g} s: is it a DMX USB Pro, and the right port? "
             "An Open DMX USB is none, and is not supported",
         )
-
-    def __enter__(self) -> Self:
-        with ExitStack() as stack:
-            stack.enter_context(self._link)
-            self._link.discard()
-            rate_hz = self._ask_rate()
-            self.shown_s = _WIRE_S if rate_hz is None else max(_WIRE_S, 2 / rate_hz)
-            stack.pop_all()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._link.__exit__(kind, error, trace)
 
 
 @dataclass(eq=False)
@@ -98,14 +85,9 @@ class ArtNet(Line):
     host: str
     port: int
     universe: int
-    _link: UdpLink = field(init=False, repr=False)
-    _sequence: int = field(default=0, init=False, repr=False)
 
     slots = codec.SLOTS
     shown_s = _WIRE_S
-
-    def __post_init__(self) -> None:
-        self._link = UdpLink(self.name, self.host, self.port)
 
     @property
     def name(self) -> str:
@@ -115,29 +97,19 @@ class ArtNet(Line):
     @property
     def address(self) -> str:
         """Host and universe."""
-        return f"Art-Net universe {self.universe} at {self.host}:{self.port}"
+        return f"{self.name}:{self.port}"
 
-    def send(self, frame: bytes) -> None:
-        """Send one frame."""
-        self._sequence = self._sequence % 255 + 1
-        self._link.send(codec.art_dmx(self._sequence, self.universe, frame))
+    def link(self) -> UdpLink:
+        """Return the way to the node."""
+        return UdpLink(self.name, self.host, self.port)
 
-    def will(self) -> Will:
-        """Return what is sent when this process dies; sequence 0 comes in whatever order."""
-        return Will(self._link.fileno(), [codec.art_dmx(0, self.universe, bytes(self.slots))])
+    def messages(self, frame: bytes, number: int) -> Sequence[bytes]:
+        """Return what is sent for a frame; its sequence goes from 1 to 255."""
+        return [codec.art_dmx((number - 1) % 255 + 1, self.universe, frame)]
 
-    def confirm(self) -> None:
-        """Raise DeviceLost where the network has told that frames do not arrive."""
-        self._link.confirm()
-
-    def __enter__(self) -> Self:
-        self._link.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._link.__exit__()
+    def last_messages(self) -> Sequence[bytes]:
+        """Return darkness of sequence 0, which comes in whatever order."""
+        return [codec.art_dmx(0, self.universe, bytes(self.slots))]
 
 
 @dataclass(eq=False)
@@ -150,17 +122,11 @@ class Sacn(Line):
     host: str | None
     universe: int
     port: int
-    _link: UdpLink = field(init=False, repr=False)
-    _cid: bytes = field(init=False, repr=False)
-    _sequence: int = field(default=0, init=False, repr=False)
+    _cid: bytes = field(default_factory=lambda: uuid4().bytes, init=False, repr=False)
 
     slots = codec.SLOTS
     shown_s = _WIRE_S
     repeat_s = 0.9
-
-    def __post_init__(self) -> None:
-        self._link = UdpLink(self.name, self.host or codec.sacn_group(self.universe), self.port)
-        self._cid = uuid4().bytes
 
     @property
     def name(self) -> str:
@@ -172,47 +138,34 @@ class Sacn(Line):
         """Universe, and the host where it is not multicast."""
         return f"sACN universe {self.universe} at {self.host or 'its group'}:{self.port}"
 
-    def send(self, frame: bytes) -> None:
-        """Send one frame."""
-        self._send(frame, terminated=False)
+    def link(self) -> UdpLink:
+        """Return the way to the receiver, or to the universe's group."""
+        return UdpLink(self.name, self.host or codec.sacn_group(self.universe), self.port)
 
-    def confirm(self) -> None:
-        """Raise DeviceLost where the network has told that frames do not arrive."""
-        self._link.confirm()
+    def messages(self, frame: bytes, number: int) -> Sequence[bytes]:
+        """Return what is sent for a frame."""
+        return [self._packet(number, frame)]
 
-    def will(self) -> Will:
-        """Return what is sent when this process dies.
+    def last_messages(self) -> Sequence[bytes]:
+        """Return darkness, and the end of the stream.
 
         A receiver passes over a number that is up to 19 before the last: one of these at most.
         """
-        dark = [(sequence, False) for sequence in (0, 85, 170)] + [
-            (sequence, True) for sequence in (171, 172, 173)
-        ]
-        packets = [self._packet(sequence, bytes(self.slots), terminated) for sequence, terminated in dark]
-        return Will(self._link.fileno(), packets)
+        dark = bytes(self.slots)
+        frames = [self._packet(number, dark) for number in (0, 85, 170)]
+        return frames + [self._packet(number, dark, terminated=True) for number in (171, 172, 173)]
 
-    def _send(self, frame: bytes, *, terminated: bool) -> None:
-        self._sequence = (self._sequence + 1) % 256
-        self._link.send(self._packet(self._sequence, frame, terminated))
-
-    def _packet(self, sequence: int, frame: bytes, terminated: bool) -> bytes:
-        return codec.sacn_data(self._cid, "gnomon", sequence, self.universe, frame, terminated=terminated)
-
-    def __enter__(self) -> Self:
-        self._link.__enter__()
-        return self
+    def _packet(self, number: int, frame: bytes, *, terminated: bool = False) -> bytes:
+        return codec.sacn_data(self._cid, "gnomon", number % 256, self.universe, frame, terminated=terminated)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            for _ in range(3):
-                self._send(bytes(self.slots), terminated=True)
-        except DeviceLost:
-            # the frames before have told of it
-            pass
-        finally:
-            self._link.__exit__()
+        # where it fails, the frames before have told
+        with suppress(DeviceLost):
+            for ahead in (1, 2, 3):
+                self._link.write(self._packet(self._number + ahead, bytes(self.slots), terminated=True))
+        super().__exit__(kind, error, trace)
 
 
 def survey_enttec() -> str:

@@ -20,7 +20,8 @@ from capture.drivers.dome.codec import (
     read_status,
 )
 from capture.drivers.dome.exchange import REPLY_S, REQUEST_S, Exchange, Rebooted
-from capture.drivers.link import UNATTENDED_S, SerialLink, reason_of
+from capture.drivers.link import SerialLink
+from capture.drivers.shared import KeepAlive, tell_burning
 
 RESET_S = 0.02
 """How long after the opening a controller may be reset by it."""
@@ -42,7 +43,7 @@ class Controller:
 
     While anything burns, a thread asks for the status several times in `WATCHDOG_S`: an exposure may be as
     long as it likes, and yet the controller goes dark that soon after this process has died, however it died.
-    A program that hangs is bounded by `UNATTENDED_S`, and by the firmware's own longest time.
+    A program that hangs is bounded by `shared.UNATTENDED_S`, and by the firmware's own longest time.
 
     A fault that made lights dark (trip, reset) fails the next call that lights or confirms, once, so that it
     becomes known. The lighting after that clears it, and sends the levels of the other channels anew.
@@ -78,9 +79,7 @@ class Controller:
         self._fault: str | None = None
         self._latched = False
         self._booted = False
-        self._attended_s = 0.0
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._keep_alive, name="dome keep-alive", daemon=True)
+        self._alive = KeepAlive(link.name, WATCHDOG_S / 8, self._keep_alive)
 
     # ---------------------------------------------------------------- what a program asks
 
@@ -204,7 +203,7 @@ class Controller:
     def _asked(self, wait_s: float = 0.0) -> Iterator[None]:
         """Be alone on the line during a call of the program, which shows that the program lives."""
         with self._lock:
-            self._attended_s = time.monotonic()
+            self._alive.attend()
             self._exchange.poll(wait_s)
             self._heed()
             try:
@@ -256,18 +255,15 @@ class Controller:
             fault, self._fault = self._fault, None
             raise DeviceError(self.name, f"{self._port}: {fault}")
 
-    def _keep_alive(self) -> None:
-        period_s = WATCHDOG_S / 8
-        while not self._closing.wait(period_s):
-            with self._lock, suppress(DeviceError):
-                now_s = time.monotonic()
-                if not self.burning:
-                    continue
-                if now_s - self._attended_s > UNATTENDED_S:
-                    self._insist("OFF")
-                    self._went_dark(f"nothing was asked of its lights for {UNATTENDED_S:g} s: made them dark")
-                elif now_s - self._exchange.heard_s >= period_s:
-                    self.status()
+    def _keep_alive(self, abandoned: str | None) -> None:
+        with self._lock, suppress(DeviceError):
+            if not self.burning:
+                return
+            if abandoned:
+                self._insist("OFF")
+                self._went_dark(abandoned)
+            elif time.monotonic() - self._exchange.heard_s >= WATCHDOG_S / 8:
+                self.status()
 
     # ---------------------------------------------------------------- what the controller tells by itself
 
@@ -384,7 +380,7 @@ class Controller:
             self._booted = False
             self.status()
             stack.pop_all()
-        self._thread.start()
+        self._alive.__enter__()
         return self
 
     def _meet(self) -> Identity:
@@ -427,17 +423,12 @@ class Controller:
                     self._heed()
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        self._closing.set()
+        self._alive.__exit__()
         try:
             with self._lock:
                 self._exchange.revive()
                 self._off(REQUEST_S / 2)
         except DeviceError as failure:
-            # what ends the program is told already, and is why this could not be done
-            if not isinstance(error, DeviceError):
-                raise DeviceLost(
-                    self.name, f"{reason_of(failure)}; MAY STILL BURN, for {WATCHDOG_S:g} s"
-                ) from failure
+            tell_burning(self.name, failure, error, f", for {WATCHDOG_S:g} s")
         finally:
             self._exchange.__exit__()
-            self._thread.join(REQUEST_S)

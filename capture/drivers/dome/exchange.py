@@ -1,5 +1,6 @@
 """Requests and replies on a link to a dome: each request is done once, or reported as failed."""
 
+import math
 import secrets
 import time
 from collections import deque
@@ -13,7 +14,7 @@ REPLY_S = 0.05
 """How long a reply may take before the same bytes are sent again: ten times that of a request over USB."""
 
 REQUEST_S = 1.0
-"""After this long without a reply the controller counts as lost."""
+"""After this long, and as many tries as it has room for, without a reply the controller counts as lost."""
 
 PACE_S = 0.005
 """Least time between two tries, so that a line full of noise is not answered with more of it."""
@@ -74,11 +75,13 @@ class Exchange:
         request = encode(self._sequence, command, *arguments)
         within_s = within_s or REQUEST_S
         deadline = time.monotonic() + within_s
-        noise = 0
+        # on a computer too busy for this program time alone says nothing of the controller
+        tries, noise = math.ceil(within_s / REPLY_S), 0
         try:
-            while (sent := time.monotonic()) < deadline:
+            while (sent := time.monotonic()) < deadline or tries > 0:
+                tries -= 1
                 self._link.write(request)
-                answer = self._answer(min(sent + REPLY_S, deadline))
+                answer = self._answer(sent + REPLY_S)
                 if isinstance(answer, Reply):
                     self.heard_s = time.monotonic()
                     return answer

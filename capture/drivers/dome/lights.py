@@ -2,15 +2,15 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from types import TracebackType
-from typing import Literal, Self
+from contextlib import AbstractContextManager, contextmanager
+from typing import Literal
 
 from pydantic import Field
 
 from capture.devices import DeviceError, LightLimits
 from capture.drivers.dome.controller import Controller
-from capture.drivers.link import SerialLink, Shared, named, port_itself, reason_of, serial_ports
+from capture.drivers.link import SerialLink, port_itself, serial_ports
+from capture.drivers.shared import Shared, SharedLight, check_level, named, steps_of
 
 _COUNT_MAX = 255
 """Exposures that one step of the controller's table can burn for."""
@@ -54,14 +54,14 @@ class DomeLightConfig(LightLimits):
 
 
 class Dome:
-    """The controller of a port and those of its lights that are open: their sequencer.
+    """The controller of a port and those of its ``lights`` that are open: their sequencer.
 
     Its errors name the first of its lights.
     """
 
     def __init__(self, controller: Controller) -> None:
         self.controller = controller
-        self._lights: dict[str, DomeLight] = {}
+        self.lights: dict[str, DomeLight] = {}
 
     @property
     def max_steps(self) -> int:
@@ -84,16 +84,16 @@ class Dome:
                 raise ValueError(f"a step of {count} exposures")
             burning = {}
             for name, level in levels.items():
-                if name not in self._lights:
-                    raise ValueError(f"light {name} is not of this dome, which has {', '.join(self._lights)}")
-                light = self._lights[name]
-                burning[light.channel] = light.steps_of(level)
+                if name not in self.lights:
+                    raise ValueError(f"light {name} is not of this dome, which has {', '.join(self.lights)}")
+                light = self.lights[name]
+                burning[light.config.channel] = light.steps_of(level)
             while count > 0:
                 table.append((burning, min(count, _COUNT_MAX)))
                 count -= _COUNT_MAX
         if not table:
             raise ValueError("a sequence without steps")
-        first = next(iter(self._lights))
+        first = next(iter(self.lights))
         with named(first):
             if len(table) > self.max_steps:
                 self.controller.off()
@@ -101,7 +101,7 @@ class Dome:
                     first, f"a sequence of {len(table)} steps, and the controller holds {self.max_steps}"
                 )
             self.controller.arm(table)
-        time.sleep(max(light.limits.settle_s for light in self._lights.values()))
+        time.sleep(max(light.limits.settle_s for light in self.lights.values()))
         with named(first):
             self.controller.confirm()
 
@@ -113,15 +113,15 @@ class Dome:
         DeviceError
             Lights have gone dark since ``arm`` without being told to: the frames since are not to be trusted.
         """
-        with named(next(iter(self._lights))):
+        with named(next(iter(self.lights))):
             return self.controller.stop()
 
     def join(self, light: "DomeLight") -> None:
         """Take in a light that is being opened; ValueError where the controller has no such thing."""
         identity = self.controller.identity
         where = f"light {light.name}: the controller {identity.name} at {light.config.port}"
-        if light.channel >= identity.channels:
-            raise ValueError(f"{where} has channels 0 to {identity.channels - 1}, no {light.channel}")
+        if light.config.channel >= identity.channels:
+            raise ValueError(f"{where} has channels 0 to {identity.channels - 1}, no {light.config.channel}")
         if (light.config.full_level or 0) > identity.max_level:
             raise ValueError(f"{where} has levels up to {identity.max_level}, no {light.config.full_level}")
         longest_s = light.limits.max_on_s or 0.0
@@ -129,36 +129,25 @@ class Dome:
             raise ValueError(
                 f"{where} lets a light burn for {identity.max_on_s:g} s, less than max_on_s, {longest_s:g} s"
             )
-        for other in self._lights.values():
-            if other.channel == light.channel:
-                raise ValueError(f"{where} has channel {light.channel} but once: light {other.name} has it")
-        self._lights[light.name] = light
+        for other in self.lights.values():
+            if other.config.channel == light.config.channel:
+                raise ValueError(
+                    f"{where} has channel {light.config.channel} but once: light {other.name} has it"
+                )
+        self.lights[light.name] = light
 
     def leave(self, light: "DomeLight") -> None:
         """Forget a light."""
-        self._lights.pop(light.name, None)
+        self.lights.pop(light.name, None)
 
 
-class DomeLight:
-    """One light of a dome.
-
-    The controller is opened with the first of its lights and closed, wholly dark, with the last.
-    """
-
-    def __init__(self, name: str, config: DomeLightConfig) -> None:
-        self.name = name
-        self.limits = config.limits
-        self.config = config
-        self.channel = config.channel
-        self._dome: Dome | None = None
-        self._leaving = ExitStack()
+class DomeLight(SharedLight[DomeLightConfig, Dome]):
+    """One light of a dome."""
 
     @property
     def sequencer(self) -> Dome:
         """The controller with its lights: the same object for all of them; DeviceError unless open."""
-        if self._dome is None:
-            raise DeviceError(self.name, "is not open")
-        return self._dome
+        return self._open()
 
     def set(self, level: float) -> None:
         """Burn at ``level`` (0 dark, 1 full); return once acknowledged and settled. Disarms a sequence.
@@ -170,10 +159,11 @@ class DomeLight:
         """
         steps = self.steps_of(level)
         with named(self.name):
-            self.sequencer.controller.light(self.channel, steps)
+            controller = self._open().controller
+            controller.light(self.config.channel, steps)
             time.sleep(self.limits.settle_s)
             if steps:
-                self.sequencer.controller.confirm()
+                controller.confirm()
 
     def confirm(self) -> None:
         """Raise DeviceError where lights have gone dark by themselves since they were set.
@@ -181,42 +171,27 @@ class DomeLight:
         The controller is asked, which takes a round trip.
         """
         with named(self.name):
-            self.sequencer.controller.confirm()
+            self._open().controller.confirm()
 
     def steps_of(self, level: float) -> int:
         """Return the controller's level: none but level 0 is dark; ValueError outside 0 to 1."""
-        if not 0 <= level <= 1:
-            raise ValueError(f"{self.name}: level {level} is outside 0 to 1")
-        full = self.config.full_level or self.sequencer.controller.identity.max_level
-        return max(round(level * full), 1) if level > 0 else 0
+        check_level(self.name, level)
+        return steps_of(level, self.config.full_level or self._open().controller.identity.max_level)
 
-    def __enter__(self) -> Self:
-        with named(self.name), ExitStack() as stack:
-            dome = stack.enter_context(_DOMES((self.config.port, self.config.baud)))
-            dome.join(self)
-            stack.callback(dome.leave, self)
-            self._leaving = stack.pop_all()
-        self._dome = dome
-        return self
+    def _shared(self) -> AbstractContextManager[Dome]:
+        return _DOMES((self.config.port, self.config.baud))
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        dome, self._dome = self._dome, None
-        if dome is None:
-            return
-        failure: DeviceError | None = None
-        with named(self.name):
-            try:
-                dome.controller.light(self.channel, 0)
-            except DeviceError as refusal:
-                failure = refusal
-            finally:
-                # of the last light this makes everything dark, or raises
-                self._leaving.__exit__(kind, error, trace)
-            # what ends the program is told already
-            if failure is not None and dome.controller.burning and not isinstance(error, DeviceError):
-                raise type(failure)(self.name, f"MAY STILL BURN: {reason_of(failure)}") from failure
+    def _join(self, dome: Dome) -> None:
+        dome.join(self)
+
+    def _leave(self, dome: Dome) -> None:
+        dome.leave(self)
+        try:
+            dome.controller.light(self.config.channel, 0)
+        except DeviceError:
+            # with its last light the controller is closed, which makes all dark, or tells
+            if dome.lights and dome.controller.burning:
+                raise
 
 
 @contextmanager

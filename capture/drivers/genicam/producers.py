@@ -15,7 +15,7 @@ from typing import Any
 
 from capture.devices import DeviceError, DeviceLost
 from capture.drivers.genicam.config import GenicamCameraConfig
-from capture.drivers.link import Shared
+from capture.drivers.shared import Shared
 
 PATH = "GENICAM_GENTL64_PATH"
 """Environment variable with the folders that makers install their producers in."""
