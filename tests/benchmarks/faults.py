@@ -1,15 +1,16 @@
 """Faults at random moments of a capture: what becomes of its session, its lights and its process.
 
-    python tests/benchmarks/faults.py [--runs N] [--seed N] [--only KIND,...] [--run N]
+    python tests/benchmarks/faults.py [--runs N] [--seed N] [--run N] [--only KIND,...] [--camera NAME,...]
 
 Each run is the command `gnomon capture` on a rig whose lights are the dome's firmware on simavr and whose
-camera is Basler's emulation, or viky, a GenICam producer, in a process of its own. A fault of a random kind
-comes at a random moment; then it is mended, and `--resume` must complete the session. Exit 1 where a run
-breaks a promise; its line says which. A run of a seed has the same fault, whichever others are run.
+camera is Basler's emulation, viky, or a GenICam producer of ours that takes faults while it runs, in a
+process of its own. One of them steps the lights by its exposures, as a hardware-timed sequence. A fault of a
+random kind comes at a random moment; then it is mended, and `--resume` must complete the session. Exit 1
+where a run breaks a promise; its line says which. A run of a seed has the same fault, whichever others are
+run.
 """
 
 import argparse
-import os
 import random
 import signal
 import subprocess
@@ -17,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,43 +27,16 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1] / "capture"))
 sys.path.insert(0, str(Path(__file__).parent))
 
-from dome_wire import Faults
 from faults_bench import LIGHTS, SETTLE_S, Bench, build, cameras
+from faults_kinds import COMMAND_S, KINDS, Kind
 
-from capture.drivers.dome.controller import BOOT_S, WATCHDOG_S
-from capture.drivers.dome.exchange import REQUEST_S
-from capture.drivers.isolated import FAILURES, START_S
+from capture.drivers.dome.controller import WATCHDOG_S
 from capture.drivers.isolated.process import CLOSE_S
-from capture.runner.take import DEADLINE_MARGIN_S
 from capture.session import Session
 from capture.session.disk import is_locked
 
 DARK_S = WATCHDOG_S + 0.1
 """Within this the lights are dark, by the clock of the controller."""
-
-COMMAND_S = 20.0
-"""What starting and leaving Python and the SDK may take on a busy computer."""
-
-CODES = {0, 3, 5}
-"""A fault that the run gets over, one that costs shots, one that loses a device."""
-
-
-@dataclass
-class Kind:
-    """A fault.
-
-    ``extra_s`` is what it may cost beyond the plan's own time: the drivers' deadlines. ``dark_at_once`` says
-    that nothing of the run reaches the lights from then on, or that the controller itself must go dark.
-    """
-
-    strike: Callable[[Bench, random.Random], None]
-    codes: set[int]
-    mend: Callable[[Bench], None] = lambda bench: None
-    extra_s: float = 0.0
-    dark_at_once: bool = False
-    wired: bool = False
-    disk: bool = False
-    before: Callable[[Bench, random.Random], None] | None = None
 
 
 @dataclass
@@ -77,173 +51,6 @@ class Outcome:
     dark_s: float | None = None
     end_s: float = 0.0
     broken: list[str] = field(default_factory=list)
-
-
-# ---------------------------------------------------------------- the faults
-
-
-def _signal_camera(number: int) -> Callable[[Bench, random.Random], None]:
-    def strike(bench: Bench, rng: random.Random) -> None:
-        for pid in bench.camera_processes():
-            with suppress(ProcessLookupError):
-                os.kill(pid, number)
-
-    return strike
-
-
-def _kill_every_camera(bench: Bench, rng: random.Random) -> None:
-    assert bench.process is not None
-    while bench.process.poll() is None:
-        _signal_camera(signal.SIGKILL)(bench, rng)
-        time.sleep(0.01)
-
-
-def _tell(*commands: str) -> Callable[[Bench, random.Random], None]:
-    def strike(bench: Bench, rng: random.Random) -> None:
-        bench.dome.tell(rng.choice(commands))
-
-    return strike
-
-
-def _for_a_while(command: str, end: str, longest_s: float) -> Callable[[Bench, random.Random], None]:
-    def strike(bench: Bench, rng: random.Random) -> None:
-        bench.dome.tell(command)
-        if rng.random() < 0.5:
-            time.sleep(rng.uniform(0.0, longest_s))
-            bench.dome.tell(end)
-
-    return strike
-
-
-def _unplug(bench: Bench, rng: random.Random) -> None:
-    bench.dome.tell("unplug")
-    if rng.random() < 0.5:
-        time.sleep(rng.uniform(0.0, 1.0))
-        bench.dome.plug()
-
-
-def _garbage(bench: Bench, rng: random.Random) -> None:
-    assert bench.wire is not None
-    until = time.monotonic() + rng.uniform(0.05, 2.0)
-    bench.wire.faults = Faults(damage=rng.choice([0.1, 0.5, 1.0]), seed=rng.randrange(1 << 30))
-    while time.monotonic() < until:
-        bench.wire.inject(rng.randbytes(rng.randrange(1, 200)))
-        time.sleep(0.02)
-    bench.wire.faults = Faults()
-
-
-def _silence(bench: Bench, rng: random.Random) -> None:
-    assert bench.wire is not None
-    bench.wire.faults = Faults(loss=1.0)
-    time.sleep(rng.uniform(0.05, 3.0))
-    bench.wire.faults = Faults()
-
-
-def _dead_line(bench: Bench, rng: random.Random) -> None:
-    assert bench.wire is not None
-    bench.wire.faults = Faults(loss=1.0)
-
-
-def _refuse(bench: Bench, rng: random.Random) -> None:
-    assert bench.wire is not None
-    error, left = rng.choice(["ERR 9 lit", "ERR 4", "ERR 3"]), [rng.randrange(1, 8)]
-
-    def fate(request: str) -> str:
-        if not request.startswith("SET") or request.endswith(" 0") or not left[0]:
-            return ""
-        left[0] -= 1
-        return error
-
-    bench.wire.faults = Faults(fate=fate)
-
-
-def _quiet_wire(bench: Bench) -> None:
-    assert bench.wire is not None
-    bench.wire.faults = Faults()
-
-
-def _signal_command(number: int, times: int = 1) -> Callable[[Bench, random.Random], None]:
-    def strike(bench: Bench, rng: random.Random) -> None:
-        assert bench.process is not None
-        for _ in range(times):
-            with suppress(ProcessLookupError):
-                # a terminal gives Ctrl-C to all of its processes
-                if number == signal.SIGINT:
-                    os.killpg(bench.process.pid, number)
-                else:
-                    bench.process.send_signal(number)
-            time.sleep(rng.uniform(0.0, 0.3))
-
-    return strike
-
-
-def _suspend(bench: Bench, rng: random.Random) -> None:
-    assert bench.process is not None
-    bench.process.send_signal(signal.SIGSTOP)
-    time.sleep(rng.uniform(0.1, 4.0))
-    bench.process.send_signal(signal.SIGCONT)
-
-
-def _fill(bench: Bench, rng: random.Random) -> None:
-    block = b"\1" * rng.choice([4096, 65536])
-    with open(bench.disk / "filler", "wb", buffering=0) as file, suppress(OSError):
-        while file.write(block) == len(block):
-            pass
-
-
-def _read_only(bench: Bench, rng: random.Random) -> None:
-    frames = bench.session / "frames"
-    if frames.is_dir():
-        subprocess.run(["mount", "--bind", frames, frames], check=True)
-        subprocess.run(["mount", "-o", "remount,bind,ro", frames], check=True)
-
-
-def _writable(bench: Bench) -> None:
-    subprocess.run(["umount", bench.session / "frames"], check=False, capture_output=True)
-
-
-def _second_run(bench: Bench, rng: random.Random) -> None:
-    code, lines = bench.run("capture", bench.rig, bench.plan, bench.disk / "second", within_s=COMMAND_S)
-    if code != 7 or len(lines) != 1:
-        raise AssertionError(f"the second run ended with {code}: {lines}")
-
-
-_LOST_FRAME_S = DEADLINE_MARGIN_S + 0.1
-_RESTARTED_S = _LOST_FRAME_S + START_S
-_SILENT_S = 2 * REQUEST_S + BOOT_S
-
-KINDS: dict[str, Kind] = {
-    "camera killed": Kind(_signal_camera(signal.SIGKILL), CODES, extra_s=_RESTARTED_S),
-    "camera hangs": Kind(_signal_camera(signal.SIGSTOP), CODES, extra_s=_RESTARTED_S + CLOSE_S),
-    "camera keeps dying": Kind(_kill_every_camera, {5}, extra_s=FAILURES * _LOST_FRAME_S + CLOSE_S),
-    "controller reset": Kind(_tell("reset E", "reset P", "reset B"), {0}, extra_s=BOOT_S, dark_at_once=True),
-    "controller jams": Kind(_tell("jam"), {0}, extra_s=BOOT_S, dark_at_once=True),
-    "unplugged": Kind(_unplug, {5}, lambda bench: bench.dome.plug(), _SILENT_S, dark_at_once=True),
-    "too hot": Kind(
-        _for_a_while("adc 0 300", "adc 0 2500", 1.0), CODES, lambda bench: bench.dome.tell("adc 0 2500"),
-        extra_s=_SILENT_S, dark_at_once=True,
-    ),
-    "interlock opened": Kind(
-        _for_a_while("interlock open", "interlock closed", 1.0), CODES,
-        lambda bench: bench.dome.tell("interlock closed"), extra_s=_SILENT_S, dark_at_once=True,
-    ),
-    "garbage": Kind(_garbage, CODES, _quiet_wire, 2.0 + _SILENT_S, wired=True),
-    "silence": Kind(_silence, {0, 5}, _quiet_wire, 3.0 + _SILENT_S, wired=True),
-    "line dead": Kind(_dead_line, {5}, _quiet_wire, _SILENT_S, wired=True, dark_at_once=True),
-    "refusals": Kind(_refuse, CODES, _quiet_wire, wired=True),
-    "wrong baud": Kind(
-        lambda bench, rng: None, {5}, lambda bench: bench.write_rig(), _SILENT_S,
-        before=lambda bench, rng: bench.write_rig(baud=rng.choice([9600, 57600, 230400])),
-    ),
-    "Ctrl-C": Kind(_signal_command(signal.SIGINT), {130}, extra_s=_LOST_FRAME_S + CLOSE_S),
-    "Ctrl-C twice": Kind(_signal_command(signal.SIGINT, 2), {130}, extra_s=_LOST_FRAME_S + CLOSE_S),
-    "SIGTERM": Kind(_signal_command(signal.SIGTERM), {143}, extra_s=_LOST_FRAME_S + CLOSE_S),
-    "SIGKILL": Kind(_signal_command(signal.SIGKILL), {-9}, extra_s=0.0, dark_at_once=True),
-    "suspended": Kind(_suspend, {0}, extra_s=4.0 + _LOST_FRAME_S + _RESTARTED_S),
-    "disk full": Kind(_fill, {6}, lambda bench: (bench.disk / "filler").unlink(), _LOST_FRAME_S, disk=True),
-    "folder read-only": Kind(_read_only, {6}, _writable, _LOST_FRAME_S, disk=True),
-    "second run": Kind(_second_run, {0}, extra_s=COMMAND_S),
-}  # fmt: skip
 
 
 # ---------------------------------------------------------------- one run
@@ -275,10 +82,10 @@ def run_one(
     order = random.Random(f"{seed} {number // len(kinds)}").sample(kinds, len(kinds))
     rng = random.Random(f"{seed} {number}")
     kind = order[number % len(kinds)]
-    camera = rng.choice(sorted(found))
     fault = KINDS[kind]
+    camera = rng.choice(sorted(found.keys() & (fault.cameras or found.keys())))
     disk = _small_disk if fault.disk else None
-    bench = Bench(folder, built, found[camera], wired=fault.wired, small_disk=disk)
+    bench = Bench(folder, built, found[camera], wired=fault.wired, slow=fault.slow, small_disk=disk)
     try:
         return _struck(bench, kind, camera, rng)
     finally:
@@ -310,7 +117,9 @@ def _struck(bench: Bench, kind: str, camera: str, rng: random.Random) -> Outcome
         outcome.broken.append(str(error))
     deadline_s = COMMAND_S + bench.plan_s + fault.extra_s
     try:
-        outcome.code = process.wait(max(0.1, struck + deadline_s - time.monotonic()))
+        code = process.wait(max(0.1, struck + deadline_s - time.monotonic()))
+        # a second Ctrl-C may find Python with its own handler gone: a shell tells both alike
+        outcome.code = 130 if code == -signal.SIGINT else code
     except subprocess.TimeoutExpired:
         outcome.broken.append(f"HANG: has not ended within {deadline_s:.0f} s")
         process.kill()
@@ -322,6 +131,7 @@ def _struck(bench: Bench, kind: str, camera: str, rng: random.Random) -> Outcome
     if in_time or fault.before is not None:
         with suppress(OSError):
             fault.mend(bench)
+    bench.spoil_no_more()
     dome.now_s()
     _complete(bench, outcome)
     return outcome
@@ -382,7 +192,7 @@ def _complete(bench: Bench, outcome: Outcome) -> None:
         outcome.broken.append("SESSION: a shot twice")
     outcome.timed, wrong = bench.lit()
     if wrong:
-        outcome.broken.append(f"WRONG LIGHT: shots {wrong}")
+        outcome.broken.append(f"WRONG LIGHT: {wrong}")
     until = time.monotonic() + CLOSE_S + 5.0
     while (left := bench.processes()) and time.monotonic() < until:
         time.sleep(0.02)
@@ -431,21 +241,26 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=100)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--run", type=int, help="only the run of this number")
+    parser.add_argument("--camera", help="only these, by commas: pylon, viky, testing, sequence")
     parser.add_argument("--only", help=f"kinds, by commas: {', '.join(KINDS)}")
     options = parser.parse_args()
     # a shell's job in the background ignores it, and so would the command
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    found = cameras()
-    if not found:
-        print("neither pypylon nor harvesters is installed: nothing is run")
-        return 1
     kinds = options.only.split(",") if options.only else list(KINDS)
     if not can_mount():
         print(f"not run, as mounting is not allowed: {', '.join(name for name in kinds if KINDS[name].disk)}")
         kinds = [name for name in kinds if not KINDS[name].disk]
     outcomes = []
     with tempfile.TemporaryDirectory(prefix="faults-") as name:
+        found = cameras(Path(name))
+        if options.camera:
+            found = {key: found[key] for key in options.camera.split(",")}
+        if unasked := [kind for kind in kinds if not found.keys() & (KINDS[kind].cameras or found.keys())]:
+            print(f"not run, as the cameras for it are not installed: {', '.join(unasked)}")
+            kinds = [kind for kind in kinds if kind not in unasked]
+        if not kinds:
+            return 1
         built = build(Path(name))
         numbers = range(options.runs) if options.run is None else [options.run]
         for number in numbers:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple
 import yaml
 from dome_wire import Wire
 from genicam_counterparts import viky
+from genicam_fakes import describe_producer
 
 from capture.plan import CapturePlan, Shot
 from capture.runner.check import shot_seconds
@@ -26,13 +28,22 @@ from rigs.simulated.controller import EmulatedController
 
 LIGHTS = 6
 SETTLE_S = 0.04
+READOUT_S = 0.1
+"""Of the camera that steps the lights: in it they must change, on a busy computer too."""
+
 COMMAND = Path(sys.executable).with_name("gnomon")
+HERE = Path(__file__).parent
 _MARK = "GNOMON_FAULT_RUN"
 _NO_FAULT = re.compile(": warning: |, then press Enter$")
 
 
-def cameras() -> dict[str, dict[str, Any]]:
-    """Emulated cameras of native code that are installed here, as in a rig file; each runs in a process."""
+def cameras(folder: Path) -> dict[str, dict[str, Any]]:
+    """Cameras of native code that can be had here, as in a rig file; each runs in a process.
+
+    Two were not written by us: Basler's emulation and viky. Two are of our own producer, built in
+    ``folder``: it takes faults while it runs. ``sequence`` tells the emulated dome of its exposures, and
+    steps its lights.
+    """
     found: dict[str, dict[str, Any]] = {}
     common = {"isolate": True, "width": 320, "height": 240, "pixel_format": "Mono8", "readout_s": 0.01}
     if find_spec("pypylon"):
@@ -44,7 +55,23 @@ def cameras() -> dict[str, dict[str, Any]]:
             "width": 120, "height": 100, "fixed_exposure_s": 0.01, "exposure_min_s": 0.01,
             "exposure_max_s": 0.01, "nodes": {"AcquisitionFrameRate": 20},
         }  # fmt: skip
+    if find_spec("harvesters") and shutil.which("cc"):
+        producer = _compiled(HERE.parent / "capture" / "gentl_producer.c", folder / "testing.cti")
+        producer.with_suffix(".xml").write_text(describe_producer(counts=True))
+        own = {
+            "driver": "genicam", "producers": str(producer), "id": "TestDev", "width": 64, "height": 48,
+            "exposure_min_s": 1e-5, "exposure_max_s": 1.0,
+        }  # fmt: skip
+        found["testing"] = common | own
+        stepping = {"trigger": "free", "sequence": True, "readout_s": READOUT_S}
+        found["sequence"] = common | own | stepping | {"nodes": {"FrameRate": round(1 / READOUT_S)}}
     return found
+
+
+def _compiled(source: Path, library: Path) -> Path:
+    words = ["-O1", "-shared", "-fPIC", "-pthread"]
+    subprocess.run(["cc", *words, "-o", library, source], check=True, capture_output=True, timeout=60)
+    return library
 
 
 def plan_of(camera: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,9 +109,13 @@ class Dome:
 
     def __init__(self, emulator: Path, firmware: Path, link: Path, *, resets_on_opening: bool) -> None:
         options = [] if resets_on_opening else ["--no-dtr"]
+        # named, for a camera that signals its exposures
+        self.orders = link.with_suffix(".orders")
+        os.mkfifo(self.orders)
+        self._orders = os.open(self.orders, os.O_RDWR | os.O_CLOEXEC)
         self._process = subprocess.Popen(
             [emulator, "--link", link, *options, firmware],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            stdin=self._orders, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
         )  # fmt: skip
         self._changed = threading.Condition()
         self._states = [_State(0.0, 0.0, time.time(), frozenset())]
@@ -99,9 +130,7 @@ class Dome:
 
     def tell(self, command: str) -> None:
         """Give it one of its commands (docs/dome-firmware.md)."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(command + "\n")
-        self._process.stdin.flush()
+        os.write(self._orders, f"{command}\n".encode())
 
     def plug(self) -> None:
         """Put its cable in again."""
@@ -129,6 +158,17 @@ class Dome:
                 self._changed.wait(0.02)
         return True
 
+    def burnt(self, begun_s: float, ended_s: float) -> list[tuple[float, list[int]]]:
+        """What burnt within a time of the wall clock: since when, s from ``begun_s``, and which lamps."""
+        with self._changed:
+            states = list(self._states)
+        ends_s = [state.latest_s for state in states[1:]] + [float("inf")]
+        return [
+            (round(state.earliest_s - begun_s, 4), sorted(state.burning))
+            for state, end_s in zip(states, ends_s, strict=True)
+            if state.earliest_s <= ended_s and begun_s <= end_s
+        ]
+
     def dark_after(self, since_s: float) -> float | None:
         """Virtual time from ``since_s`` until all was dark; None where something burns since then."""
         with self._changed:
@@ -155,9 +195,9 @@ class Dome:
             self.tell("quit")
         self._process.wait(10)
         self._thread.join()
-        for pipe in (self._process.stdin, self._process.stdout):
-            assert pipe is not None
-            pipe.close()
+        os.close(self._orders)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
 
     def _listen(self) -> None:
         for line in self._process.stdout or ():
@@ -196,6 +236,8 @@ class Bench:
         Of `cameras`.
     wired : bool
         A wire that can be disturbed stands between the rig's port and the dome's.
+    slow : bool
+        The disk can be made slow: `slow_disk`.
     small_disk : callable, optional
         Makes the folder of the sessions a disk of its own.
     """
@@ -207,6 +249,7 @@ class Bench:
         camera: dict[str, Any],
         *,
         wired: bool = False,
+        slow: bool = False,
         small_disk: Callable[[Path], AbstractContextManager[None]] | None = None,
     ) -> None:
         self.folder = folder
@@ -242,9 +285,26 @@ class Bench:
             "lights": {
                 f"led1..led{LIGHTS}": {
                     "driver": "dome", "port": str(port), "channel": f"0..{LIGHTS - 1}", "settle_s": SETTLE_S,
+                    "sequence": camera.get("sequence", False),
                 }
             },
         }  # fmt: skip
+        self._free_running = "fixed_exposure_s" in camera
+        self.frame_faults = folder / "frames.orders"
+        os.mkfifo(self.frame_faults)
+        self._frame_faults = os.open(self.frame_faults, os.O_RDWR | os.O_CLOEXEC)
+        self._stack.callback(os.close, self._frame_faults)
+        self.slow_disk = folder / "slow"
+        producer = Path(str(camera.get("producers", ".")))
+        self._environment = {
+            _MARK: str(folder), "TMPDIR": str(self.temporary),
+            "PYLON_CAMEMU": "2", "OPENBLAS_NUM_THREADS": "1",
+            "GNOMON_TEST_XML": str(producer.with_suffix(".xml")), "GNOMON_TEST_LINE": str(self.dome.orders),
+            "GNOMON_TEST_FAULTS": str(self.frame_faults), "GNOMON_TEST_SLOW": str(self.slow_disk),
+        }  # fmt: skip
+        if slow:
+            library = _compiled(HERE / "faults_slow.c", folder / "slow.so")
+            self._environment["LD_PRELOAD"] = str(library)
         self.write_rig()
         self.plan.write_text(yaml.safe_dump(plan_of(camera)))
         limits = load_rig(self.rig).limits
@@ -266,15 +326,12 @@ class Bench:
         """Start the command, in a group of processes of its own; what it says goes to files."""
         self.started += 1
         os.write(self._person, b"\n")
-        environment = {
-            **os.environ, _MARK: str(self.folder), "TMPDIR": str(self.temporary), "PYLON_CAMEMU": "2",
-            "OPENBLAS_NUM_THREADS": "1",
-        }  # fmt: skip
         said = self.folder / str(self.started)
         with open(f"{said}.out", "wb") as out, open(f"{said}.err", "wb") as err:
             return subprocess.Popen(
                 [COMMAND, *map(str, arguments)],
-                stdin=self._terminal, stdout=out, stderr=err, env=environment, start_new_session=True,
+                stdin=self._terminal, stdout=out, stderr=err, start_new_session=True,
+                env=os.environ | self._environment,
             )  # fmt: skip
 
     def complaints(self, number: int) -> list[str]:
@@ -294,6 +351,16 @@ class Bench:
             process.wait()
         return code, self.complaints(number)
 
+    def spoil_frames(self, faults: str) -> None:
+        """Give the producer of ours a fault for each of the next frames."""
+        os.write(self._frame_faults, faults.encode())
+
+    def spoil_no_more(self) -> None:
+        """Take back the faults that no frame has had."""
+        os.set_blocking(self._frame_faults, False)
+        with suppress(BlockingIOError):
+            os.read(self._frame_faults, 1000)
+
     def camera_processes(self) -> list[int]:
         """Processes of isolated cameras."""
         return [pid for pid, words in self.processes().items() if "capture.drivers.isolated" in words]
@@ -310,21 +377,30 @@ class Bench:
                         found[int(entry.name)] = b" ".join(words).decode()
         return found
 
-    def lit(self) -> tuple[int, list[int]]:
-        """How many frames were looked at, and the shots of those exposed under other lamps than theirs.
+    def lit(self) -> tuple[int, list[str]]:
+        """How many frames were looked at, and what burnt in those exposed under other lamps than theirs.
 
-        Where the camera's clock is its own, a frame counts as exposed until it was handed over.
+        pylon tells the wall clock at the trigger, the producer of ours the monotonic clock at the beginning
+        of the exposure, and viky's driver that at which a frame was handed over: viky has no clock.
         """
-        told, wrong = 0, []
+        told: int = 0
+        wrong: list[str] = []
+        monotonic_s = time.time() - time.monotonic()
         for record in Session.open(self.session).frames:
-            taken_s = _seconds(record.taken_at)
-            begun_s = record.timestamp_ns * 1e-9
-            if not 0 <= taken_s - begun_s < 5.0:
-                begun_s = taken_s - record.exposure_s
+            taken_s, begun_s = _seconds(record.taken_at), record.timestamp_ns * 1e-9
+            if abs(taken_s - begun_s) > abs(taken_s - begun_s - monotonic_s):
+                begun_s += monotonic_s
+            if self._free_running:
+                begun_s -= record.exposure_s
+            ended_s = min(begun_s + record.exposure_s, taken_s)
             told += 1
             wanted = frozenset(int(name.removeprefix("led")) - 1 for name in record.shot.lights)
-            if not self.dome.may_have_burnt(wanted, begun_s, min(begun_s + record.exposure_s, taken_s)):
-                wrong.append(record.shot.index)
+            if not self.dome.may_have_burnt(wanted, begun_s, ended_s):
+                burnt = self.dome.burnt(begun_s, ended_s)
+                wrong.append(
+                    f"shot {record.shot.index} of lamps {sorted(wanted)}, {ended_s - begun_s:.4f} s exposed, "
+                    f"put {taken_s - begun_s:.4f} s after its beginning, attempt {record.attempts}: {burnt}"
+                )
         return told, wrong
 
     def close(self) -> None:

@@ -8,7 +8,7 @@
  *
  * Running freely it tells each exposure, which then takes its time, by writing `sync 1` and `sync 0` to the pipe
  * that GNOMON_TEST_LINE names: the emulator of the dome reads such. A digit in the pipe that GNOMON_TEST_FAULTS
- * names is the fault of the next frame.
+ * names is the fault of the next frame, and `c` cuts the wire of that signal.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -63,8 +63,8 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 static pthread_t pacer;
 static int pacing;
-static int line = -1, faults = -1; /* pipes */
-static uint64_t begun_ns;          /* of the exposure */
+static int line = -1, faults = -1, cut; /* pipes, and whether the wire of the first is cut */
+static uint64_t begun_ns;               /* of the exposure */
 static char tl, iface, device, remote, stream, event;
 
 static int32_t give(const void *value, size_t size, int32_t type, int32_t *kind, void *to, size_t *room) {
@@ -129,11 +129,13 @@ static size_t image_bytes(void) { /* padding 0xFFFF: bits run on over the rows *
     return (row_bytes(reg.format, samples) + reg.padding) * reg.height;
 }
 static void signal_exposure(int level) {
-    if (line >= 0) dprintf(line, "sync %d\n", level);
+    if (line >= 0 && !cut) dprintf(line, "sync %d\n", level);
 }
 static void take_order(void) { /* with the lock held */
     char order;
-    if (faults >= 0 && read(faults, &order, 1) == 1) reg.fault = order - '0';
+    if (faults < 0 || read(faults, &order, 1) != 1) return;
+    if (order == 'c') cut = 1;
+    else reg.fault = order - '0';
 }
 static void make_frame(void) { /* with the lock held */
     int fault = reg.fault;
@@ -173,7 +175,7 @@ static void make_frame(void) { /* with the lock held */
     b->complete = fault != INCOMPLETE;
     b->height = fault == SHORT ? reg.height / 2 : reg.height;
     b->id = frames;
-    b->time_ns = line >= 0 ? begun_ns : now_ns();
+    b->time_ns = line >= 0 ? begun_ns++ : now_ns(); /* never the same for two */
     b->queued = 2;
     waiting[end++ % 4096] = i;
     pthread_cond_broadcast(&changed);
@@ -188,6 +190,7 @@ static void *later(void *unused) {
 static void triggered(void) {
     if (!acquiring || reg.trigger_mode == 0) return;
     take_order();
+    begun_ns = now_ns();
     if (reg.fault == LATE) {
         reg.fault = FINE;
         pthread_t t;

@@ -26,7 +26,7 @@ def built(tmp_path_factory):
 
 @pytest.mark.parametrize("kind", ["unplugged", "SIGKILL"])
 def test_a_fault_leaves_a_session_that_resumes_and_no_light_on(kind, built, tmp_path):
-    found = cameras()
+    found = cameras(tmp_path)
     if not found:
         pytest.skip("neither pypylon nor harvesters is installed")
     outcome = faults.run_one(0, 7, [kind], tmp_path / "run", built, found)
