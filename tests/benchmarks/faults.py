@@ -244,8 +244,9 @@ def main() -> int:
     parser.add_argument("--camera", help="only these, by commas: pylon, viky, testing, sequence")
     parser.add_argument("--only", help=f"kinds, by commas: {', '.join(KINDS)}")
     options = parser.parse_args()
-    # a shell's job in the background ignores it, and so would the command
+    # a shell's job in the background ignores the one, nohup the other, and so would the command
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     kinds = options.only.split(",") if options.only else list(KINDS)
     if not can_mount():
