@@ -1,14 +1,19 @@
 """Links to controllers: a serial port with deadlines, and datagrams. The one place where these fail."""
 
 import os
+import re
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from errno import EACCES, EAGAIN, ENOENT, EPERM
+from errno import EACCES, EAGAIN, EBUSY, ENOENT, EPERM
 from io import UnsupportedOperation
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Annotated, Any, Protocol, Self
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field
 
 from capture.devices import DeviceError, DeviceLost
 
@@ -143,7 +148,7 @@ class SerialLink:
         except ValueError as error:
             raise ValueError(f"{self.name}: port {self.port}: {error}") from None
         except _port_faults() as error:
-            raise DeviceLost(self.name, f"{self.port}: {_no_opening(error)}") from error
+            raise DeviceLost(self.name, f"{self.port}: {_no_opening(self.port, error)}") from error
         self._waiting = b""
         return self
 
@@ -166,22 +171,40 @@ def _port_faults() -> tuple[type[Exception], ...]:
     return (OSError, termios.error, TypeError)
 
 
-def _no_opening(error: Exception) -> str:
+def _no_opening(port: str, error: Exception) -> str:
     number = error.errno if isinstance(error, OSError) else None
     if number == ENOENT:
         return "no such port: is the cable plugged in? `gnomon devices` lists the ports"
     if number in (EACCES, EPERM):
-        return "may not be opened: on Linux its group (dialout) may; else another program has it"
-    if number == EAGAIN:
+        return _no_permission(port)
+    if number in (EAGAIN, EBUSY):
         return "is in use: close the other program, or give all devices on this port the same baud"
+    if "://" in port:
+        reason = str(error).rpartition(": ")[2]
+        return f"no connection ({reason}): is the device switched on, the address right?"
     return f"cannot be opened: {error}"
+
+
+def _no_permission(port: str) -> str:
+    try:
+        group = Path(port).group()
+    except (OSError, KeyError, NotImplementedError):
+        return "may not be opened: has another program it?"
+    if group == "root":
+        return "may not be opened: only root may, until a udev rule gives it to a group such as dialout"
+    return f"may not be opened but by its group, {group}: sudo usermod -a -G {group} $USER, and log in anew"
+
+
+_TELL_ERRORS = {socket.AF_INET: (socket.IPPROTO_IP, 11), socket.AF_INET6: (socket.IPPROTO_IPV6, 25)}
+"""``IP_RECVERR`` and ``IPV6_RECVERR``: without, Linux keeps to itself that there is no way to a host."""
 
 
 class UdpLink:
     """Datagrams to one host, a broadcast or a multicast address.
 
-    Nobody acknowledges them. A host that is there and listens not, or a network that does not find it, says
-    so a little later, where nothing on the way holds that back.
+    Nobody acknowledges them. A host that is there and listens not says so a little later, where nothing on
+    the way holds that back. That there is no such host is known on Linux after three seconds; one that goes
+    away meanwhile may be missed for a minute, and nobody is missed of a broadcast or a group.
 
     Parameters
     ----------
@@ -203,24 +226,29 @@ class UdpLink:
         self._host = host
         self._port = port
         self._socket: socket.socket | None = None
+        self._missed: OSError | None = None
 
     def write(self, data: bytes) -> None:
         """Send one datagram."""
         link = self._open()
         try:
             link.send(data)
-        except OSError:
+        except OSError as missed:
             # that of an earlier datagram may be told now, and then this one was not sent
+            self._missed = missed
             try:
                 link.send(data)
             except OSError as error:
                 raise self._unheard(error) from error
 
     def confirm(self) -> None:
-        """Raise DeviceLost where it has been told that the last datagrams did not arrive; does not wait."""
+        """Raise DeviceLost where it has been told since the last time that datagrams did not arrive."""
         number = self._open().getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        missed, self._missed = self._missed, None
         if number:
-            raise self._unheard(OSError(number, os.strerror(number)))
+            missed = OSError(number, os.strerror(number))
+        if missed is not None:
+            raise self._unheard(missed)
 
     def fileno(self) -> int:
         """File descriptor of the open socket, for another process to write to."""
@@ -237,30 +265,57 @@ class UdpLink:
             return DeviceLost(
                 self.name, f"{where}: nothing listens there: is the address right, the protocol switched on?"
             )
+        if isinstance(error, socket.gaierror):
+            return DeviceLost(self.name, f"{where}: no such host ({error.strerror}): is its name right?")
         return DeviceLost(
             self.name,
-            f"{where}: no way there ({error.strerror}): is the cable plugged in, the address right?",
+            f"{where}: no way there ({error.strerror}): is it switched on, the cable plugged in, the address "
+            "right?",
         )
 
     def __enter__(self) -> Self:
         try:
-            family, kind, protocol, _, address = socket.getaddrinfo(
-                self._host, self._port, type=socket.SOCK_DGRAM
-            )[0]
+            # lamps listen on version 4, also where their name has both
+            family, kind, protocol, _, address = min(
+                socket.getaddrinfo(self._host, self._port, type=socket.SOCK_DGRAM),
+                key=lambda found: found[0] != socket.AF_INET,
+            )
             with ExitStack() as stack:
                 link = stack.enter_context(socket.socket(family, kind, protocol))
                 link.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+                if sys.platform == "linux":
+                    link.setsockopt(*_TELL_ERRORS[family], 1)
                 link.connect(address)
                 stack.pop_all()
         except OSError as error:
             raise self._unheard(error) from error
-        self._socket = link
+        self._socket, self._missed = link, None
         return self
 
     def __exit__(self, *_: object) -> None:
         link, self._socket = self._socket, None
         if link is not None:
             link.close()
+
+
+def _port(port: str) -> str:
+    try:
+        url = urlsplit(port)
+        lacking = url.scheme in ("socket", "rfc2217") and not (url.hostname and url.port)
+    except ValueError:
+        lacking = True
+    if lacking:
+        raise ValueError(f"{port}: write host and TCP port, as in socket://10.0.0.30:30313")
+    if re.fullmatch(r"[^/:]+:\d+", port):
+        raise ValueError(f"{port}: for TCP write socket://{port}")
+    return port
+
+
+Port = Annotated[str, Field(min_length=1), AfterValidator(_port)]
+"""A serial port of a configuration: ``/dev/ttyUSB0``, ``COM3`` or a URL."""
+
+Host = Annotated[str, Field(min_length=1)]
+"""Name or address of a host, of a configuration."""
 
 
 def port_itself(port: str) -> str:

@@ -18,6 +18,8 @@ _FAREWELLS = 3
 
 _FAREWELL_GAP_S = 0.01
 
+_ECHO_S = 0.03
+
 
 class Line(ABC):
     """Where frames go. Lines of one address are one line, of which one is opened.
@@ -199,6 +201,9 @@ class Slots:
         with ExitStack() as stack:
             stack.enter_context(self.line)
             self._send()
+            # who is there and listens not says so at once
+            time.sleep(_ECHO_S)
+            self.line.confirm()
             stack.pop_all()
         self._alive.__enter__()
         return self

@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from capture.drivers.link import SerialLink, UdpLink, port_itself, serial_ports
+from capture.drivers.link import Host, Port, SerialLink, UdpLink, port_itself, serial_ports
 from capture.drivers.shared import steps_of
 from capture.drivers.slots import Line, SlotLightConfig
 from capture.plan import expand_ranges
@@ -186,7 +186,7 @@ class AdalightConfig(StripLightConfig):
     """
 
     driver: Literal["adalight"] = "adalight"
-    port: str
+    port: Port
     baud: int = Field(default=115200, gt=0)
     strip: int = Field(ge=1, le=0x10000)
     boot_s: float = Field(default=2.5, ge=0)
@@ -210,7 +210,7 @@ class WledConfig(StripLightConfig):
     """
 
     driver: Literal["wled"] = "wled"
-    host: str
+    host: Host
     strip: int = Field(ge=1, le=0x10000)
     udp_port: int = Field(default=WLED_PORT, ge=1, le=65535)
     settle_s: float = Field(default=0.1, ge=0)

@@ -190,6 +190,9 @@ def wled_strip(packets: list[bytes], leds: int) -> bytes:
     for packet in packets:
         kind, watchdog = packet[:2]
         assert watchdog == 2
+        # WLED's udp.cpp passes over shorter ones
+        if len(packet) <= {2: 4, 4: 7}[kind]:
+            continue
         first, colours = {2: (0, packet[2:]), 4: (int.from_bytes(packet[2:4], "big"), packet[4:])}[kind]
         shown[3 * first : 3 * first + len(colours)] = colours
     assert len(shown) == 3 * leds

@@ -134,4 +134,5 @@ def ola(widget_port: str) -> Iterator[Ola]:
                 return False
 
         until(answers)
+        until(lambda: daemon.patched(ARTNET_IN) and daemon.patched(SACN_IN))
         yield daemon

@@ -1,5 +1,7 @@
 """Serial links on pseudo terminals and sockets; one open resource shared by many."""
 
+import errno
+import grp
 import os
 import pty
 import socket
@@ -8,11 +10,16 @@ import threading
 import time
 import tty
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
+from light_counterparts import until
+from ola_counterpart import own_network
+from pydantic import ValidationError
 
 from capture.devices import DeviceError, DeviceLost
-from capture.drivers.link import SerialLink, serial_ports
+from capture.drivers.gardasoft import GardasoftLightConfig
+from capture.drivers.link import SerialLink, UdpLink, _no_opening, serial_ports
 from capture.drivers.shared import Shared
 
 
@@ -129,8 +136,76 @@ def test_a_port_beyond_the_network():
                 link.read(1.0)
             left = link._serial._socket
         assert left.fileno() == -1
-    with pytest.raises(DeviceLost, match=r"cannot be opened: .*refused"):
+    with pytest.raises(DeviceLost, match=r"no connection \(.*refused\): is the device switched on"):
         SerialLink("lamp", port, 115200).__enter__()
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root may give a port to a group")
+def test_who_may_not_open_a_port_is_told_of_its_group(line):
+    for group, told in (
+        ("dialout", "its group, dialout: sudo usermod -a -G dialout"),
+        ("root", "only root may"),
+    ):
+        os.chown(line.port, -1, grp.getgrnam(group).gr_gid)
+        assert told in _no_opening(line.port, PermissionError(errno.EACCES, "Permission denied"))
+
+
+def test_a_port_that_another_program_has_for_itself(line):
+    """What `TIOCEXCL` does, which root passes by."""
+    assert _no_opening(line.port, OSError(errno.EBUSY, "Device or resource busy")).startswith("is in use")
+
+
+@pytest.mark.parametrize(
+    ("port", "told"),
+    [
+        ("socket://10.0.0.30", "host and TCP port"),
+        ("socket://:30313", "host and TCP port"),
+        ("rfc2217://bench:99999", "host and TCP port"),
+        ("10.0.0.30:30313", "for TCP write socket://10.0.0.30:30313"),
+        ("", "at least 1 character"),
+    ],
+)
+def test_a_port_that_cannot_be_is_told_before_anything_is_opened(port, told):
+    with pytest.raises(ValidationError, match=told):
+        GardasoftLightConfig(port=port, channel=1)
+
+
+@pytest.mark.parametrize(
+    "port", ["/dev/ttyUSB0", "COM3", "socket://[::1]:30313", "rfc2217://bench:4000", "loop://"]
+)
+def test_ports_that_can_be(port):
+    assert GardasoftLightConfig(port=port, channel=1).port == port
+
+
+# ---------------------------------------------------------------- datagrams
+
+
+def test_datagrams_go_to_version_4_of_a_name_that_has_both(monkeypatch):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as there:
+        there.bind(("127.0.0.1", 0))
+        there.settimeout(10)
+        found = socket.getaddrinfo("::1", there.getsockname()[1], type=socket.SOCK_DGRAM)
+        found += socket.getaddrinfo("127.0.0.1", there.getsockname()[1], type=socket.SOCK_DGRAM)
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+        with UdpLink("lamp", "both", there.getsockname()[1]) as link:
+            link.write(b"to")
+            assert there.recv(9) == b"to"
+
+
+def test_a_host_that_is_not_there_is_told_of():
+    """Linux asks for it three times, and keeps the failure to itself unless it is told not to."""
+    with own_network(), UdpLink("lamp", "10.77.0.5", 6454) as link:
+        Path("/proc/sys/net/ipv4/neigh/v0/retrans_time_ms").write_text("50")
+
+        def told():
+            try:
+                link.write(b"to")
+                link.confirm()
+            except DeviceLost as error:
+                return "lamp: 10.77.0.5 port 6454: no way there (No route to host)" in str(error)
+            return False
+
+        until(told)
 
 
 def test_the_survey_of_ports_is_one_line():

@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from light_counterparts import Serial, Strip, receiver, until, wled_strip
 from pydantic import ValidationError
@@ -39,6 +39,7 @@ def test_wled_gets_one_packet_or_several():
 
 
 @given(st.integers(1, 1500))
+@example(2 * 489 + 1)
 def test_wled_puts_the_colours_together_again(leds):
     colours = bytes(n % 251 for n in range(3 * leds))
     packets = list(wled_packets(colours))

@@ -6,7 +6,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from capture.drivers.dmx import codec
 from capture.drivers.dmx.lines import ArtNet, Enttec, Sacn
-from capture.drivers.link import port_itself
+from capture.drivers.link import Host, Port, port_itself
 from capture.drivers.shared import steps_of
 from capture.drivers.slots import SlotLightConfig
 from capture.plan import expand_ranges
@@ -79,7 +79,7 @@ class EnttecLightConfig(DmxLightConfig):
     """
 
     driver: Literal["enttec"] = "enttec"
-    port: str
+    port: Port
 
     def line(self) -> Enttec:
         """Where the light is, not open."""
@@ -100,7 +100,7 @@ class ArtNetLightConfig(DmxLightConfig):
     """
 
     driver: Literal["artnet"] = "artnet"
-    host: str
+    host: Host
     universe: int = Field(default=0, ge=0, lt=codec.ARTNET_UNIVERSES)
     udp_port: int = Field(default=codec.ARTNET_PORT, ge=1, le=65535)
 
@@ -125,7 +125,7 @@ class SacnLightConfig(DmxLightConfig):
 
     driver: Literal["sacn"] = "sacn"
     universe: int = Field(default=1, ge=codec.SACN_UNIVERSES.start, lt=codec.SACN_UNIVERSES.stop)
-    host: str | None = None
+    host: Host | None = None
     udp_port: int = Field(default=codec.SACN_PORT, ge=1, le=65535)
 
     def line(self) -> Sacn:

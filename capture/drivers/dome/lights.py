@@ -9,7 +9,7 @@ from pydantic import Field
 
 from capture.devices import DeviceError, LightLimits
 from capture.drivers.dome.controller import Controller
-from capture.drivers.link import SerialLink, port_itself, serial_ports
+from capture.drivers.link import Port, SerialLink, port_itself, serial_ports
 from capture.drivers.shared import Shared, SharedLight, check_level, named, steps_of
 
 _COUNT_MAX = 255
@@ -32,7 +32,7 @@ class DomeLightConfig(LightLimits):
     """
 
     driver: Literal["dome"] = "dome"
-    port: str
+    port: Port
     baud: int = Field(default=115200, gt=0)
     channel: int = Field(ge=0)
     full_level: int | None = Field(default=None, ge=1)

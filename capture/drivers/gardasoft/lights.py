@@ -9,7 +9,7 @@ from pydantic import Field
 from capture.devices import LightLimits, SettingRefused
 from capture.drivers.gardasoft.codec import Pulse, Setting, steady
 from capture.drivers.gardasoft.controller import Controller
-from capture.drivers.link import SerialLink, port_itself, serial_ports
+from capture.drivers.link import Port, SerialLink, port_itself, serial_ports
 from capture.drivers.shared import Shared, SharedLight, check_level, named, steps_of
 
 
@@ -31,7 +31,7 @@ class GardasoftLightConfig(LightLimits):
     """
 
     driver: Literal["gardasoft"] = "gardasoft"
-    port: str
+    port: Port
     baud: int = Field(default=115200, gt=0)
     channel: int = Field(ge=1, le=8)
     full_percent: float = Field(default=100.0, gt=0, le=100)
