@@ -282,16 +282,43 @@ def test_a_reset_that_is_not_told_yet_is_asked_for(emulated):
             led.confirm()
 
 
+def test_a_reset_that_nobody_tells_of_is_found_by_who_asks(emulated):
+    """It may have booted, and lost its event: that it answers says nothing of what burns."""
+    with emulated.light() as led:
+        led.set(1.0)
+        time.sleep(2 * controller_module.FRESH_S)
+        with led.sequencer.controller._lock:
+            emulated.controller.reset()
+            emulated.controller.take()
+            with pytest.raises(DeviceError, match="does not burn what it was told to: it was reset"):
+                led.confirm()
+
+
 def test_lights_in_a_row_are_asked_after_once(emulated, monkeypatch):
     monkeypatch.setattr(controller_module, "FRESH_S", 0.2)
     with emulated.lights(0, 1) as lights:
         for light in lights:
             light.set(1.0)
-        time.sleep(0.2)
-        before = len(emulated.done("HB"))
+        with lights[0].sequencer.controller._lock:
+            before = len(emulated.done("STAT"))
+            for light in lights:
+                light.confirm()
+            assert len(emulated.done("STAT")) - before == 1
+
+
+def test_what_was_told_of_a_frame_is_not_taken_for_the_next(emulated, monkeypatch):
+    """Frames of a burst come faster than what is known goes stale."""
+    monkeypatch.setattr(controller_module, "FRESH_S", 10.0)
+    with emulated.lights(0, 1) as lights:
+        for light in lights:
+            light.set(1.0)
         for light in lights:
             light.confirm()
-        assert len(emulated.done("HB")) - before <= 1
+        with lights[0].sequencer.controller._lock:
+            emulated.controller.reset()
+            emulated.controller.take()
+            with pytest.raises(DeviceError, match="does not burn"):
+                lights[0].confirm()
 
 
 def test_too_hot(dome):

@@ -33,7 +33,7 @@ WATCHDOG_S = 2.0
 """The controller goes dark when it has heard nothing for this long while anything burns."""
 
 FRESH_S = 0.001
-"""For how long a reply tells that the controller does what it was told."""
+"""For how long a reply tells that the controller does what it was told, to who has not asked yet."""
 
 _BOOTS = {"P": "power", "E": "its reset line", "W": "its own watchdog", "B": "its supply broke down"}
 
@@ -75,6 +75,8 @@ class Controller:
         self._dark = False
         self._exposures: int | None = None
         self._firing: int | None = None
+        # channels that the last status was not yet told to
+        self._untold: set[int] = set()
         # what has happened, and the program does not know yet
         self._fault: str | None = None
         self._latched = False
@@ -173,17 +175,24 @@ class Controller:
                 raise self._strange("STOP", words)
             return int(words[0])
 
-    def confirm(self) -> None:
+    def confirm(self, channel: int | None = None) -> None:
         """Raise DeviceError where lights have gone dark by themselves since they were set.
 
-        While any should burn the controller is asked: one that was reset is silent until it has booted. What
-        it said within `FRESH_S` stands, so that lights in a row cost one question.
+        While any should burn the controller is asked: one that was reset is silent until it has booted. With
+        ``channel`` it is asked what burns, for the event that tells of a reset may be lost. Its answer within
+        `FRESH_S` stands for the other channels, so that lights in a row cost one question, but not twice for
+        the same: a frame may lie between.
         """
         with self._asked():
-            if self._exchange.damaged:
+            fresh = time.monotonic() - self._exchange.heard_s <= FRESH_S
+            told = fresh and (channel is None or channel in self._untold)
+            if self._exchange.damaged or (self.burning and channel is not None and not told):
                 self.status()
-            elif self.burning and time.monotonic() - self._exchange.heard_s > FRESH_S:
+                self._untold = set(self._levels)
+            elif self.burning and not told:
                 self._do("HB")
+            if channel is not None:
+                self._untold.discard(channel)
             self._tell()
 
     def status(self) -> Status:
@@ -333,6 +342,7 @@ class Controller:
     # ---------------------------------------------------------------- requests
 
     def _ask(self, command: str, *arguments: int, within_s: float | None = None) -> Reply:
+        self._untold.clear()
         try:
             return self._exchange.ask(command, *arguments, within_s=within_s)
         finally:

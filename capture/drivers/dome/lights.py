@@ -171,7 +171,7 @@ class DomeLight(SharedLight[DomeLightConfig, Dome]):
         The controller is asked, which takes a round trip.
         """
         with named(self.name):
-            self._open().controller.confirm()
+            self._open().controller.confirm(self.config.channel)
 
     def steps_of(self, level: float) -> int:
         """Return the controller's level: none but level 0 is dark; ValueError outside 0 to 1."""
