@@ -176,6 +176,16 @@ class WatchedLight(Light, Protocol):
         ...
 
 
+@runtime_checkable
+class Identified(Protocol):
+    """A device that can say which one it is."""
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """What tells it from others of its kind, such as model, serial number and firmware; while open."""
+        ...
+
+
 class Sequencer(Protocol):
     """The lights of one controller, stepped by the camera's own exposure signal."""
 
@@ -216,6 +226,10 @@ class Operator(Protocol):
 
     def show(self, pose: str, message: str) -> None:
         """Bring ``pose`` about and return when it is so."""
+        ...
+
+    def tell(self, message: str) -> None:
+        """Pass on one line of what the run is waiting for; at once."""
         ...
 
 

@@ -4,6 +4,7 @@ import getpass
 import hashlib
 import os
 import tempfile
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ from capture.plan import Shot
 from capture.session.disk import locked
 from rigs.config import ConfigError, RigConfig
 from rigs.simulated import Truth, Twin
+
+TOLD_S = 4.0
+"""After how long an opening device is named to the operator; a controller that boots takes 2.5 s."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,17 +98,33 @@ def open_rig(
         # One at a time: opening all and entering afterwards would leak the early ones when a late one fails.
         cameras: dict[str, Camera] = {}
         lights: dict[str, Light] = {}
+        operator = TerminalOperator()
         _hold(config, stack)
         try:
             for name, camera in config.cameras.items():
-                opened: Camera = camera.open(name)
-                cameras[name] = stack.enter_context(opened)
+                with _told_of(operator, f"camera {name}", camera.driver):
+                    opened: Camera = camera.open(name)
+                    cameras[name] = stack.enter_context(opened)
             for name, light in config.lights.items():
-                lamp: Light = light.open(name)
-                lights[name] = stack.enter_context(lamp)
+                with _told_of(operator, f"light {name}", light.driver):
+                    lamp: Light = light.open(name)
+                    lights[name] = stack.enter_context(lamp)
         except ValueError as error:
             raise ConfigError(str(error)) from None
-        yield Rig(config=config, cameras=cameras, lights=lights, operator=TerminalOperator())
+        yield Rig(config=config, cameras=cameras, lights=lights, operator=operator)
+
+
+@contextmanager
+def _told_of(operator: Operator, what: str, driver: str) -> Iterator[None]:
+    """Tell the operator what is being opened where that takes long: a device that hangs is known by name."""
+    message = f"{what}: still opening (driver {driver}): look at its power and cable, or stop with Ctrl-C"
+    timer = threading.Timer(TOLD_S, operator.tell, [message])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _hold(config: RigConfig, stack: ExitStack) -> None:

@@ -17,6 +17,16 @@ class Terminal:
         """Print a line."""
         print(message, file=self._writing or sys.stderr, flush=True)
 
+    def expect(self, who: str, message: str) -> None:
+        """Raise DeviceError where nobody could answer ``message``: standard input is not a terminal."""
+        if not (self._reading or sys.stdin).isatty():
+            raise DeviceError(
+                who,
+                f"cannot ask a person to {message!r}: standard input is not a terminal; "
+                "run in a terminal, rehearse with --simulate TRUTH, or give the plan's block an empty prompt "
+                "where nobody need do anything",
+            )
+
     def ask(self, who: str, message: str) -> None:
         """Print ``message`` and wait for Enter.
 
@@ -25,16 +35,9 @@ class Terminal:
         DeviceError
             Nobody can answer: standard input is not a terminal, or it has ended. ``who`` asked.
         """
-        reading = self._reading or sys.stdin
-        if not reading.isatty():
-            raise DeviceError(
-                who,
-                f"cannot ask a person to {message!r}: standard input is not a terminal; "
-                "run in a terminal, rehearse with --simulate TRUTH, or give the plan's block an empty prompt "
-                "where nobody need do anything",
-            )
+        self.expect(who, message)
         self.say(f"{message}, then press Enter")
-        if not reading.readline():
+        if not (self._reading or sys.stdin).readline():
             raise DeviceError(who, "nobody answers: standard input has ended")
 
 
@@ -48,6 +51,15 @@ class TerminalOperator:
         """Print the message and wait for Enter, unless it is empty; DeviceError where nobody can answer."""
         if message:
             self._terminal.ask("operator", message)
+
+    def tell(self, message: str) -> None:
+        """Print the message."""
+        self._terminal.say(message)
+
+    def expect(self, message: str) -> None:
+        """Raise DeviceError where nobody could answer ``message``, as `show` would."""
+        if message:
+            self._terminal.expect("operator", message)
 
 
 class ManualLightConfig(LightLimits):

@@ -208,3 +208,8 @@ class SimulatedOperator:
         if self._announce is not None:
             self._announce(message)
         self._scene.show(pose)
+
+    def tell(self, message: str) -> None:
+        """Announce the message, where anybody is told."""
+        if self._announce is not None:
+            self._announce(message)

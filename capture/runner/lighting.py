@@ -1,5 +1,6 @@
 """The state of all lights of a rig during one run."""
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Self
 
@@ -29,6 +30,12 @@ class Lighting:
         self._lights = lights
         # None: unknown, so that the light is set whatever is wanted of it
         self._levels: dict[str, float | None] = dict.fromkeys(lights)
+        self._changed_s: float | None = None
+
+    @property
+    def settling_s(self) -> float | None:
+        """How long ago a light was last told to change, s; None where none was yet."""
+        return None if self._changed_s is None else time.monotonic() - self._changed_s
 
     def change(self, levels: Mapping[str, float]) -> None:
         """Burn the named lights at their levels and no others; those to go dark go first.
@@ -44,6 +51,7 @@ class Lighting:
         changes = [name for name, level in wanted.items() if self._levels[name] != level]
         for name in sorted(changes, key=lambda name: wanted[name] > 0):
             self._levels[name] = None
+            self._changed_s = time.monotonic()
             self._lights[name].set(wanted[name])
             self._levels[name] = wanted[name]
 
@@ -68,6 +76,7 @@ class Lighting:
         self._set({name: 0.0 for name in self._lights if name not in pulsing})
         for name, light in pulsing.items():
             self._levels[name] = None
+            self._changed_s = time.monotonic()
             light.strobe(shot.lights[name], shot.strobe.delay_s, shot.strobe.duration_s)
 
     def confirm(self, names: Iterable[str]) -> None:

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Hashable, Iterable
+from contextlib import suppress
 from itertools import product
 from statistics import median
 
@@ -52,31 +53,45 @@ class QualityCheck:
         self._ambient: dict[Hashable, NDArray[np.float32]] = {}
         self._sharpness: dict[Hashable, float] = {}
 
-    def accept(self, frame: Frame, shot: Shot) -> None:
-        """Raise DeviceError, naming what is at fault, unless ``frame`` meets the gate.
+    def accept(self, frame: Frame, shot: Shot) -> dict[str, float]:
+        """Return what was measured; raise DeviceError, naming what is at fault, where that is not enough.
 
         A frame that meets it is what later ones are held against.
+
+        Returns
+        -------
+        dict of str to float
+            ``saturated``: share of the pixels. ``signal_dn``: mean above black. ``shift_px``: of the picture
+            since the first ambient frame. ``sharpness``: contrast of detail, as a share of the first frame's.
+            What was not looked for, or cannot be told, is left out.
         """
         gate = self._gate
+        measured: dict[str, float] = {}
         if gate.max_saturated is not None:
-            _check_saturation(frame, shot, gate.max_saturated)
+            measured |= _check_saturation(frame, shot, gate.max_saturated)
         if gate.lit:
-            self._check_light(frame, shot)
+            measured |= self._check_light(frame, shot)
         if gate.max_shift_px is not None and "ambient" in shot.kinds:
-            self._check_place(frame, shot, gate.max_shift_px)
+            measured |= self._check_place(frame, shot, gate.max_shift_px)
         if gate.min_sharpness is not None:
-            self._check_sharpness(frame, shot, gate.min_sharpness)
+            measured |= self._check_sharpness(frame, shot, gate.min_sharpness)
+        return measured
 
-    def _check_light(self, frame: Frame, shot: Shot) -> None:
+    def recall(self, frame: Frame, shot: Shot) -> None:
+        """Take note of a frame that an earlier run has kept."""
+        with suppress(DeviceError):
+            self.accept(frame, shot)
+
+    def _check_light(self, frame: Frame, shot: Shot) -> dict[str, float]:
         """Hold the signal of a light, in DN per second, against that of the other lights of the pose."""
         if frame.black_level_dn is None or shot.strobe is not None:
-            return
+            return {}
         signal = float(_grid(frame.dn).mean(dtype=np.float64)) - frame.black_level_dn
         rates = self._rates[shot.camera, shot.pose, shot.gain_db]
         ambient = rates.get("", 0.0)
         if not shot.lights:
             rates[""] = signal / shot.exposure_s
-            return
+            return {"signal_dn": signal}
         own = signal - ambient * shot.exposure_s
         others = [rate for light, rate in rates.items() if light not in ("", shot.light)]
         level = sum(shot.lights.values())
@@ -94,14 +109,16 @@ class QualityCheck:
             )
         if own >= _TELLING_DN:
             rates[shot.light] = own / (shot.exposure_s * level)
+        return {"signal_dn": signal}
 
-    def _check_place(self, frame: Frame, shot: Shot, max_shift_px: float) -> None:
+    def _check_place(self, frame: Frame, shot: Shot, max_shift_px: float) -> dict[str, float]:
         """Follow the picture since the first ambient frame of the pose, exposed alike."""
         image, scale = _small(frame.dn)
         first = self._ambient.setdefault((shot.camera, shot.pose, shot.exposure_s, shot.gain_db), image)
         if first is image or first.shape != image.shape:
-            return
-        moved = [scale * shift for shift in _shifts(first, image) if scale * shift > max_shift_px]
+            return {}
+        shifts = [scale * shift for shift in _shifts(first, image)]
+        moved = [shift for shift in shifts if shift > max_shift_px]
         # a hand in the picture moves one part of it, a knock moves all
         if len(moved) > 1:
             raise DeviceError(
@@ -109,8 +126,10 @@ class QualityCheck:
                 f"the picture has moved by {median(moved):.1f} px since the first ambient frame and may by "
                 f"{max_shift_px:g}: camera or object was touched: begin the pose anew",
             )
+        # the second largest: one quarter alone is no knock
+        return {"shift_px": sorted(shifts)[-2]} if len(shifts) > 1 else {}
 
-    def _check_sharpness(self, frame: Frame, shot: Shot, least: float) -> None:
+    def _check_sharpness(self, frame: Frame, shot: Shot, least: float) -> dict[str, float]:
         """Hold the gradient energy against that of the first frame taken alike."""
         image, _ = _small(frame.dn)
         rows, columns = np.diff(image, axis=0), np.diff(image, axis=1)
@@ -126,12 +145,13 @@ class QualityCheck:
                 f"the picture has {np.sqrt(energy / first):.0%} of the first one's sharpness and must have "
                 f"{least:.0%}: look at focus and vibration",
             )
+        return {"sharpness": float(np.sqrt(energy / first))} if first > 0 else {}
 
 
-def _check_saturation(frame: Frame, shot: Shot, most: float) -> None:
+def _check_saturation(frame: Frame, shot: Shot, most: float) -> dict[str, float]:
     bits = format_bits(frame.pixel_format)
     if bits is None:
-        return
+        return {}
     share = np.count_nonzero(frame.dn >= 2**bits - 1) / frame.dn.size
     if share > most:
         raise DeviceError(
@@ -139,6 +159,7 @@ def _check_saturation(frame: Frame, shot: Shot, most: float) -> None:
             f"{share:.2%} of the pixels are saturated at {shot.exposure_s:g} s and {most:.2%} may be: expose "
             "shorter",
         )
+    return {"saturated": share}
 
 
 def _shifts(first: NDArray[np.float32], image: NDArray[np.float32]) -> list[float]:

@@ -1,8 +1,11 @@
 """The loop that takes a plan's shots with open devices."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
+from contextlib import suppress
+from importlib.metadata import version
+from typing import Any
 
-from capture.devices import DeviceError, Devices, StrobedLight
+from capture.devices import DeviceError, Devices, Identified, StrobedLight
 from capture.plan import CapturePlan, Shot
 from capture.runner.check import unknown_name
 from capture.runner.control import RunControl, exit_on_sigterm
@@ -10,9 +13,10 @@ from capture.runner.grouping import groups
 from capture.runner.lighting import Lighting
 from capture.runner.progress import Progress, RunEvent
 from capture.runner.quality import QualityCheck
+from capture.runner.settings import RunSettings
 from capture.runner.take import Taker
 from capture.runner.watch import Watch
-from capture.session import Session
+from capture.session import Note, RunRecord, Session, SessionError, now
 
 
 def run(
@@ -21,27 +25,24 @@ def run(
     session: Session,
     *,
     control: RunControl | None = None,
-    retries: int = 2,
-    exposure_tolerance: float = 0.01,
-    held_bytes: int = 256 * 2**20,
-    compress: bool = False,
-    patience_s: float = 10.0,
+    settings: RunSettings | None = None,
+    facts: Mapping[str, Any] | None = None,
 ) -> Generator[RunEvent]:
     """Take what is pending of a session, yielding an event as each shot reaches the disk.
 
     Consume inside ``contextlib.closing``: stopping early is part of the contract. However the run ends
     (return, error, closing, Ctrl-C, SIGTERM), every light is turned dark, every frame taken is written, and
-    the session can be resumed. Lights burn while the consumer holds an event: be quick, or pause it by
-    ``control``.
+    the session can be resumed; the journal says when and why it ended. Lights burn while the consumer holds
+    an event: be quick, or pause it by ``control``.
 
     Where camera and lights can (see `capture.runner.grouping`), shots under different lights are taken as one
     hardware-timed sequence, in parts. Its frames are matched to its lights by number, count and time; where
     that leaves a doubt, all are taken again. A part that is stopped early is given up.
 
     A shot whose frame is lost, late, stale, taken with other settings or fails the plan's ``quality`` is
-    tried again, ``retries`` times, then recorded as skipped. A resumed run tries skipped shots again, in the
-    plan's order with the rest. When all shots are settled the session is finished. A light's own waits are
-    its driver's to bound.
+    tried again, ``settings.retries`` times, then recorded as skipped. A resumed run tries skipped shots
+    again, in the plan's order with the rest, and holds frames against those that earlier runs have kept. When
+    all shots are settled the session is finished. A light's own waits are its driver's to bound.
 
     Parameters
     ----------
@@ -53,23 +54,17 @@ def run(
         Where to.
     control : RunControl, optional
         Pauses and cancels; a cancelled run returns.
-    retries : int
-        How often a failed shot is tried again.
-    exposure_tolerance : float
-        Largest relative difference of reported and requested exposure.
-    held_bytes : int
-        Most pixels of a hardware-timed sequence: they wait until the count of its exposures has been checked.
-    compress : bool
-        Write frames compressed, without loss.
-    patience_s : float
-        How long a device that is not ready (an open door, heat) is waited for, in the dark.
+    settings : RunSettings, optional
+        How the run behaves.
+    facts : mapping, optional
+        Whatever else is known of this run, as JSON values; the journal has it.
 
     Raises
     ------
     SessionError
         The session is of another plan, is being written by another process, or the disk fails.
     DeviceLost
-        A device is gone, or was not ready for ``patience_s``.
+        A device is gone, or was not ready for ``settings.patience_s``.
     DeviceError
         An unknown device is asked for; or, at the end, a light could not be turned dark.
     """
@@ -84,16 +79,7 @@ def run(
             if shot.strobe is not None and not isinstance(devices.lights[name], StrobedLight):
                 raise DeviceError(name, "the plan strobes it, and its driver has no strobe")
     return _run(
-        plan,
-        devices,
-        session,
-        pending,
-        control or RunControl(),
-        retries=retries,
-        exposure_tolerance=exposure_tolerance,
-        held_bytes=held_bytes,
-        compress=compress,
-        patience_s=patience_s,
+        plan, devices, session, pending, control or RunControl(), settings or RunSettings(), dict(facts or {})
     )
 
 
@@ -103,50 +89,95 @@ def _run(
     session: Session,
     pending: tuple[Shot, ...],
     control: RunControl,
-    *,
-    retries: int,
-    exposure_tolerance: float,
-    held_bytes: int,
-    compress: bool,
-    patience_s: float,
+    settings: RunSettings,
+    facts: dict[str, Any],
 ) -> Generator[RunEvent]:
     if not pending:
         session.finish()
         return
-    watches = {name: Watch(camera, exposure_tolerance) for name, camera in devices.cameras.items()}
-    complete = False
-    with exit_on_sigterm(), session.writer(compress=compress) as writer, Lighting(devices.lights) as lighting:
+    watches = {name: Watch(camera, settings.exposure_tolerance) for name, camera in devices.cameras.items()}
+    with exit_on_sigterm(), session.writer(compress=settings.compress) as writer:
         pending = session.pending()  # another process may have gone on since
+        writer.note(_beginning(pending, devices, settings, facts))
         progress = Progress(pending, devices, total=len(plan.shots()))
-        quality = None if plan.quality is None else QualityCheck(plan.quality, plan.shots())
-        taker = Taker(
-            writer,
-            lighting,
-            quality,
-            control,
-            progress,
-            retries=retries,
-            held_bytes=held_bytes,
-            patience_s=patience_s,
-        )
-        pose: str | None = None
-        for group in groups(pending, devices):
-            first = group.shots[0]
-            if first.pose != pose:
-                pose = first.pose
-                lighting.dark()
-                with progress.idle():
-                    devices.operator.show(pose, plan.prompt(pose))
-            watch = watches[first.camera]
-            if group.sequencer is None:
-                taking = taker.take(group.shots, watch)
-            else:
-                taking = taker.take_sequence(group.shots, watch, group.sequencer)
-            if not (yield from taking):
-                break
-        else:
-            complete = True
+        quality = _gate(plan, session, pending)
+        try:
+            with Lighting(devices.lights) as lighting:
+                taker = Taker(writer, lighting, devices.operator, quality, control, progress, settings)
+                complete = yield from _take_all(plan, pending, devices, watches, taker)
+        except BaseException as error:
+            with suppress(SessionError):  # told by the error itself, or by leaving the writer
+                writer.note(Note(kind="end", at=now(), text=_ending(error)))
+            raise
+        writer.note(Note(kind="end", at=now(), text="all shots are settled" if complete else "cancelled"))
         writer.flush()
     if complete:
         session.finish()
     yield from progress.events(writer)
+
+
+def _take_all(
+    plan: CapturePlan,
+    pending: tuple[Shot, ...],
+    devices: Devices,
+    watches: Mapping[str, Watch],
+    taker: Taker,
+) -> Generator[RunEvent, None, bool]:
+    """Settle every shot, pose by pose; False when cancelled before."""
+    pose: str | None = None
+    for group in groups(pending, devices):
+        first = group.shots[0]
+        if first.pose != pose:
+            pose = first.pose
+            taker.show(pose, plan.prompt(pose))
+        watch = watches[first.camera]
+        if group.sequencer is None:
+            taking = taker.take(group.shots, watch)
+        else:
+            taking = taker.take_sequence(group.shots, watch, group.sequencer)
+        if not (yield from taking):
+            return False
+    return True
+
+
+def _gate(plan: CapturePlan, session: Session, pending: tuple[Shot, ...]) -> QualityCheck | None:
+    """The gate of the plan, with what earlier runs have seen of the poses that are gone on with."""
+    if plan.quality is None:
+        return None
+    gate = QualityCheck(plan.quality, plan.shots())
+    views = {(shot.camera, shot.pose) for shot in pending}
+    for camera in dict.fromkeys(camera for camera, _ in views):
+        stack = session.stack(camera)
+        for number, record in enumerate(stack.records):
+            if (camera, record.shot.pose) in views:
+                gate.recall(record.frame(stack[number]), record.shot)
+    return gate
+
+
+def _beginning(
+    pending: tuple[Shot, ...], devices: Devices, settings: RunSettings, facts: dict[str, Any]
+) -> RunRecord:
+    everything = {**devices.cameras, **devices.lights}
+    return RunRecord(
+        at=now(),
+        version=version("gnomon"),
+        shots=len(pending),
+        settings=settings.model_dump(mode="json"),
+        devices={
+            name: dict(device.identity)
+            for name, device in everything.items()
+            if isinstance(device, Identified)
+        },
+        facts=facts,
+    )
+
+
+def _ending(error: BaseException) -> str:
+    """How a run ended, in one line."""
+    if isinstance(error, GeneratorExit):
+        return "stopped"
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    if isinstance(error, SystemExit):
+        return "ended by the system"
+    return " ".join(str(error).split()) or type(error).__name__

@@ -4,7 +4,9 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Generator
 from contextlib import closing, suppress
+from dataclasses import dataclass
 from itertools import islice
+from typing import Literal
 
 from capture.devices import (
     Camera,
@@ -12,6 +14,7 @@ from capture.devices import (
     DeviceLost,
     FrameLost,
     NotReady,
+    Operator,
     Sequencer,
     TriggeredCamera,
 )
@@ -23,8 +26,9 @@ from capture.runner.grouping import part, steps
 from capture.runner.lighting import Lighting
 from capture.runner.progress import Progress, RunEvent
 from capture.runner.quality import QualityCheck
+from capture.runner.settings import RunSettings
 from capture.runner.watch import Watch
-from capture.session import Writer
+from capture.session import Note, Timing, Writer, now
 
 DEADLINE_MARGIN_S = 1.0
 """What a frame may take beyond its exposure and readout before it counts as lost."""
@@ -33,50 +37,43 @@ _POLL_S = 0.5
 """How often a device that is not ready is asked again."""
 
 
+@dataclass(eq=False)
 class Taker:
     """Takes groups of shots: in a row under the same lights, or as hardware-timed sequences.
 
-    Parameters
+    Attributes
     ----------
     writer : Writer
         Where frames and skips go.
     lighting : Lighting
         The lights.
+    operator : Operator
+        Whoever brings a pose about, and is told what is waited for.
     quality : QualityCheck or None
         What each frame must meet.
     control : RunControl
         Pauses and cancels.
     progress : Progress
         Counts what is settled.
-    retries : int
-        How often a shot is tried again.
-    held_bytes : int
-        Most pixels of a sequence.
-    patience_s : float
-        How long a device may be not ready.
+    settings : RunSettings
+        How often a shot is tried again, how long is waited.
     """
 
-    def __init__(
-        self,
-        writer: Writer,
-        lighting: Lighting,
-        quality: QualityCheck | None,
-        control: RunControl,
-        progress: Progress,
-        *,
-        retries: int,
-        held_bytes: int,
-        patience_s: float,
-    ) -> None:
-        self._writer = writer
-        self._lighting = lighting
-        self._quality = quality
-        self._control = control
-        self._progress = progress
-        self._retries = retries
-        self._held_bytes = held_bytes
-        self._patience_s = patience_s
-        self._unready_since_s: float | None = None
+    writer: Writer
+    lighting: Lighting
+    operator: Operator
+    quality: QualityCheck | None
+    control: RunControl
+    progress: Progress
+    settings: RunSettings
+    _unready_since_s: float | None = None
+
+    def show(self, pose: str, message: str) -> None:
+        """Have a pose brought about, in the dark."""
+        self.lighting.dark()
+        with self.progress.idle():
+            self.operator.show(pose, message)
+        self._note("pose", pose)
 
     def take(
         self, group: tuple[Shot, ...], watch: Watch, reasons: list[str] | None = None
@@ -91,19 +88,21 @@ class Taker:
         while todo:
             if not self._may_go_on():
                 return False
+            asked = _in_one_go(watch.camera, tuple(todo))
             try:
-                self._lighting.prepare(group[0])
-                with closing(_frames(watch.camera, tuple(todo))) as frames:
-                    for frame in frames:
+                self.lighting.prepare(group[0])
+                timing = Timing(asked_at=now(), lit_s=self.lighting.settling_s, count=len(asked))
+                with closing(_frames(watch.camera, asked)) as frames:
+                    for place, frame in enumerate(frames):
                         watch.accept(frame, todo[0])
-                        self._lighting.confirm(todo[0].lights)
-                        self._meet(frame, todo[0])
-                        self._writer.put(todo.popleft(), frame, reasons)
+                        self.lighting.confirm(todo[0].lights)
+                        checks = self._meet(frame, todo[0])
+                        self.writer.put(todo.popleft(), frame, reasons, timing.replace(place=place), checks)
                         reasons = []
                         self._unready_since_s = None
                         if todo:
-                            yield from self._progress.events(self._writer)
-                        if todo and self._control.state != "running":
+                            yield from self.progress.events(self.writer)
+                        if todo and self.control.state != "running":
                             watch.unsettle()
                             break
             except DeviceLost as error:
@@ -114,11 +113,11 @@ class Taker:
             except DeviceError as error:
                 watch.unsettle()
                 reasons.append(str(error))
-                if len(reasons) > self._retries:
-                    self._writer.skip(todo.popleft(), reasons[-1], len(reasons))
+                if len(reasons) > self.settings.retries:
+                    self._skip(todo.popleft(), reasons)
                     reasons = []
                 if todo:
-                    yield from self._progress.events(self._writer)
+                    yield from self.progress.events(self.writer)
         return True
 
     def take_sequence(
@@ -129,7 +128,7 @@ class Taker:
         Frames wait until the controller has told how many exposures it stepped through: until then none is
         known to be of its light. A lost one is taken again alone. The last event is left, as by `take`.
         """
-        most = self._held_bytes // frame_bytes(watch.camera.limits)
+        most = self.settings.held_bytes // frame_bytes(watch.camera.limits)
         todo = list(group)
         reasons: defaultdict[int, list[str]] = defaultdict(list)
         while todo:
@@ -143,8 +142,8 @@ class Taker:
                 return False
             answers: dict[int, Frame] = {}
             try:
-                frames, signalled = self._expose_sequence(shots, watch, sequencer)
-                if self._control.state != "running":
+                frames, signalled, timing = self._expose_sequence(shots, watch, sequencer)
+                if self.control.state != "running":
                     watch.unsettle()
                     continue
                 answers, failures = watch.accept_sequence(frames, shots, signalled)
@@ -160,20 +159,21 @@ class Taker:
             for place, shot in enumerate(shots):
                 if place in answers:
                     try:
-                        self._meet(answers[place], shot)
+                        checks = self._meet(answers[place], shot)
                     except DeviceError as error:
                         failures[place] = str(error)
                     else:
-                        self._writer.put(shot, answers[place], reasons[shot.index])
+                        known = timing.replace(place=place)
+                        self.writer.put(shot, answers[place], reasons[shot.index], known, checks)
                         self._unready_since_s = None
                         todo.remove(shot)
                         continue
                 reasons[shot.index].append(failures[place])
-                if len(reasons[shot.index]) > self._retries:
-                    self._writer.skip(shot, failures[place], len(reasons[shot.index]))
+                if len(reasons[shot.index]) > self.settings.retries:
+                    self._skip(shot, reasons[shot.index])
                     todo.remove(shot)
             if todo:
-                yield from self._progress.events(self._writer)
+                yield from self.progress.events(self.writer)
         return True
 
     def _be_patient(self, error: NotReady) -> None:
@@ -182,48 +182,68 @@ class Taker:
         if self._unready_since_s is None:
             self._unready_since_s = now_s
             with suppress(DeviceError):  # told again by the next try, or at the end
-                self._lighting.dark()
-        if now_s - self._unready_since_s >= self._patience_s:
+                self.lighting.dark()
+            self._note("wait", str(error))
+            self.operator.tell(f"{error}: waiting, lights dark, for up to {self.settings.patience_s:g} s")
+        if now_s - self._unready_since_s >= self.settings.patience_s:
             text = str(error).removeprefix(f"{error.device}: ")
-            waited = f"{text}; waited {self._patience_s:g} s"
+            waited = f"{text}; waited {self.settings.patience_s:g} s"
             raise _resumable(DeviceLost(error.device, waited)) from error
-        with self._progress.idle():
-            time.sleep(min(_POLL_S, self._patience_s))
+        with self.progress.idle():
+            time.sleep(min(_POLL_S, self.settings.patience_s))
 
-    def _meet(self, frame: Frame, shot: Shot) -> None:
+    def _meet(self, frame: Frame, shot: Shot) -> dict[str, float]:
         """Hold a frame against the plan's gate; the state of lights that did not show counts as unknown."""
-        if self._quality is None:
-            return
+        if self.quality is None:
+            return {}
         try:
-            self._quality.accept(frame, shot)
+            return self.quality.accept(frame, shot)
         except DeviceError:
-            self._lighting.doubt(shot.lights)
+            self.lighting.doubt(shot.lights)
             raise
 
     def _expose_sequence(
         self, shots: tuple[Shot, ...], watch: Watch, sequencer: Sequencer
-    ) -> tuple[list[Frame], int]:
-        """Return what came of a sequence, and how many exposures its lights were told of."""
+    ) -> tuple[list[Frame], int, Timing]:
+        """Return what came of a sequence, how many exposures its lights were told of, and its beginning."""
         frames: list[Frame] = []
+        timing = Timing(by="camera", asked_at=now(), count=len(shots))
         try:
-            self._lighting.arm(sequencer, steps(shots))
+            self.lighting.arm(sequencer, steps(shots))
+            timing = timing.replace(asked_at=now())
             with closing(_frames(watch.camera, shots)) as burst:
                 for frame in burst:
                     frames.append(frame)
-                    if self._control.state != "running":
+                    if self.control.state != "running":
                         break
         except FrameLost:
             pass  # what did not come is told by what is missing
         finally:
-            signalled = self._lighting.disarm(sequencer)
-        return frames, signalled
+            signalled = self.lighting.disarm(sequencer)
+        return frames, signalled, timing
+
+    def _skip(self, shot: Shot, reasons: list[str]) -> None:
+        self.writer.skip(shot, reasons[-1], len(reasons), reasons[:-1])
+
+    def _note(self, kind: Literal["pose", "wait", "pause"], text: str) -> None:
+        self.writer.note(Note(kind=kind, at=now(), text=text))
 
     def _may_go_on(self) -> bool:
-        if self._control.state == "paused":
-            self._lighting.dark()
-            with self._progress.idle():
-                return self._control.wait()
-        return self._control.wait()
+        if self.control.state == "paused":
+            self.lighting.dark()
+            self._note("pause", "asked to pause")
+            with self.progress.idle():
+                return self.control.wait()
+        return self.control.wait()
+
+
+def _in_one_go(camera: Camera, shots: tuple[Shot, ...]) -> tuple[Shot, ...]:
+    """Return the shots that are asked for at once: all where the camera takes bursts, else the first.
+
+    A pulse is armed for one trigger: strobed shots are taken one by one.
+    """
+    together = shots[0].strobe is None and isinstance(camera, TriggeredCamera)
+    return shots if together else shots[:1]
 
 
 def _resumable(error: DeviceLost) -> DeviceLost:
@@ -232,16 +252,10 @@ def _resumable(error: DeviceLost) -> DeviceLost:
 
 
 def _frames(camera: Camera, shots: tuple[Shot, ...]) -> Generator[Frame]:
-    """Yield a frame for each shot where the camera can take a burst, else for the first only.
-
-    A pulse is armed for one trigger: strobed shots are taken one by one.
-    """
+    """Yield a frame for each shot: of one its exposure, of several a burst."""
     deadline_s = max(shot.exposure_s for shot in shots) + camera.limits.readout_s + DEADLINE_MARGIN_S
-    if len(shots) == 1 or shots[0].strobe is not None or not isinstance(camera, TriggeredCamera):
-        shot = shots[0]
-        yield camera.expose(
-            shot.exposure_s, shot.gain_db, shot.exposure_s + camera.limits.readout_s + DEADLINE_MARGIN_S
-        )
+    if len(shots) == 1 or not isinstance(camera, TriggeredCamera):
+        yield camera.expose(shots[0].exposure_s, shots[0].gain_db, deadline_s)
         return
     settings = [(shot.exposure_s, shot.gain_db) for shot in shots]
     count = 0

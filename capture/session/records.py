@@ -2,12 +2,16 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Literal, Self
+from typing import Annotated, Any, BinaryIO, ClassVar, Literal, Self
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, TypeAdapter, ValidationError
 
+from capture.frame import Frame
 from capture.plan import Record, Shot
 
 
@@ -21,6 +25,31 @@ class Busy(SessionError):
 
 class DiskFailed(SessionError):
     """The disk does not take what was captured; what it took before is safe."""
+
+
+class Timing(Record):
+    """Who timed an exposure, and when.
+
+    Attributes
+    ----------
+    by : 'computer' or 'camera'
+        What changed the lights: the computer before it asked for the exposure, or in a hardware-timed
+        sequence the camera's exposure signal.
+    asked_at : str
+        Wall clock of the computer at which the camera was asked, UTC, ISO 8601. Exposures that were asked for
+        in one go share it.
+    lit_s : float, optional
+        How long before that a light was last told to change: what it had to settle. None where the camera
+        changes them, and in a rig without lights.
+    place, count : int
+        Which of how many exposures that were asked for in one go, from 0.
+    """
+
+    by: Literal["computer", "camera"] = "computer"
+    asked_at: str
+    lit_s: float | None = None
+    place: int = Field(default=0, ge=0)
+    count: int = Field(default=1, ge=1)
 
 
 class FrameRecord(Record):
@@ -46,9 +75,15 @@ class FrameRecord(Record):
         How many times the camera was asked, this run.
     reasons : tuple of str
         Why each attempt before the last was not taken.
+    timing : Timing, optional
+        Who timed the exposure, and when; None in imported sessions.
+    checks : dict of str to float
+        What the plan's quality gate measured (see `capture.runner.quality`); empty without one.
     """
 
-    LATER = frozenset({"reasons"})
+    LATER = frozenset({"reasons", "timing", "checks"})
+    UNSTEADY: ClassVar[frozenset[str]] = frozenset({"taken_at", "timing", "checks"})
+    """What differs between two runs that gave the same frames."""
 
     event: Literal["frame"] = "frame"
     shot: Shot
@@ -65,15 +100,92 @@ class FrameRecord(Record):
     taken_at: str
     attempts: int = Field(ge=1)
     reasons: tuple[str, ...] = ()
+    timing: Timing | None = None
+    checks: dict[str, float] = {}
+
+    def frame(self, dn: NDArray[np.generic]) -> Frame:
+        """The frame as it left the camera; ``dn`` are its samples."""
+        return Frame(
+            dn=dn,
+            pixel_format=self.pixel_format,
+            exposure_s=self.exposure_s,
+            gain_db=self.gain_db,
+            frame_id=self.frame_id,
+            timestamp_ns=self.timestamp_ns,
+            black_level_dn=self.black_level_dn,
+            temperature_c=self.temperature_c,
+        )
 
 
 class SkipRecord(Record):
-    """A shot that could not be had, and why. It keeps its index; a later run tries it again."""
+    """A shot that could not be had. It keeps its index; a later run tries it again.
+
+    ``reason`` is that of the last attempt, ``reasons`` are those of the attempts before it.
+    """
+
+    LATER = frozenset({"reasons"})
 
     event: Literal["skip"] = "skip"
     shot: Shot
     reason: str
     attempts: int = Field(ge=1)
+    reasons: tuple[str, ...] = ()
+
+
+class RunRecord(Record):
+    """A run of the program begins: the lines from here to the next one are its own.
+
+    Attributes
+    ----------
+    at : str
+        Wall clock of the computer, UTC, ISO 8601.
+    version : str
+        Of gnomon.
+    shots : int
+        How many there are to take.
+    settings : dict
+        How the run behaves: `capture.runner.RunSettings`.
+    devices : dict of str to dict
+        What each device says of itself: model, serial number, firmware. Those that say nothing are left out.
+    facts : dict
+        Whatever else is known of the run.
+    """
+
+    event: Literal["run"] = "run"
+    at: str
+    version: str
+    shots: int
+    settings: dict[str, Any] = {}
+    devices: dict[str, dict[str, str]] = {}
+    facts: dict[str, Any] = {}
+
+
+class Note(Record):
+    """What happened between the frames.
+
+    Attributes
+    ----------
+    kind : str
+        'pose': ``text`` was brought in view. 'wait', 'pause': the lights were turned dark, because of
+        ``text``; the next line tells when it went on. 'lost': a frame, or a line, of an earlier run is
+        missing or damaged, and its shot is taken again. 'end': the run ends, as ``text`` says; a run without
+        one was killed.
+    at : str
+        Wall clock of the computer, UTC, ISO 8601.
+    shot : int, optional
+        Index of the shot that is concerned.
+    """
+
+    event: Literal["note"] = "note"
+    kind: Literal["pose", "wait", "pause", "lost", "end"]
+    at: str
+    text: str
+    shot: int | None = None
+
+
+def now() -> str:
+    """Wall clock, UTC, ISO 8601 to the millisecond."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 class Problem(Record):
@@ -87,9 +199,10 @@ class Problem(Record):
         return f"{self.kind}: {self.file}: {self.message}"
 
 
-_LINE: TypeAdapter[FrameRecord | SkipRecord] = TypeAdapter(
-    Annotated[FrameRecord | SkipRecord, Field(discriminator="event")]
-)
+Line = FrameRecord | SkipRecord | RunRecord | Note
+"""What a line of the journal may be."""
+
+_LINE: TypeAdapter[Line] = TypeAdapter(Annotated[Line, Field(discriminator="event")])
 
 
 class Journal:
@@ -97,7 +210,8 @@ class Journal:
 
     A line counts once it ends in a newline and parses. The last line may be torn: it was being written when
     the process died. A line before it that does not parse is damage. Neither counts. Of two records of one
-    shot the later holds; only a skip may be followed by another record, so no frame is taken twice.
+    shot the later holds; only a skip, or a frame that a note says is lost, may be followed by another record,
+    so no frame is taken twice.
 
     Attributes
     ----------
@@ -143,10 +257,18 @@ class Journal:
             problem = self._objection(record)
             if problem:
                 raise SessionError(f"{self.path}: line {number}: {problem}")
-            self.records[record.shot.index] = record
+            self._hold(record)
             self._good_bytes += len(line)
 
-    def _objection(self, record: FrameRecord | SkipRecord) -> str | None:
+    def _hold(self, record: Line) -> None:
+        if isinstance(record, FrameRecord | SkipRecord):
+            self.records[record.shot.index] = record
+        elif isinstance(record, Note) and record.kind == "lost" and record.shot is not None:
+            self.records.pop(record.shot, None)
+
+    def _objection(self, record: Line) -> str | None:
+        if not isinstance(record, FrameRecord | SkipRecord):
+            return None
         index = record.shot.index
         if index >= len(self._shots) or record.shot != self._shots[index]:
             return f"shot {index} is not the plan's shot of that number"
@@ -161,16 +283,19 @@ class Journal:
         if shot.index in taken or isinstance(self.records.get(shot.index), FrameRecord):
             raise SessionError(f"shot {shot.index} has been taken already")
 
-    def without(self, lost: set[int]) -> bytes:
-        """Return the file without torn or damaged lines and without any line of the shots in ``lost``."""
+    def mended(self, lost: Iterable[FrameRecord]) -> bytes:
+        """Return the file without torn or damaged lines, with notes of these and of frames that are lost."""
         kept = []
         for line in self.path.read_bytes()[: self._good_bytes].splitlines(keepends=True):
             try:
-                record = _LINE.validate_json(line)
+                _LINE.validate_json(line)
             except ValidationError:
                 continue
-            if record.shot.index not in lost:
-                kept.append(line)
+            kept.append(line)
+        texts = [(f"line {number} was damaged: {what}", None) for number, what in self.damaged.items()]
+        gone = [(f"{record.file} is missing or damaged", record.shot.index) for record in lost]
+        for text, shot in texts + gone:
+            kept.append(_bytes_of(Note(kind="lost", at=now(), text=text, shot=shot)))
         return b"".join(kept)
 
     def repair(self) -> None:
@@ -190,7 +315,7 @@ class Journal:
         self._file.close()
         self._file = None
 
-    def append(self, record: FrameRecord | SkipRecord) -> None:
+    def append(self, record: Line) -> None:
         """Write one line and bring it to the disk; on failure the file is as it was.
 
         Raises
@@ -199,7 +324,7 @@ class Journal:
             The system could not write.
         """
         assert self._file is not None
-        line = record.model_dump_json().encode() + b"\n"
+        line = _bytes_of(record)
         try:
             written = 0
             while written < len(line):
@@ -209,7 +334,11 @@ class Journal:
             self._file.truncate(self._good_bytes)
             raise
         self._good_bytes += len(line)
-        self.records[record.shot.index] = record
+        self._hold(record)
+
+
+def _bytes_of(record: Line) -> bytes:
+    return record.model_dump_json().encode() + b"\n"
 
 
 def one_line(error: ValidationError) -> str:

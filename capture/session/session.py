@@ -5,7 +5,6 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any, Self
@@ -22,6 +21,7 @@ from capture.session.records import (
     SkipRecord,
     as_json,
     differences,
+    now,
     one_line,
 )
 from capture.session.stack import Stack
@@ -168,13 +168,14 @@ class Session:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over the plan and the records in order of shots, without the wall clock.
+        """SHA-256 over the plan and the records in order of shots, without what the wall clock tells.
 
         Two runs that gave the same frames with the same reports have the same digest.
         """
         hasher = hashlib.sha256(self.plan.digest.encode())
         for record in self._records():
-            fields = record.model_dump(mode="json", exclude={"taken_at"})
+            unsteady = set(record.UNSTEADY) if isinstance(record, FrameRecord) else None
+            fields = record.model_dump(mode="json", exclude=unsteady)
             hasher.update(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode() + b"\n")
         return hasher.hexdigest()
 
@@ -189,9 +190,9 @@ class Session:
 
         A torn last journal line is cut off; temporary files and frames without a line are removed, as their
         shots are pending. So are the shots of damaged journal lines and of frames that are missing or whose
-        hash is not the journal's: these lines and files are removed too. A session that is done, but with
-        shots to take, is no longer done. On leaving, all that was handed over is on disk, or the error is
-        raised.
+        hash is not the journal's: these files are removed, and the journal has a note of each. A session that
+        is done, but with shots to take, is no longer done. On leaving, all that was handed over is on disk,
+        or the error is raised.
 
         Parameters
         ----------
@@ -238,7 +239,7 @@ class Session:
             write_json(
                 self.path / "done.json",
                 {
-                    "finished_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+                    "finished_at": now(),
                     "frames": len(self.frames),
                     "skipped": [record.shot.index for record in self.skipped],
                     "digest": self.digest,
@@ -337,8 +338,7 @@ class Session:
             for record in lost:
                 (self.path / record.file).unlink(missing_ok=True)
             if lost or self._journal.damaged:
-                kept = self._journal.without({record.shot.index for record in lost})
-                write_file(self._journal.path, kept)
+                write_file(self._journal.path, self._journal.mended(lost))
                 self._journal = Journal(self._journal.path, self._shots)
             else:
                 self._journal.repair()

@@ -3,18 +3,28 @@
 import hashlib
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
 from capture.frame import Frame
 from capture.plan import Shot
 from capture.session.disk import encode, put_in_place, write_part
-from capture.session.records import DiskFailed, FrameRecord, Journal, SessionError, SkipRecord
+from capture.session.records import (
+    DiskFailed,
+    FrameRecord,
+    Journal,
+    Line,
+    Note,
+    RunRecord,
+    SessionError,
+    SkipRecord,
+    Timing,
+    now,
+)
 
 _QUEUE_FRAMES = 8
 """More would not make capture faster, only events later."""
@@ -29,6 +39,8 @@ class _Item:
     frame: Frame
     taken_at: str
     reasons: tuple[str, ...]
+    timing: Timing | None
+    checks: dict[str, float]
     stored: Future[tuple[Path, str]]
 
 
@@ -47,7 +59,7 @@ class Writer:
         self._queue_bytes = queue_bytes
         self._compress = compress
         self._changed = threading.Condition()
-        self._queue: deque[_Item | SkipRecord] = deque()
+        self._queue: deque[_Item | Line] = deque()
         self._held_bytes = 0
         self._busy = False
         self._closed = False
@@ -57,15 +69,31 @@ class Writer:
         self._hands = ThreadPoolExecutor(_HANDS, "session-writer")
         self._thread = threading.Thread(target=self._work, name="session-journal", daemon=True)
 
-    def put(self, shot: Shot, frame: Frame, reasons: Sequence[str] = ()) -> None:
-        """Hand over a frame, and why each attempt before it was not taken; wait while the queue is full.
+    def put(
+        self,
+        shot: Shot,
+        frame: Frame,
+        reasons: Sequence[str] = (),
+        timing: Timing | None = None,
+        checks: Mapping[str, float] | None = None,
+    ) -> None:
+        """Hand over a frame, and what else is to be told of it; wait while the queue is full.
+
+        Parameters
+        ----------
+        reasons : sequence of str
+            Why each attempt before it was not taken.
+        timing : Timing, optional
+            Who timed it, and when.
+        checks : mapping of str to float, optional
+            What was measured in it.
 
         Raises
         ------
         SessionError
             An earlier frame could not be written, or the shot is not the plan's or has been taken already.
         """
-        taken_at = datetime.now(UTC).isoformat(timespec="milliseconds")
+        taken_at = now()
         size = frame.dn.nbytes
         with self._changed:
             self._refuse(shot)
@@ -75,14 +103,25 @@ class Writer:
             self._given.add(shot.index)
             self._held_bytes += size
             stored = self._hands.submit(_store, self._folder / _file(shot), frame, self._compress)
-            self._queue.append(_Item(shot, frame, taken_at, tuple(reasons), stored))
+            item = _Item(shot, frame, taken_at, tuple(reasons), timing, dict(checks or {}), stored)
+            self._queue.append(item)
             self._changed.notify_all()
 
-    def skip(self, shot: Shot, reason: str, attempts: int = 1) -> None:
-        """Journal that a shot could not be had; it keeps its place. Raises as `put` does."""
-        record = SkipRecord(shot=shot, reason=reason, attempts=attempts)
+    def skip(self, shot: Shot, reason: str, attempts: int = 1, reasons: Sequence[str] = ()) -> None:
+        """Journal that a shot could not be had; it keeps its place. Raises as `put` does.
+
+        ``reason`` is why the last attempt failed, ``reasons`` are why those before it did.
+        """
+        record = SkipRecord(shot=shot, reason=reason, attempts=attempts, reasons=tuple(reasons))
         with self._changed:
             self._refuse(shot)
+            self._queue.append(record)
+            self._changed.notify_all()
+
+    def note(self, record: RunRecord | Note) -> None:
+        """Journal what happens between the frames; SessionError where an earlier one could not be written."""
+        with self._changed:
+            self._raise_error()
             self._queue.append(record)
             self._changed.notify_all()
 
@@ -138,7 +177,7 @@ class Writer:
                 item = self._queue.popleft()
                 self._busy = True
                 failed = self._error is not None
-            record: FrameRecord | SkipRecord | None = None
+            record: Line | None = None
             failure: SessionError | None = None
             if failed:
                 _let_go(item)
@@ -148,23 +187,24 @@ class Writer:
                 except Exception as error:
                     disk = isinstance(error, OSError)
                     mend = "make room on the disk or mend it" if disk else "mend that"
+                    what = "the journal" if isinstance(item, RunRecord | Note) else f"shot {item.shot.index}"
                     failure = (DiskFailed if disk else SessionError)(
-                        f"{self._folder}: shot {item.shot.index} cannot be written: {error}; "
+                        f"{self._folder}: {what} cannot be written: {error}; "
                         f"the shots before it are safe: {mend}, then resume"
                     )
             with self._changed:
                 self._busy = False
                 if isinstance(item, _Item):
                     self._held_bytes -= item.frame.dn.nbytes
-                if record is not None:
+                if isinstance(record, FrameRecord | SkipRecord):
                     self._written.append(record)
                 if failure is not None:
                     self._error = failure
                 self._changed.notify_all()
 
-    def _enter(self, item: _Item | SkipRecord) -> FrameRecord | SkipRecord:
-        """Give a frame its name and its line in the journal, or a skip its line."""
-        if isinstance(item, SkipRecord):
+    def _enter(self, item: _Item | Line) -> Line:
+        """Give a frame its name and its line in the journal, or what has no file its line."""
+        if not isinstance(item, _Item):
             self._journal.append(item)
             return item
         part, sha256 = item.stored.result()
@@ -184,6 +224,8 @@ class Writer:
             taken_at=item.taken_at,
             attempts=1 + len(item.reasons),
             reasons=item.reasons,
+            timing=item.timing,
+            checks=item.checks,
         )
         put_in_place(part, self._folder / file)
         try:
@@ -208,7 +250,7 @@ def _store(path: Path, frame: Frame, compress: bool) -> tuple[Path, str]:
     return part, digest.hexdigest()
 
 
-def _let_go(item: _Item | SkipRecord) -> None:
+def _let_go(item: _Item | Line) -> None:
     """Leave no temporary file of a frame that comes after one that the disk did not take."""
     if isinstance(item, _Item) and not item.stored.cancel():
         with suppress(OSError):

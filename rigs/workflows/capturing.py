@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import platform
 import shutil
 from collections.abc import Iterable
 from contextlib import closing
@@ -11,8 +12,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from calibration.progress import Counted, Track, silent
+from capture.drivers.manual import TerminalOperator
 from capture.plan import CapturePlan
-from capture.runner import PlanCheck, check, run
+from capture.runner import PlanCheck, RunSettings, check, run
 from capture.session import Session
 from rigs.config import ConfigError, RigConfig
 from rigs.rig import open_rig
@@ -102,10 +104,15 @@ def capture_session(
         # Mended first: a frame that is taken again is none that was taken.
         begun = Session.resume(path, plan, _as_stored(snapshot, stored.rig), facts)
     taken = [] if begun is None else [record.shot for record in begun.frames]
+    if simulate is None:
+        asked = plan.shots() if begun is None else begun.pending()
+        for pose in dict.fromkeys(shot.pose for shot in asked):
+            TerminalOperator().expect(plan.prompt(pose))
     # A rig that does not open leaves no empty session behind.
     with open_rig(config, simulate, taken=taken) as rig:
         session = begun or Session.create(path, plan, snapshot, facts)
-        with closing(run(plan, rig, session, compress=compress)) as events:
+        settings = RunSettings(compress=compress)
+        with closing(run(plan, rig, session, settings=settings, facts=_of_this_run(config))) as events:
             for _ in track(Counted(events, len(session.pending())), f"capturing {plan.name}"):
                 pass
     return Session.open(path)
@@ -114,6 +121,12 @@ def capture_session(
 def _snapshot(config: RigConfig) -> dict[str, Any]:
     """The rig as a session records it; pinned models may differ between the runs of one session."""
     return config.model_dump(mode="json", exclude={"calibrations", "geometry"})
+
+
+def _of_this_run(config: RigConfig) -> dict[str, Any]:
+    """What may differ between the runs of one session, as the journal tells it."""
+    pins = config.model_dump(mode="json", include={"calibrations", "geometry"}, exclude_none=True)
+    return {"python": platform.python_version(), "system": platform.platform(terse=True)} | pins
 
 
 def _as_stored(snapshot: dict[str, Any], stored: dict[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from capture.devices import Camera, CameraLimits, Light, LightLimits, Operator, 
 from capture.drivers.simulated import SimulatedCamera, SimulatedLight, SimulatedOperator
 from capture.frame import Frame
 from capture.plan import Block, CapturePlan, ExposureBracket, LightSequence
-from capture.runner import run
+from capture.runner import RunEvent, RunSettings, run
 from capture.session import Session
 
 CAMERA = CameraLimits(
@@ -147,6 +148,49 @@ def capture(path: Path, scene: FakeScene, plan: CapturePlan | None = None, quiet
             if not quiet:
                 print(event.done, event.total, flush=True)
     return session
+
+
+def frame(
+    value: float = 7,
+    shape: tuple[int, ...] = (6, 8),
+    dtype: type[np.generic] = np.uint16,
+    pixel_format: str = "Mono12",
+    **reported: Any,
+) -> Frame:
+    """An even frame."""
+    reported = {"exposure_s": 0.01, "gain_db": 0.0, "frame_id": 1, "timestamp_ns": 5} | reported
+    return Frame(np.full(shape, value, dtype=dtype), pixel_format, **reported)
+
+
+def take(
+    session: Session, scene: FakeScene, camera: type[SimulatedCamera] = SimulatedCamera, **settings: Any
+) -> list[RunEvent]:
+    """Run what is pending of the session's plan on a rig of the scene."""
+    with (
+        open_fake_rig(scene, camera) as rig,
+        closing(run(session.plan, rig, session, settings=RunSettings(**settings))) as events,
+    ):
+        return list(events)
+
+
+def failing(
+    times: int, error: Exception, when: Callable[[float], bool] = lambda exposure_s: True
+) -> Callable[[str, float], None]:
+    """A fault that raises ``error`` the first ``times`` times that ``when`` holds."""
+    left = [times]
+
+    def fault(camera: str, exposure_s: float) -> None:
+        if left[0] and when(exposure_s):
+            left[0] -= 1
+            raise error
+
+    return fault
+
+
+def shot_lines(path: Path) -> list[bytes]:
+    """Lines of a session's journal that are of a shot; the others tell of the run."""
+    lines = (path / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    return [line for line in lines if b'"shot":{' in line]
 
 
 def crash_points(folder: Path) -> int:

@@ -3,6 +3,9 @@
 import os
 
 import pytest
+from capture_fakes import RIG, FakeScene, capture, small_plan
+
+from capture.session import Session
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -12,3 +15,27 @@ def no_waiting_for_the_disk():
     patch.setattr(os, "fsync", lambda handle: None)
     yield
     patch.undo()
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """The folder of a session of the small plan, all taken."""
+    path = tmp_path_factory.mktemp("finished") / "session"
+    capture(path, FakeScene())
+    return path
+
+
+@pytest.fixture
+def done(finished, tmp_path):
+    """A copy that may be damaged."""
+    path = tmp_path / "session"
+    (path / "frames").mkdir(parents=True)
+    for file in finished.rglob("*.*"):
+        (path / file.relative_to(finished)).write_bytes(file.read_bytes())
+    return path
+
+
+@pytest.fixture
+def session(tmp_path):
+    """A session of the small plan, nothing taken."""
+    return Session.create(tmp_path / "session", small_plan(), RIG)

@@ -16,7 +16,7 @@ from isolated_fakes import KINDS, LIMITS, config
 
 from capture.devices import DeviceError, DeviceLost, FrameLost, TriggeredCamera
 from capture.drivers.isolated import process
-from capture.runner import run
+from capture.runner import RunSettings, run
 from capture.session import Session
 
 WAIT_S = 20.0
@@ -163,7 +163,7 @@ def test_a_capture_goes_on_where_the_driver_crashes(tmp_path):
     with open_fake_rig(FakeScene()) as rig, config(fault="seventh").open("main") as camera:
         rig.cameras = {"main": camera}
         # a busy computer may be late in starting the next process, which is an attempt too
-        with closing(run(session.plan, rig, session, retries=20)) as events:
+        with closing(run(session.plan, rig, session, settings=RunSettings(retries=20))) as events:
             list(events)
     again_at = [number for number, record in enumerate(session.frames) if record.attempts > 1]
     assert again_at == [6, 12, 18, 24]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import capture_fakes
 import pytest
-from capture_fakes import FakeScene, capture
+from capture_fakes import FakeScene, capture, shot_lines
 
 from capture.session import Session, SessionError
 
@@ -34,8 +34,7 @@ def assert_whole(path):
     assert session.done
     assert session.verify() == ()
     assert [record.shot for record in session.frames] == list(session.plan.shots())
-    lines = (path / "journal.jsonl").read_text().splitlines()
-    assert len(lines) == len(session.frames)
+    assert len(shot_lines(path)) == len(session.frames)
     assert sorted(entry.name for entry in path.iterdir()) == [
         "done.json", "facts.json", "frames", "journal.jsonl", "plan.json", "rig.json", "session.lock",
     ]  # fmt: skip

@@ -19,7 +19,7 @@ from capture.drivers.simulated import (
 )
 from capture.frame import Frame
 from capture.plan import Block, CapturePlan, ExposureBracket, Shot
-from capture.runner import RunControl, run
+from capture.runner import RunControl, RunSettings, run
 from capture.runner.watch import Watch
 from capture.session import Session
 
@@ -74,8 +74,9 @@ def session(tmp_path):
     return Session.create(tmp_path / "session", small_plan(), RIG)
 
 
-def take(bench, session, **options):
-    with closing(run(session.plan, bench.rig, session, **options)) as events:
+def take(bench, session, control=None, **settings):
+    settings = RunSettings(**settings)
+    with closing(run(session.plan, bench.rig, session, control=control, settings=settings)) as events:
         return list(events)
 
 
