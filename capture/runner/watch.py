@@ -121,6 +121,10 @@ class Watch:
                 found.add(tuple(places))
         if uncounted:
             found = {places for places in found if self._explains(places, frames, shots)}
+        elif any(_too_close(frames, shots)):
+            raise FrameLost(
+                name, "sent frames of a sequence closer together than it can expose: one came twice"
+            )
         if len(found) != 1:
             raise FrameLost(
                 name,
@@ -171,3 +175,15 @@ class Watch:
         return off <= self._tolerance * shot.exposure_s and (
             abs(frame.gain_db - shot.gain_db) <= GAIN_TOLERANCE_DB
         )
+
+
+def _too_close(frames: Sequence[Frame], shots: Sequence[Shot]) -> list[bool]:
+    """Which pairs of frames in a row the camera cannot have exposed one after the other, by its clock.
+
+    A clock by which most are so tells nothing: it is not the camera's.
+    """
+    shortest_s = 0.5 * min(shot.exposure_s for shot in shots)
+    close = [
+        (after.timestamp_ns - before.timestamp_ns) * 1e-9 < shortest_s for before, after in pairwise(frames)
+    ]
+    return close if sum(close) <= len(close) / 2 else []

@@ -341,3 +341,18 @@ def test_a_frame_is_never_given_to_another_shot(exposures_s, lost, counted, firs
     assert list(answers) == places
     assert [frame.frame_id for frame in answers.values()] == ids
     assert set(answers) | set(reasons) == set(range(count))
+
+
+def test_a_frame_that_comes_twice_moves_no_other_to_the_next_light():
+    """With numbers of its own, and the last one not waited for, the counts agree: the times do not."""
+    exposures_s = [0.01, 0.02, 0.01, 0.01, 0.01]
+    shots = [
+        Shot(index=place, kinds="object", pose="p", camera="main", exposure_s=exposure_s)
+        for place, exposure_s in enumerate(exposures_s)
+    ]
+    watch = Watch(SimulatedTriggeredCamera("main", CAMERA, FakeScene()), 0.01)
+    frames = frames_of(range(5), range(7, 12), exposures_s)
+    assert len(watch.accept_sequence(frames, shots, 5)[0]) == 5
+    doubled = frames_of([0, 1, 2, 2, 3], range(7, 12), exposures_s)
+    with pytest.raises(FrameLost, match="one came twice"):
+        watch.accept_sequence(doubled, shots, 5)
