@@ -63,7 +63,8 @@ class RigConfig(Record):
     """A rig: its devices by name, its targets, its pinned calibrations.
 
     Keys of ``lights`` may be ranges: ``led01..led24`` gives each of them the same configuration, but for
-    values that are ranges of as many themselves: ``channel: 0..23`` is dealt out, one to each.
+    values that are ranges themselves: ``channel: 0..23`` is dealt out, one to each, and ``channels: 1..72``
+    three to each.
     ``geometry`` pins where the cameras stand to one another (`gnomon calibrate rig`).
     """
 
@@ -113,12 +114,13 @@ def _dealt(lights: str, config: object, number: int, count: int) -> object:
     out: dict[object, object] = {}
     for key, value in config.items():
         shares = expand_ranges(value) if isinstance(value, str) else (value,)
+        each, left = divmod(len(shares), count)
         if shares == (value,):
             out[key] = value
-        elif len(shares) == count:
-            out[key] = shares[number]
-        else:
+        elif left:
             raise ValueError(f"{lights}.{key}: {value} is {len(shares)} values for {count} lights")
+        else:
+            out[key] = shares[number] if each == 1 else shares[number * each : (number + 1) * each]
     return out
 
 

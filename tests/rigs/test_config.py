@@ -46,6 +46,14 @@ def test_values_that_are_ranges_are_dealt_out(tmp_path):
     assert {light.settle_s for light in rig.lights.values()} == {0.5}
 
 
+def test_several_values_are_dealt_out_to_each_light(tmp_path):
+    dmx = "driver: artnet, host: node, channels"
+    text = f"lights: {{a1..a4: {{{dmx}: 1..12}}, b: {{{dmx}: 13..14}}}}"
+    rig = load_rig(write(tmp_path, "name: r" + CAMERA + text))
+    channels = [light.channels for light in rig.lights.values()]
+    assert channels == [(1, 2, 3), (4, 5, 6), (7, 8, 9), (10, 11, 12), (13, 14)]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
