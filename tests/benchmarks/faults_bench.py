@@ -295,7 +295,7 @@ class Bench:
         self._frame_faults = os.open(self.frame_faults, os.O_RDWR | os.O_CLOEXEC)
         self._stack.callback(os.close, self._frame_faults)
         self.slow_disk = folder / "slow"
-        producer = Path(str(camera.get("producers", ".")))
+        producer = Path(str(camera.get("producers", "none.cti")))
         self._environment = {
             _MARK: str(folder), "TMPDIR": str(self.temporary),
             "PYLON_CAMEMU": "2", "OPENBLAS_NUM_THREADS": "1",
