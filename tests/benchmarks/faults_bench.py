@@ -34,7 +34,7 @@ READOUT_S = 0.1
 COMMAND = Path(sys.executable).with_name("gnomon")
 HERE = Path(__file__).parent
 _MARK = "GNOMON_FAULT_RUN"
-_NO_FAULT = re.compile(": warning: |, then press Enter$")
+_NO_FAULT = re.compile(": warning: |, then press Enter$|: still opening |: waiting, lights dark, ")
 
 
 def cameras(folder: Path) -> dict[str, dict[str, Any]]:
