@@ -35,7 +35,7 @@ class Lighting:
     @property
     def settling_s(self) -> float | None:
         """How long ago a light was last told to change, s; None where none was yet."""
-        return None if self._changed_s is None else time.monotonic() - self._changed_s
+        return None if self._changed_s is None else round(time.monotonic() - self._changed_s, 6)
 
     def change(self, levels: Mapping[str, float]) -> None:
         """Burn the named lights at their levels and no others; those to go dark go first.
