@@ -95,9 +95,9 @@ class LightLimits(Record):
         return None
 
     @property
-    def place(self) -> str | None:
-        """What only one light can be, such as a channel of a port; None where that is told on opening."""
-        return None
+    def places(self) -> tuple[str, ...]:
+        """What only one light can be, such as channels of a port; empty where that is told on opening."""
+        return ()
 
 
 @runtime_checkable

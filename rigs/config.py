@@ -94,8 +94,9 @@ class RigConfig(Record):
     def _each_its_place(self) -> Self:
         holders: dict[str, str] = {}
         for name, light in self.lights.items():
-            if light.place is not None and (other := holders.setdefault(light.place, name)) != name:
-                raise ValueError(f"lights {other} and {name} are both {light.place}")
+            for place in light.places:
+                if (other := holders.setdefault(place, name)) != name:
+                    raise ValueError(f"lights {other} and {name} are both {place}")
         return self
 
     @property

@@ -52,6 +52,10 @@ class Line(ABC):
         """Bytes of a frame."""
 
     @abstractmethod
+    def slot(self, number: int) -> str:
+        """What people call a slot, from 0."""
+
+    @abstractmethod
     def link(self) -> Link:
         """Return the way there, not open."""
 
@@ -118,37 +122,38 @@ class Slots:
     def __init__(self, line: Line) -> None:
         self.line = line
         self._frame = bytearray(line.slots)
-        self._owners: dict[int, str] = {}
+        # of each light, with the constant value of those that have one
+        self._taken: dict[str, dict[int, int | None]] = {}
         self._lock = threading.Lock()
         self._sent_s = 0.0
         self._fault: DeviceError | None = None
         self._will: Will | None = None
         self._alive = KeepAlive(line.name, line.repeat_s / 4, self._repeat)
 
-    def claim(self, light: str, slots: Iterable[int]) -> None:
-        """Give slots, from 0, to a light; ValueError where there are none such, or another has them."""
-        slots = tuple(slots)
+    def claim(self, light: str, own: Iterable[int], constants: Mapping[int, int]) -> None:
+        """Give slots, from 0, to a light, some with a constant value that others may want there too.
+
+        Raises
+        ------
+        ValueError
+            Another light has one of the slots, or wants another value there.
+        """
+        wanted = dict.fromkeys(own) | dict(constants)
         with self._lock:
-            for slot in slots:
-                if slot >= self.line.slots:
-                    raise ValueError(
-                        f"light {light}: {self.line.name} has {self.line.slots} slots, no {slot + 1}"
-                    )
-                owner = self._owners.get(slot, light)
-                if owner != light:
-                    raise ValueError(
-                        f"light {light}: slot {slot + 1} of {self.line.name} is that of light {owner}"
-                    )
-            self._owners |= dict.fromkeys(slots, light)
+            for other, taken in self._taken.items():
+                for slot in sorted(wanted.keys() & taken.keys()):
+                    if wanted[slot] is None or wanted[slot] != taken[slot]:
+                        where = f"{self.line.slot(slot)} of {self.line.name}"
+                        raise ValueError(f"light {light}: {where} is that of light {other}")
+            self._taken[light] = wanted
 
     def release(self, light: str) -> None:
         """Make a light dark and forget it."""
         with self._lock:
-            own = [slot for slot, owner in self._owners.items() if owner == light]
-            lit = any(self._frame[slot] for slot in own)
-            for slot in own:
+            slots = set(self._taken.pop(light, {})).difference(*self._taken.values())
+            lit = any(self._frame[slot] for slot in slots)
+            for slot in slots:
                 self._frame[slot] = 0
-                del self._owners[slot]
             if lit:
                 self._send()
 
@@ -248,7 +253,18 @@ class SlotLightConfig(LightLimits, ABC):
 
     @abstractmethod
     def values(self, level: float) -> dict[int, int]:
-        """Return the bytes of the light's slots, from 0, at a level from 0 to 1."""
+        """Return the bytes of the light's own slots, from 0, at a level from 0 to 1."""
+
+    @property
+    def constants(self) -> dict[int, int]:
+        """Slots that have a value of their own from the first `set` to the closing, for other lights too."""
+        return {}
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """The light's own slots of its line."""
+        line = self.line()
+        return tuple(f"{line.slot(number)} of {line.name}" for number in self.values(1.0))
 
 
 class SlotLight(SharedLight[SlotLightConfig, Slots]):
@@ -267,7 +283,7 @@ class SlotLight(SharedLight[SlotLightConfig, Slots]):
         check_level(self.name, level)
         with named(self.name):
             slots = self._open()
-            slots.put(self.config.values(level))
+            slots.put(self.config.values(level) | self.config.constants)
             time.sleep(max(self.limits.settle_s, slots.line.shown_s))
             slots.confirm()
 
@@ -283,7 +299,7 @@ class SlotLight(SharedLight[SlotLightConfig, Slots]):
         line = self.config.line()
         if repr(line) != repr(slots.line):
             raise ValueError(f"light {self.name}: {line} here, and {slots.line} in a light before")
-        slots.claim(self.name, self.config.values(1.0))
+        slots.claim(self.name, self.config.values(1.0), self.config.constants)
 
     def _leave(self, slots: Slots) -> None:
         # what cannot be told to go dark is told by the line's closing

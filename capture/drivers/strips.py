@@ -18,6 +18,8 @@ from capture.plan import expand_ranges
 
 WLED_PORT = 21324
 
+_COLOURS = ("red", "green", "blue")
+
 WLED_WATCHDOG_S = 2
 """WLED goes back to what it showed before when it has heard nothing for this long."""
 
@@ -50,12 +52,25 @@ def wled_packets(colours: bytes) -> Iterator[bytes]:
 
 
 @dataclass(eq=False)
-class AdalightLine(Line):
+class _Strip(Line):
+    strip: int
+
+    @property
+    def slots(self) -> int:
+        """Bytes of a frame."""
+        return 3 * self.strip
+
+    def slot(self, number: int) -> str:
+        """What people call a slot: a colour of an LED, from 0."""
+        return f"{_COLOURS[number % 3]} of LED {number // 3}"
+
+
+@dataclass(eq=False)
+class AdalightLine(_Strip):
     """A strip behind a microcontroller. Whether it goes dark when no more comes is its sketch's to say."""
 
     port: str
     baud: int
-    strip: int
     boot_s: float
 
     def __post_init__(self) -> None:
@@ -71,11 +86,6 @@ class AdalightLine(Line):
     def address(self) -> str:
         """The port."""
         return self.port
-
-    @property
-    def slots(self) -> int:
-        """Bytes of a frame."""
-        return 3 * self.strip
 
     def link(self) -> SerialLink:
         """Return the port."""
@@ -96,12 +106,11 @@ class AdalightLine(Line):
 
 
 @dataclass(eq=False)
-class WledLine(Line):
+class WledLine(_Strip):
     """A strip of WLED, which goes back to its own state `WLED_WATCHDOG_S` after the last frame."""
 
     host: str
     port: int
-    strip: int
 
     repeat_s = WLED_WATCHDOG_S / 4
 
@@ -118,11 +127,6 @@ class WledLine(Line):
     def address(self) -> str:
         """The host."""
         return f"{self.name}:{self.port}"
-
-    @property
-    def slots(self) -> int:
-        """Bytes of a frame."""
-        return 3 * self.strip
 
     def link(self) -> UdpLink:
         """Return the way to the host."""
@@ -148,7 +152,7 @@ class StripLightConfig(SlotLightConfig):
         How many LEDs the whole strip has: the same for all of its lights.
     colour : tuple of float
         Red, green, blue at level 1, each from 0 to 1, in the order in which the strip's controller takes
-        them.
+        them. Lights of different colours may share LEDs.
     """
 
     leds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_listed), Field(min_length=1)]
@@ -166,9 +170,9 @@ class StripLightConfig(SlotLightConfig):
         return self
 
     def values(self, level: float) -> dict[int, int]:
-        """Return the bytes of the light's slots, from 0, at a level from 0 to 1."""
-        shares = [steps_of(level * share, 255) for share in self.colour]
-        return {3 * led + place: share for led in self.leds for place, share in enumerate(shares)}
+        """Return the bytes of the light's own slots, from 0, at a level from 0 to 1; no colour it lacks."""
+        shares = {place: steps_of(level * share, 255) for place, share in enumerate(self.colour) if share}
+        return {3 * led + place: share for led in self.leds for place, share in shares.items()}
 
 
 class AdalightConfig(StripLightConfig):
@@ -193,7 +197,7 @@ class AdalightConfig(StripLightConfig):
 
     def line(self) -> AdalightLine:
         """Where the light is, not open."""
-        return AdalightLine(port_itself(self.port), self.baud, self.strip, self.boot_s)
+        return AdalightLine(self.strip, port_itself(self.port), self.baud, self.boot_s)
 
 
 class WledConfig(StripLightConfig):
@@ -217,7 +221,7 @@ class WledConfig(StripLightConfig):
 
     def line(self) -> WledLine:
         """Where the light is, not open."""
-        return WledLine(self.host, self.udp_port, self.strip)
+        return WledLine(self.strip, self.host, self.udp_port)
 
 
 def survey_adalight() -> str:

@@ -98,7 +98,8 @@ def test_levels_become_bytes():
     assert artnet(channels=7, fine=True).values(0.5) == {6: 0x80, 7: 0x00}
     assert artnet(channels=7, fine=True).values(1e-9) == {6: 0, 7: 1}
     assert artnet(channels=7, fine=True, full_level=256).values(1) == {6: 1, 7: 0}
-    assert artnet(channels="3..4", fixed={"1": 40}).values(0.0) == {0: 40, 2: 0, 3: 0}
+    assert artnet(channels="3..4", fixed={"1": 40}).values(0.0) == {2: 0, 3: 0}
+    assert artnet(channels="3..4", fixed={"1": 40}).constants == {0: 40}
 
 
 @pytest.mark.parametrize(
@@ -224,9 +225,33 @@ def test_fixed_channels_burn_with_the_first_setting_and_go_with_the_last():
 
 def test_a_channel_belongs_to_one_light_and_a_line_has_one_description():
     with node() as (make, _), make("a", channels=[1, 2]) as light:
-        with pytest.raises(ValueError, match=r"light b: slot 2 of Art-Net universe 0 .* is that of light a"):
-            make("b", channels=1, fixed={2: 1}).__enter__()
+        told = r"light b: channel 2 of Art-Net universe 0 .* is that of light a"
+        for changes in ({"channels": 2}, {"channels": 3, "fixed": {2: 1}}):
+            with pytest.raises(ValueError, match=told):
+                make("b", **changes).__enter__()
         light.set(1.0)
+
+
+def test_colours_of_a_fixture_share_its_dimmer():
+    with node() as (make, frames), ExitStack() as stack:
+        red = stack.enter_context(make("red", channels=2, fixed={1: 255}))
+        green = stack.enter_context(make("green", channels=3, fixed={1: 255}))
+        with pytest.raises(ValueError, match=r"light blue: channel 1 of .* is that of light red"):
+            make("blue", channels=4, fixed={1: 200}).__enter__()
+        red.set(1.0)
+        green.set(0.5)
+        assert frames()[-1][:3] == b"\xff\xff\x80"
+        red.__exit__(None, None, None)
+        assert frames()[-1][:3] == b"\xff\x00\x80"
+        green.__exit__(None, None, None)
+        assert not any(frames()[-1])
+
+
+def test_what_two_lights_both_are_is_known_before_they_are_opened():
+    assert artnet(channels=7, fine=True, fixed={1: 255}).places == (
+        "channel 7 of Art-Net universe 0 at 127.0.0.1",
+        "channel 8 of Art-Net universe 0 at 127.0.0.1",
+    )
 
 
 def test_set_waits_for_the_wire_and_the_lamp():

@@ -19,9 +19,9 @@ from capture.drivers.strips import (
 )
 
 
-def adalight(serial, **changes):
+def adalight(serial, name="led", **changes):
     config = {"port": serial.port, "strip": 4, "leds": 0, "settle_s": 0} | changes
-    return AdalightConfig.model_validate(config).open("led")
+    return AdalightConfig.model_validate(config).open(name)
 
 
 def test_a_strip_gets_count_checksum_and_colours():
@@ -49,9 +49,10 @@ def test_wled_puts_the_colours_together_again(leds):
 
 def test_a_light_is_some_leds_in_one_colour():
     config = WledConfig(host="strip", strip=8, leds="1..2", colour=(1, 0.5, 0))
-    assert config.values(1.0) == {3: 255, 4: 128, 5: 0, 6: 255, 7: 128, 8: 0}
-    assert config.values(0.0) == dict.fromkeys(range(3, 9), 0)
-    assert config.values(1e-6) == {3: 1, 4: 1, 5: 0, 6: 1, 7: 1, 8: 0}
+    assert config.values(1.0) == {3: 255, 4: 128, 6: 255, 7: 128}
+    assert config.values(0.0) == dict.fromkeys((3, 4, 6, 7), 0)
+    assert config.values(1e-6) == dict.fromkeys((3, 4, 6, 7), 1)
+    assert config.places[:2] == ("red of LED 1 of WLED at strip", "green of LED 1 of WLED at strip")
     assert config.address == config.replace(leds=(7,)).address != config.replace(host="other").address
 
 
@@ -77,7 +78,7 @@ def test_a_strip_shows_what_is_set_and_is_dark_after():
         start = time.monotonic()
         with (
             adalight(serial, leds=[0, 3], boot_s=60.0) as one,
-            adalight(serial, leds=1, colour=(0, 1, 0), boot_s=60.0) as two,
+            adalight(serial, "two", leds=1, colour=(0, 1, 0), boot_s=60.0) as two,
         ):
             assert time.monotonic() - start < 20.0
             one.set(1.0)
@@ -87,6 +88,20 @@ def test_a_strip_shows_what_is_set_and_is_dark_after():
             until(lambda: strip.shown == bytes(4) + b"\x80" + bytes(7))
         until(lambda: strip.shown == bytes(12))
     assert strip.faults == 0
+
+
+def test_lights_of_different_colours_share_leds():
+    strip = Strip()
+    with (
+        Serial(strip) as serial,
+        adalight(serial, boot_s=0.0, colour=(1, 0, 0)) as red,
+        adalight(serial, "two", boot_s=0.0, colour=(0, 0, 1)) as blue,
+    ):
+        red.set(1.0)
+        blue.set(0.5)
+        until(lambda: strip.shown == b"\xff\x00\x80" + bytes(9))
+        red.set(0.0)
+        until(lambda: strip.shown == b"\x00\x00\x80" + bytes(9))
 
 
 def test_the_time_on_the_wire_is_waited_for():

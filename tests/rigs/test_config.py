@@ -75,6 +75,10 @@ def test_several_values_are_dealt_out_to_each_light(tmp_path):
             "name: r" + CAMERA + "lights: {a1..a2: {driver: dome, port: COM3, channel: 0}}",
             "lights a1 and a2 are both channel 0 of COM3",
         ),
+        (
+            "name: r" + CAMERA + "lights: {a1..a2: {driver: sacn, channels: [7, 9]}}",
+            "lights a1 and a2 are both channel 7 of sACN universe 1",
+        ),
         ("name: 42" + CAMERA, "name: Input should be a valid string: put the number in quotes"),
         ("name: r", "cameras: Field required"),
         ("name: r\nname: s", "line 2: key 'name' is given twice"),

@@ -32,7 +32,7 @@ class DmxLightConfig(SlotLightConfig):
         The value that is level 1: of 255, with ``fine`` of 65535, which are the defaults.
     fixed : dict of int to int
         Channels that have a value of their own from the first `set` to the closing: a mode, a shutter, the
-        master dimmer of a fixture that has colours besides.
+        master dimmer of a fixture that has colours besides. Lights that want the same value may share them.
     settle_s : float
         From the frame's sending: the way over the wire, twice 23 ms at a whole universe, is within.
     """
@@ -58,8 +58,8 @@ class DmxLightConfig(SlotLightConfig):
         return self
 
     def values(self, level: float) -> dict[int, int]:
-        """Return the bytes of the light's slots, from 0, at a level from 0 to 1."""
-        values = {channel - 1: value for channel, value in self.fixed.items()}
+        """Return the bytes of the light's own slots, from 0, at a level from 0 to 1."""
+        values: dict[int, int] = {}
         steps = steps_of(level, self.full_level or (0xFFFF if self.fine else 0xFF))
         for channel in self.channels:
             if self.fine:
@@ -67,6 +67,11 @@ class DmxLightConfig(SlotLightConfig):
             else:
                 values[channel - 1] = steps
         return values
+
+    @property
+    def constants(self) -> dict[int, int]:
+        """The fixed channels, as slots."""
+        return {channel - 1: value for channel, value in self.fixed.items()}
 
 
 class EnttecLightConfig(DmxLightConfig):

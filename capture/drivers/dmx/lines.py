@@ -22,17 +22,23 @@ _WIRE_S = 2 * codec.FRAME_S
 """A new frame waits for the one that is under way on the wire."""
 
 
+class _Universe(Line):
+    slots = codec.SLOTS
+    shown_s = _WIRE_S
+
+    def slot(self, number: int) -> str:
+        """What people call a slot: channels count from 1."""
+        return f"channel {number + 1}"
+
+
 @dataclass(eq=False)
-class Enttec(Line):
+class Enttec(_Universe):
     """A universe behind an ENTTEC DMX USB Pro, or a widget that speaks like it.
 
     The widget sends its last frame on and on by itself, also when this computer is dead.
     """
 
     port: str
-
-    slots = codec.SLOTS
-    shown_s = _WIRE_S
 
     @property
     def name(self) -> str:
@@ -79,15 +85,12 @@ class Enttec(Line):
 
 
 @dataclass(eq=False)
-class ArtNet(Line):
+class ArtNet(_Universe):
     """A universe of an Art-Net node. Most nodes hold the last frame when no more come."""
 
     host: str
     port: int
     universe: int
-
-    slots = codec.SLOTS
-    shown_s = _WIRE_S
 
     @property
     def name(self) -> str:
@@ -113,7 +116,7 @@ class ArtNet(Line):
 
 
 @dataclass(eq=False)
-class Sacn(Line):
+class Sacn(_Universe):
     """A universe over sACN. Receivers note the loss of a sender after 2.5 s; many then hold the last frame.
 
     Ends its stream on closing, so that they need not wait for that.
@@ -124,8 +127,6 @@ class Sacn(Line):
     port: int
     _cid: bytes = field(default_factory=lambda: uuid4().bytes, init=False, repr=False)
 
-    slots = codec.SLOTS
-    shown_s = _WIRE_S
     repeat_s = 0.9
 
     @property

@@ -44,9 +44,9 @@ class DomeLightConfig(LightLimits):
         return port_itself(self.port)
 
     @property
-    def place(self) -> str:
+    def places(self) -> tuple[str, ...]:
         """The channel of its port."""
-        return f"channel {self.channel} of {self.port}"
+        return (f"channel {self.channel} of {self.address}",)
 
     def open(self, name: str) -> "DomeLight":
         """Return the light, to be entered at once."""

@@ -43,6 +43,11 @@ class GardasoftLightConfig(LightLimits):
         """The port."""
         return port_itself(self.port)
 
+    @property
+    def places(self) -> tuple[str, ...]:
+        """The channel of its port."""
+        return (f"channel {self.channel} of {self.address}",)
+
     def open(self, name: str) -> "GardasoftLight":
         """Return the light, to be entered at once."""
         return GardasoftLight(name, self)
