@@ -11,6 +11,21 @@
 
 #include BOARD_FILE
 
+/* Of shift registers; pins are counted by the board. */
+#ifndef CHANNELS
+#define CHANNELS 24
+#endif
+
+#ifndef TEMPERATURE_SENSOR
+#define TEMPERATURE_SENSOR SENSOR_NTC
+#endif
+#ifndef TEMPERATURE_ADC
+#define TEMPERATURE_ADC 0
+#endif
+#ifndef INTERLOCK
+#define INTERLOCK 1
+#endif
+
 /* Longest time that a light burns without a pause. */
 #ifndef MAX_ON_MS
 #define MAX_ON_MS 65000
@@ -49,6 +64,9 @@
 /* The leaky bucket counts percent x level x ms in 32 bits. */
 _Static_assert(DUTY_PCT >= 1 && DUTY_PCT <= 100, "DUTY_PCT is 1 to 100");
 _Static_assert((100ULL - DUTY_PCT) * MAX_LEVEL * MAX_ON_MS < 0xF0000000ULL, "MAX_ON_MS is too long");
+/* A reply to ID holds seven digits of it. */
+_Static_assert(MAX_ON_MS >= 1 && MAX_ON_MS <= 9999999, "MAX_ON_MS is 1 to 9999999");
+_Static_assert(CHANNELS <= 254, "channels are counted in a byte");
 _Static_assert(MAX_LIT >= 1 && MAX_LIT <= CHANNELS, "MAX_LIT is 1 to CHANNELS");
 _Static_assert(sizeof(DEVICE_UID) <= 7, "a reply to ID holds six characters of DEVICE_UID");
 

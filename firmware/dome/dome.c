@@ -33,6 +33,9 @@ static uint8_t max_on_channel;
 static int16_t hot_dc;
 static uint16_t end_exposures;
 
+/* Too hot until it is this much cooler, in tenths of a degree. */
+enum { COOLER_DC = 50 };
+
 static const struct outcome okay = {OK, NULL};
 
 static struct outcome limit(enum refusal refusal)
@@ -44,8 +47,10 @@ static struct outcome limit(enum refusal refusal)
 
 static bool too_hot(void)
 {
+    static bool hot;
     int16_t temperature_dc = sense_temperature_dc();
-    return temperature_dc != TEMPERATURE_NONE && temperature_dc >= TEMPERATURE_MAX_DC;
+    hot = temperature_dc != TEMPERATURE_NONE && temperature_dc >= TEMPERATURE_MAX_DC - (hot ? COOLER_DC : 0);
+    return hot;
 }
 
 static struct outcome unsafe(void)
@@ -106,7 +111,7 @@ struct outcome dome_fire(const char sequence[2], uint8_t channel, uint8_t level,
     fired_as[1] = sequence[1];
     fired_channel = channel;
     lights_set(channel, level);
-    pulse_start(settle_us, exposure_us, !lights_lit_beside(channel));
+    pulse_start(settle_us + LAMPS_LATE_US, exposure_us, !lights_lit_beside(channel));
     return okay;
 }
 
@@ -146,15 +151,14 @@ struct outcome dome_arm(uint8_t count)
     outcome = unsafe();
     if (outcome.error)
         return outcome;
-    /* What burns now gives way to the sequence, so each light is asked about as if alone. */
-    lights_dark();
+    /* What burns now gives way to the sequence. */
     for (uint8_t i = 0; i < count; i++)
         for (uint8_t j = 0; j < steps[i].lighting.count; j++) {
-            const struct light *light = &steps[i].lighting.light[j];
-            enum refusal refusal = lights_refuse(light->channel, light->level);
+            enum refusal refusal = lights_refuse_alone(steps[i].lighting.light[j].channel);
             if (refusal != ALLOWED)
                 return limit(refusal);
         }
+    lights_dark();
     sense_take_edges();
     exposures = 0;
     counting = true;
@@ -246,6 +250,7 @@ void dome_tick(void)
 {
     enum refusal reason = ALLOWED;
     uint8_t channel = lights_tick(&reason);
+    bool hot = too_hot();
     bool active = state == FIRING || state == ARMED || lights_lit();
     if (silent_ms < UINT16_MAX)
         silent_ms++;
@@ -258,7 +263,7 @@ void dome_tick(void)
         trip("wdt", EVENT_WATCHDOG);
     } else if (sense_interlock_open()) {
         trip("interlock", EVENT_LOCK);
-    } else if (too_hot()) {
+    } else if (hot) {
         hot_dc = sense_temperature_dc();
         trip("temp", EVENT_TEMPERATURE);
     }

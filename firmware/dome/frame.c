@@ -1,5 +1,7 @@
 #include "frame.h"
 
+#include <string.h>
+
 enum { TAIL = 5 };                       /* *CCCC */
 enum { TEXT_BYTES = LINE_BYTES - 1 - TAIL - 1 }; /* between first character and '*' */
 
@@ -43,9 +45,11 @@ static enum frame check(uint8_t length)
     }
     if (crc != crc_ccitt_false(request.text, length - TAIL))
         return FRAME_CRC;
+    /* The checksum is right and the line is none of ours all the same. A NUL would hide what follows it. */
+    if (memchr(request.text, 0, length - TAIL))
+        return FRAME_TORN;
     request.text[length - TAIL] = 0;
     request.crc = crc;
-    /* The checksum is right and the line is none of ours all the same. */
     if (length < TAIL + 2 || hex_value(request.text[0]) < 0 || hex_value(request.text[1]) < 0)
         return FRAME_TORN;
     return FRAME_GOOD;

@@ -26,6 +26,8 @@ void serial_put(uint8_t byte); /* only after serial_has_room */
 uint16_t serial_take_lost(void); /* bytes that found no place since the last call */
 
 /* lamps_pwm.c or lamps_shift.c */
+/* A timer takes a new level when its count turns, which is this much later at most. */
+enum { LAMPS_LATE_US = 32 };
 void lamps_init(void);
 void lamps_show(const uint8_t level[]); /* one for each channel */
 void lamps_dark(void);                  /* at once; also from an interrupt */

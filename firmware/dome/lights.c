@@ -11,11 +11,18 @@
 /* A light that has filled its bucket stays dark until an eighth is free, rather than flicker at the brim. */
 #define RELIGHT (BUCKET - BUCKET / 8)
 enum { LEAK_EVERY_MS = 16 };
+/* A shot that was allowed beforehand may count two ticks more than it lasts, and miss the last leak. */
+#define GRACE (LEAK_EVERY_MS * LEAK + 2 * 100UL * MAX_LEVEL)
 
 static uint8_t level[CHANNELS];
 static uint32_t on_ms[CHANNELS];
 static uint32_t heat[CHANNELS];
 static uint8_t lit;
+
+static bool used_up(uint8_t channel)
+{
+    return DUTY_PCT < 100 && heat[channel] > RELIGHT;
+}
 
 static enum refusal refuse_beside(uint8_t channel, uint8_t new_level)
 {
@@ -32,19 +39,26 @@ enum refusal lights_refuse(uint8_t channel, uint8_t new_level)
 {
     if (!new_level)
         return ALLOWED;
-    if (DUTY_PCT < 100 && !level[channel] && heat[channel] > RELIGHT)
+    if (!level[channel] && used_up(channel))
         return TOO_OFTEN;
     return refuse_beside(channel, new_level);
+}
+
+enum refusal lights_refuse_alone(uint8_t channel)
+{
+    return used_up(channel) ? TOO_OFTEN : ALLOWED;
 }
 
 enum refusal lights_refuse_for(uint8_t channel, uint8_t new_level, uint32_t ms)
 {
     if (!new_level)
         return ALLOWED;
-    if (ms > MAX_ON_MS)
+    uint32_t burned_ms = level[channel] ? on_ms[channel] : 0;
+    if (burned_ms + ms > MAX_ON_MS)
         return TOO_LONG;
     uint32_t fill = new_level * 100UL;
-    if (DUTY_PCT < 100 && (heat[channel] > RELIGHT || (fill > LEAK && ms > (BUCKET - heat[channel]) / (fill - LEAK))))
+    if (used_up(channel) ||
+        (DUTY_PCT < 100 && fill > LEAK && ms > (BUCKET - heat[channel]) / (fill - LEAK)))
         return TOO_OFTEN;
     return refuse_beside(channel, new_level);
 }
@@ -107,13 +121,13 @@ uint8_t lights_tick(enum refusal *reason)
                 continue;
             if (DUTY_PCT < 100) {
                 heat[i] += level[i] * 100UL;
-                if (heat[i] >= BUCKET + LEAK_EVERY_MS * LEAK) {
+                if (heat[i] > BUCKET + GRACE) {
                     exceeded = i;
                     *reason = TOO_OFTEN;
                 }
             }
             /* One tick of grace: a shot of just MAX_ON_MS may see one more. */
-            if (++on_ms[i] > MAX_ON_MS + 1) {
+            if (++on_ms[i] > MAX_ON_MS + 1UL) {
                 exceeded = i;
                 *reason = TOO_LONG;
             }

@@ -25,6 +25,9 @@ enum { NO_CHANNEL = 255 };
 /* Whether the light may burn beside those that do, until it is turned dark. */
 enum refusal lights_refuse(uint8_t channel, uint8_t level);
 
+/* Whether it may once all others are dark, be it lit or not. */
+enum refusal lights_refuse_alone(uint8_t channel);
+
 /* Whether it may for as long as this, which is known beforehand. */
 enum refusal lights_refuse_for(uint8_t channel, uint8_t level, uint32_t ms);
 

@@ -22,9 +22,3 @@
 #ifndef TEMPERATURE_SENSOR
 #define TEMPERATURE_SENSOR SENSOR_LM35
 #endif
-#ifndef TEMPERATURE_ADC
-#define TEMPERATURE_ADC 0
-#endif
-#ifndef INTERLOCK
-#define INTERLOCK 1
-#endif

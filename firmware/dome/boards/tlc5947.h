@@ -3,19 +3,9 @@
  * the duty of BLANK, one for all lights that burn together. */
 #define BOARD_NAME "tlc5947"
 #define SHIFT_CHIP CHIP_TLC5947
-#ifndef CHANNELS
-#define CHANNELS 24
-#endif
-
 #ifndef MAX_LIT
 #define MAX_LIT 8
 #endif
 #ifndef TEMPERATURE_SENSOR
 #define TEMPERATURE_SENSOR SENSOR_NONE
-#endif
-#ifndef TEMPERATURE_ADC
-#define TEMPERATURE_ADC 0
-#endif
-#ifndef INTERLOCK
-#define INTERLOCK 1
 #endif

@@ -11,12 +11,3 @@
 #ifndef MAX_LIT
 #define MAX_LIT 3
 #endif
-#ifndef TEMPERATURE_SENSOR
-#define TEMPERATURE_SENSOR SENSOR_NTC
-#endif
-#ifndef TEMPERATURE_ADC
-#define TEMPERATURE_ADC 0
-#endif
-#ifndef INTERLOCK
-#define INTERLOCK 1
-#endif
