@@ -126,12 +126,15 @@ def test_what_the_controller_has_not_is_told_on_opening(emulated):
         emulated.light(full_level=4096).__enter__()
     with pytest.raises(ValueError, match="lets a light burn for 60 s, less than max_on_s, 61 s"):
         emulated.light(max_on_s=61).__enter__()
+    emulated.controller.board.duty_percent = 50
+    with pytest.raises(ValueError, match="lets a light burn for 50% of the time, less than max_duty, 0.6"):
+        emulated.light(max_duty=0.6).__enter__()
     with (
         emulated.light(),
         pytest.raises(ValueError, match=r"two: .* channel 0 but once: light led0 has it"),
     ):
         emulated.light(0, "two").__enter__()
-    with emulated.light() as led:
+    with emulated.light(max_duty=0.5) as led:
         led.set(1.0)
 
 

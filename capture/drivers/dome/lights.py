@@ -129,6 +129,12 @@ class Dome:
             raise ValueError(
                 f"{where} lets a light burn for {identity.max_on_s:g} s, less than max_on_s, {longest_s:g} s"
             )
+        # 1 says only that nothing is known of the lamp
+        if identity.max_duty < light.limits.max_duty < 1:
+            raise ValueError(
+                f"{where} lets a light burn for {identity.max_duty:.0%} of the time, less than max_duty, "
+                f"{light.limits.max_duty:g}"
+            )
         for other in self.lights.values():
             if other.config.channel == light.config.channel:
                 raise ValueError(
