@@ -144,7 +144,7 @@ class Bench:
             lights = [stack.enter_context(self.light(name, False)) for name in self.channels]
             for light in lights:
                 dome = light.sequencer.controller
-                dome.fire(light.channel, dome.identity.max_level, _SETTLE_S, _FIRE_S)
+                dome.fire(light.config.channel, dome.identity.max_level, _SETTLE_S, _FIRE_S)
         self.controller.settle()
         pulses = self.controller.pulses[before:]
         off = [abs(pulse.ended_s - pulse.begun_s - _FIRE_S) for pulse in pulses]

@@ -1,7 +1,7 @@
 """Commands at the rig: check, capture, verify, devices."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,6 +19,9 @@ from rigs.cli.options import (
     track,
     truth_of,
 )
+
+if TYPE_CHECKING:
+    from rigs.config import RigConfig
 
 
 @rig_app.command(
@@ -39,7 +42,10 @@ def rig_check(
     bad = workflows.check_pins(config, rig.parent)
     for problem in bad:
         typer.echo(f"{rig}: {problem}", err=True)
-    say(f"{rig}: {config.name}: {len(config.cameras)} cameras, {len(config.lights)} lights")
+    cameras, lights = counted(len(config.cameras), "camera"), counted(len(config.lights), "light")
+    say(f"{rig}: {config.name}: {cameras}, {lights}")
+    for line in _at_each_address(config):
+        say(f"{rig}: {line}")
     if not bad:
         for line in workflows.check_settling(config, rig.parent):
             typer.echo(f"{rig}: warning: {line}", err=True)
@@ -54,6 +60,18 @@ def rig_check(
         say(f"{path}: {workflows.describe(report)}")
     if bad:
         raise typer.Exit(2)
+
+
+def _at_each_address(config: "RigConfig") -> list[str]:
+    """The devices of each port, host or serial number."""
+    found: dict[str, list[str]] = {}
+    for name, device in (config.cameras | config.lights).items():
+        if device.address is not None:
+            found.setdefault(device.address, []).append(name)
+    few = {
+        address: names if len(names) < 4 else [names[0], "...", names[-1]] for address, names in found.items()
+    }
+    return [f"{address}: {', '.join(names)}" for address, names in few.items()]
 
 
 @app.command(

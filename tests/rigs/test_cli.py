@@ -97,7 +97,7 @@ def test_the_whole_way(gnomon, mini, captured, tmp_path):
         return answer.out
 
     told = ok("rig", "check", mini.rig, *(mini.plan(name) for name in conftest.PLANS))
-    assert "1 cameras, 13 lights" in told
+    assert "1 camera, 13 lights" in told
     assert len(told.splitlines()) == 1 + len(conftest.PLANS)
     told = ok("capture", mini.rig, mini.plan("relief"), session, "--simulate", mini.truth)
     assert "40 frames, 0 skipped" in told
