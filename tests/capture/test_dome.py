@@ -127,7 +127,7 @@ def test_what_the_controller_has_not_is_told_on_opening(emulated):
     with pytest.raises(ValueError, match="lets a light burn for 60 s, less than max_on_s, 61 s"):
         emulated.light(max_on_s=61).__enter__()
     emulated.controller.board.duty_percent = 50
-    with pytest.raises(ValueError, match="lets a light burn for 50% of the time, less than max_duty, 0.6"):
+    with pytest.raises(ValueError, match=r"lets a light burn for 50% of the time, less than max_duty, 0\.6"):
         emulated.light(max_duty=0.6).__enter__()
     with (
         emulated.light(),
