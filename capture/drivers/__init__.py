@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from capture.drivers import dmx, dome, gardasoft, genicam, gphoto2, micromanager, opencv, pylon, strips
+from capture.drivers import dmx, dome, gardasoft, opencv, strips, surveys
 from capture.drivers.dmx import ArtNetLightConfig, EnttecLightConfig, SacnLightConfig
 from capture.drivers.dome import DomeLightConfig
 from capture.drivers.gardasoft import GardasoftLightConfig
@@ -56,10 +56,7 @@ def survey() -> list[str]:
     found = {
         "simulated": "cameras and lights of a truth: open any rig with --simulate TRUTH",
         "replay": "cameras that play a session or a folder of images",
-        "genicam": genicam.survey(),
-        "pylon": pylon.survey(),
-        "gphoto2": gphoto2.survey(),
-        "micromanager": micromanager.survey(),
+        **surveys.ask(("genicam", "pylon", "gphoto2", "micromanager")),
         "opencv": opencv.survey(),
         "dome": dome.survey(),
         "enttec": dmx.survey_enttec(),

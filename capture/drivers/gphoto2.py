@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from capture.devices import Camera, CameraLimits, DeviceError, DeviceLost, FrameLost, SettingRefused
-from capture.drivers.blocking import Blocking, Late
-from capture.drivers.isolated import Isolated
+from capture.drivers.blocking import Blocking
+from capture.drivers.opening import check_ranges, open_camera
 from capture.frame import Frame, format_bits
 
 _MISSING = "driver gphoto2 wants the packages gphoto2 and rawpy: pip install 'gnomon[gphoto2]'"
@@ -92,14 +92,14 @@ class GphotoCameraConfig(CameraLimits):
 
     def open(self, name: str) -> Camera:
         """Return the camera, to be entered at once; ValueError without the packages."""
-        if self.isolate:
-            return Isolated(name, self)
-        try:
+
+        def make() -> Camera:
             import gphoto2
             import rawpy  # noqa: F401 - missed now rather than after the first exposure
-        except ImportError as error:
-            raise ValueError(f"camera {name}: {_MISSING} ({error})") from None
-        return GphotoCamera(name, self, gphoto2)
+
+            return GphotoCamera(name, self, gphoto2)
+
+        return open_camera(name, self, make, _MISSING)
 
 
 def survey() -> str:
@@ -120,7 +120,7 @@ def _detect(sdk: Any) -> list[tuple[str, str]]:
     return [(found.get_name(index), found.get_value(index)) for index in range(found.count())]
 
 
-class Taken(NamedTuple):
+class File(NamedTuple):
     """A file from the camera, and its settings as the camera tells them after."""
 
     data: bytes
@@ -146,8 +146,7 @@ class GphotoCamera:
         self._config = config
         self._sdk = sdk
         self._camera: Any = None
-        self._taking: Blocking[Taken] = Blocking()
-        self._frames = 0
+        self._taking: Blocking[File] = Blocking(name)
 
     def expose(self, exposure_s: float, gain_db: float, deadline_s: float) -> Frame:
         """Set the shutter speed and the ISO, take a picture and fetch it.
@@ -163,13 +162,13 @@ class GphotoCamera:
         """
         if self._camera is None:
             raise DeviceError(self.name, "is not open")
-        started_ns, until = time.time_ns(), time.monotonic() + deadline_s
-        try:
+        started_ns = time.time_ns()
+
+        def work() -> File:
             with self._faults(FrameLost):
-                taken = self._taking.call(lambda: self._take(exposure_s, gain_db), until)
-        except Late as error:
-            raise FrameLost(self.name, f"no picture within {deadline_s:g} s: {error}") from None
-        self._frames += 1
+                return self._take(exposure_s, gain_db)
+
+        taken = self._taking.take(work, deadline_s)
         told = self._decode(taken.data)
         gain = 0.0 if taken.iso is None else 20 * math.log10(taken.iso / self._config.base_iso)
         return Frame(
@@ -177,7 +176,7 @@ class GphotoCamera:
             pixel_format=told.pixel_format,
             exposure_s=_applied(taken.exposure_s, told.exposure_s) or exposure_s,
             gain_db=gain,
-            frame_id=self._frames,
+            frame_id=self._taking.frames,
             timestamp_ns=started_ns,
             black_level_dn=told.black_level_dn,
         )
@@ -186,6 +185,7 @@ class GphotoCamera:
         with self._faults(DeviceLost):
             camera = self._find()
         self._camera = camera
+        self._taking.begin()
         try:
             with self._faults(SettingRefused):
                 self._set_up()
@@ -245,8 +245,23 @@ class GphotoCamera:
             self._choose(_APERTURE, lambda choice: _close(_number(choice), stop), f"f/{stop:g}")
         for name, value in config.settings.items():
             self._set(name, value)
+        check_ranges(self.name, self.limits, exposures_s=self._exposures_s(), gains_db=self._gains_db())
 
-    def _take(self, exposure_s: float, gain_db: float) -> Taken:
+    def _exposures_s(self) -> tuple[float, float] | None:
+        widget = self._widget(_SHUTTER)
+        there = () if widget is None else map(seconds, self._choices(widget))
+        named = [value for value in there if value]
+        return (min(named), max(named)) if named else None
+
+    def _gains_db(self) -> tuple[float, float] | None:
+        widget = self._widget(_ISO)
+        if widget is None:
+            return 0.0, 0.0
+        named = [value for value in map(_number, self._choices(widget)) if value]
+        gains = [20 * math.log10(iso / self._config.base_iso) for iso in named]
+        return (min(gains), max(gains)) if gains else None
+
+    def _take(self, exposure_s: float, gain_db: float) -> File:
         camera, sdk = self._camera, self._sdk
         self._choose(_SHUTTER, lambda choice: _close(seconds(choice), exposure_s), f"{exposure_s:g} s")
         iso = self._config.base_iso * 10 ** (gain_db / 20)
@@ -262,7 +277,7 @@ class GphotoCamera:
             with suppress(sdk.GPhoto2Error):  # some forget by themselves what they keep in memory
                 camera.file_delete(path.folder, path.name)
         shutter, speed = self._widget(_SHUTTER), self._widget(_ISO)
-        return Taken(
+        return File(
             data,
             None if shutter is None else seconds(str(shutter.get_value())),
             None if speed is None else _number(str(speed.get_value())),

@@ -10,25 +10,23 @@ import sys
 import time
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, NoReturn, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from capture.devices import Camera, CameraLimits, DeviceError, DeviceLost, FrameLost, SettingRefused
-from capture.drivers.blocking import Blocking, Late
-from capture.drivers.isolated import Isolated
+from capture.drivers.blocking import Blocking, Taken
+from capture.drivers.opening import Region, check_ranges, open_camera
 from capture.frame import Frame, format_bits
 
 _MISSING = "driver micromanager wants the package pymmcore-plus: pip install 'gnomon[micromanager]'"
 _NO_FOLDER = "no Micro-Manager is found here: install it (mmcore install), or give its folder"
 _ERRORS = (RuntimeError, OSError)
-_FAILURES = 5
-"""The core has no error for a camera that is gone: so many failed frames in a row are taken for it."""
 
 
-class MicroManagerCameraConfig(CameraLimits):
+class MicroManagerCameraConfig(Region, CameraLimits):
     """A camera of Micro-Manager: of a configuration file, or by its adapter's library and device.
 
     Attributes
@@ -47,8 +45,6 @@ class MicroManagerCameraConfig(CameraLimits):
         The property that is the gain; without, only 0 dB can be asked for.
     gain_db_per_unit : float
         dB of one unit of that property.
-    offset_x, offset_y : int
-        Where the region of ``width`` x ``height`` begins, px.
     isolate : bool
         Run in a process of its own: a crash of an adapter costs one frame.
     """
@@ -62,8 +58,6 @@ class MicroManagerCameraConfig(CameraLimits):
     properties: dict[str, str | int | float] = {}
     gain_property: str | None = None
     gain_db_per_unit: float = Field(default=1.0, gt=0)
-    offset_x: int = Field(default=0, ge=0)
-    offset_y: int = Field(default=0, ge=0)
     isolate: bool = False
 
     @model_validator(mode="after")
@@ -82,12 +76,11 @@ class MicroManagerCameraConfig(CameraLimits):
 
     def open(self, name: str) -> Camera:
         """Return the camera, to be entered at once; ValueError without pymmcore or the adapters."""
-        if self.isolate:
-            return Isolated(name, self)
-        try:
-            import pymmcore
-        except ImportError as error:
-            raise ValueError(f"camera {name}: {_MISSING} ({error})") from None
+        return open_camera(name, self, lambda: self._make(name), _MISSING)
+
+    def _make(self, name: str) -> "MicroManagerCamera":
+        import pymmcore
+
         folder = self.folder or _find_adapters()
         if folder is None:
             raise ValueError(f"camera {name}: {_NO_FOLDER}")
@@ -121,14 +114,6 @@ def _find_adapters() -> Path | None:
     return None if found is None else Path(str(found))
 
 
-class Taken(NamedTuple):
-    """A picture, and the settings the core tells after it."""
-
-    image: NDArray[np.generic]
-    exposure_s: float
-    gain_db: float
-
-
 class MicroManagerCamera:
     """One camera of Micro-Manager."""
 
@@ -140,9 +125,7 @@ class MicroManagerCamera:
         self._folder = folder
         self._core: Any = None
         self._label = ""
-        self._taking: Blocking[Taken] = Blocking()
-        self._frames = 0
-        self._failures = 0
+        self._taking: Blocking[Taken] = Blocking(name)
 
     def expose(self, exposure_s: float, gain_db: float, deadline_s: float) -> Frame:
         """Set, snap and fetch; the exposure reported is what the core says after.
@@ -158,21 +141,14 @@ class MicroManagerCamera:
         """
         if self._core is None:
             raise DeviceError(self.name, "is not open")
-        until, started_ns = time.monotonic() + deadline_s, time.time_ns()
-        try:
-            taken = self._taking.call(lambda: self._take(exposure_s, gain_db), until)
-        except Late as error:
-            self._lost(f"no picture within {deadline_s:g} s: {error}")
-        except _ERRORS as error:
-            self._lost(_text(error))
-        self._frames += 1
-        self._failures = 0
+        started_ns = time.time_ns()
+        taken = self._taking.take(lambda: self._take(exposure_s, gain_db), deadline_s)
         return Frame(
             dn=self._pixels(taken.image),
             pixel_format=self.limits.pixel_format,
             exposure_s=taken.exposure_s,
             gain_db=taken.gain_db,
-            frame_id=self._frames,
+            frame_id=self._taking.frames,
             timestamp_ns=started_ns,
         )
 
@@ -194,7 +170,8 @@ class MicroManagerCamera:
             core.setCameraDevice(self._label)
         except _ERRORS as error:
             raise DeviceLost(self.name, _text(error)) from error
-        self._core, self._failures = core, 0
+        self._core = core
+        self._taking.begin()
         try:
             self._set_up()
         except BaseException:
@@ -213,6 +190,9 @@ class MicroManagerCamera:
             self._set(name, value)
         if config.gain_property is not None and not core.hasProperty(self._label, config.gain_property):
             raise SettingRefused(self.name, f"has no property {config.gain_property!r}")
+        unit_db = config.gain_db_per_unit
+        gains_db = (0.0, 0.0) if config.gain_property is None else self._span(config.gain_property, unit_db)
+        check_ranges(self.name, limits, exposures_s=self._span("Exposure", 1e-3), gains_db=gains_db)
         size = (limits.width, limits.height)
         try:
             core.clearROI()
@@ -237,6 +217,16 @@ class MicroManagerCamera:
                 f"gives {depth} bits and {colours} component(s), which is not {limits.pixel_format}: "
                 "set properties such as PixelType and BitDepth",
             )
+
+    def _span(self, name: str, unit: float) -> tuple[float, float] | None:
+        core = self._core
+        if not core.hasProperty(self._label, name) or not core.hasPropertyLimits(self._label, name):
+            return None
+        low, high = (
+            core.getPropertyLowerLimit(self._label, name),
+            core.getPropertyUpperLimit(self._label, name),
+        )
+        return low * unit, high * unit
 
     def _set(self, name: str, value: str | float) -> None:
         core = self._core
@@ -277,14 +267,11 @@ class MicroManagerCamera:
             self._set_gain(gain_db)
         except _ERRORS as error:
             raise SettingRefused(self.name, f"{exposure_s:g} s and {gain_db:g} dB: {_text(error)}") from error
-        core.snapImage()
-        return Taken(np.array(core.getImage()), core.getExposure() * 1e-3, self._gain_db())
-
-    def _lost(self, message: str) -> NoReturn:
-        self._failures += 1
-        if self._failures >= _FAILURES:
-            raise DeviceLost(self.name, f"failed {self._failures} times in a row: {message}")
-        raise FrameLost(self.name, message)
+        try:
+            core.snapImage()
+            return Taken(np.array(core.getImage()), core.getExposure() * 1e-3, self._gain_db())
+        except _ERRORS as error:
+            raise FrameLost(self.name, _text(error)) from error
 
     def _pixels(self, image: NDArray[np.generic]) -> NDArray[np.generic]:
         if self.limits.pixel_format != "RGB8":

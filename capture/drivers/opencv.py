@@ -15,15 +15,15 @@ import re
 import sys
 import time
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, NoReturn, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from capture.devices import Camera, CameraLimits, DeviceError, DeviceLost, FrameLost, SettingRefused
-from capture.drivers.blocking import Blocking, Late
-from capture.drivers.isolated import Isolated
+from capture.drivers.blocking import Blocking, Taken
+from capture.drivers.opening import at_one_exposure, check_ranges, open_camera
 from capture.frame import Frame, format_bits
 
 Backend = Literal["v4l2", "dshow", "msmf", "avfoundation", "images"]
@@ -32,8 +32,6 @@ _PLATFORM: dict[str, Backend] = {"linux": "v4l2", "win32": "dshow", "darwin": "a
 _MANUAL: dict[str, float] = {"v4l2": 1.0, "dshow": 0.0, "msmf": 0.0}
 """What a backend calls an exposure that is not automatic; those that have no word for it set none."""
 _V4L2_UNIT_S = 1e-4
-_FAILURES = 5
-"""A stream has no word for a camera that is gone: so many failed frames in a row are taken for it."""
 
 
 class OpencvCameraConfig(CameraLimits):
@@ -81,20 +79,27 @@ class OpencvCameraConfig(CameraLimits):
         return value
 
     @property
+    def limits(self) -> CameraLimits:
+        """What the camera can do; of exposures one, where it is fixed."""
+        return at_one_exposure(super().limits, self.fixed_exposure_s)
+
+    @property
     def address(self) -> str | None:
         """What only one run may hold at a time; None for image files."""
         return None if self.backend == "images" else f"video device {self.source}"
 
     def open(self, name: str) -> Camera:
         """Return the camera, to be entered at once; ValueError where there is no backend for it here."""
-        if self.isolate:
-            return Isolated(name, self)
-        import cv2
-
         backend = self.backend or _PLATFORM.get(sys.platform)
         if backend is None:
             raise ValueError(f"camera {name}: no backend is known for {sys.platform}: name one")
-        return OpencvCamera(name, self, cv2, backend)
+
+        def make() -> Camera:
+            import cv2
+
+            return OpencvCamera(name, self, cv2, backend)
+
+        return open_camera(name, self, make, "driver opencv wants the package opencv-python-headless")
 
 
 def survey() -> str:
@@ -103,14 +108,6 @@ def survey() -> str:
         return "devices by number: source: 0 is the first"
     found = sorted(Path("/dev").glob("video*"), key=lambda path: int(re.sub(r"\D", "", path.name) or 0))
     return ", ".join(map(str, found)) or "no video device: there is no /dev/video*"
-
-
-class Taken(NamedTuple):
-    """A picture, and the settings the device tells after it."""
-
-    image: NDArray[np.generic]
-    exposure_s: float
-    gain_db: float
 
 
 class OpencvCamera:
@@ -123,9 +120,7 @@ class OpencvCamera:
         self._cv2 = cv2
         self._backend = backend
         self._video: Any = None
-        self._taking: Blocking[Taken | None] = Blocking()
-        self._frames = 0
-        self._failures = 0
+        self._taking: Blocking[Taken] = Blocking(name)
 
     def expose(self, exposure_s: float, gain_db: float, deadline_s: float) -> Frame:
         """Set, drop what was exposed before, and take the next picture of the stream.
@@ -141,21 +136,13 @@ class OpencvCamera:
         """
         if self._video is None:
             raise DeviceError(self.name, "is not open")
-        until = time.monotonic() + deadline_s
-        try:
-            taken = self._taking.call(lambda: self._take(exposure_s, gain_db), until)
-        except Late as error:
-            self._lost(f"no picture within {deadline_s:g} s: {error}")
-        if taken is None:
-            self._lost("the stream gave no picture")
-        self._failures = 0
-        self._frames += 1
+        taken = self._taking.take(lambda: self._take(exposure_s, gain_db), deadline_s)
         return Frame(
             dn=self._pixels(taken.image),
             pixel_format=self.limits.pixel_format,
             exposure_s=taken.exposure_s,
             gain_db=taken.gain_db,
-            frame_id=self._frames,
+            frame_id=self._taking.frames,
             timestamp_ns=time.time_ns(),
         )
 
@@ -165,7 +152,8 @@ class OpencvCamera:
         if not video.isOpened():
             video.release()
             raise DeviceLost(self.name, f"{self._backend} does not open {source}: look at its cable")
-        self._video, self._failures = video, 0
+        self._video = video
+        self._taking.begin()
         try:
             self._set_up()
         except BaseException:
@@ -192,6 +180,8 @@ class OpencvCamera:
             self._set("AUTO_EXPOSURE", _MANUAL[self._backend])
         for name, value in config.settings.items():
             self._set(name, value)
+        # the device tells no ranges, but without the size of its units there is none of gains
+        check_ranges(self.name, self.limits, gains_db=(0.0, 0.0) if config.gain_db_per_unit is None else None)
 
     def _set(self, name: str, value: float) -> None:
         number = getattr(self._cv2, f"CAP_PROP_{name}", None)
@@ -237,21 +227,15 @@ class OpencvCamera:
         unit = self._config.gain_db_per_unit
         return 0.0 if unit is None else float(self._video.get(self._cv2.CAP_PROP_GAIN)) * unit
 
-    def _take(self, exposure_s: float, gain_db: float) -> Taken | None:
-        """All that talks to the device for one frame, since any of it may block; None without a picture."""
+    def _take(self, exposure_s: float, gain_db: float) -> Taken:
+        """All that talks to the device for one frame, since any of it may block."""
         self._set_exposure(exposure_s)
         self._set_gain(gain_db)
-        for _ in range(self._config.discard):
-            if not self._video.grab():
-                return None
-        good, image = self._video.read()
-        return Taken(np.array(image), self._exposure_s(), self._gain_db()) if good else None
-
-    def _lost(self, message: str) -> NoReturn:
-        self._failures += 1
-        if self._failures >= _FAILURES:
-            raise DeviceLost(self.name, f"failed {self._failures} times in a row: {message}")
-        raise FrameLost(self.name, message)
+        good = all(self._video.grab() for _ in range(self._config.discard))
+        good, image = self._video.read() if good else (False, None)
+        if not good:
+            raise FrameLost(self.name, "the stream gave no picture")
+        return Taken(np.array(image), self._exposure_s(), self._gain_db())
 
     def _pixels(self, image: NDArray[np.generic]) -> NDArray[np.generic]:
         """Return the picture as the rig file says it is, or say what it is instead."""

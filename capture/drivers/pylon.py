@@ -15,7 +15,7 @@ from typing import Any, Literal, Self
 from pydantic import Field
 
 from capture.devices import Camera, CameraLimits, DeviceError, DeviceLost, FrameLost, SettingRefused
-from capture.drivers.isolated import Isolated
+from capture.drivers.opening import Region, check_ranges, open_camera
 from capture.frame import Frame
 
 _NEUTRAL: tuple[tuple[str, str | float | bool], ...] = (
@@ -42,15 +42,13 @@ _THROWN = re.compile(r"\s*:\s*\w+Exception thrown.*", re.DOTALL)
 _MISSING = "driver pylon wants the package pypylon: pip install 'gnomon[pylon]'"
 
 
-class PylonCameraConfig(CameraLimits):
+class PylonCameraConfig(Region, CameraLimits):
     """A Basler camera.
 
     Attributes
     ----------
     serial : str or None
         Serial number; without, the only camera there is.
-    offset_x, offset_y : int
-        Where the region of ``width`` x ``height`` begins on the sensor, px.
     gain_db_per_raw : float or None
         For cameras that have ``GainRaw`` and no gain in dB: dB of one step, from the data sheet. Without,
         such a camera takes 0 dB only, which is its least gain.
@@ -63,8 +61,6 @@ class PylonCameraConfig(CameraLimits):
     driver: Literal["pylon"] = "pylon"
     sequence: Literal[False] = False
     serial: str | None = None
-    offset_x: int = Field(default=0, ge=0)
-    offset_y: int = Field(default=0, ge=0)
     gain_db_per_raw: float | None = Field(default=None, gt=0)
     nodes: dict[str, bool | int | float | str] = {}
     isolate: bool = False
@@ -76,12 +72,7 @@ class PylonCameraConfig(CameraLimits):
 
     def open(self, name: str) -> Camera:
         """Return the camera, to be entered at once; ValueError without pypylon."""
-        if self.isolate:
-            return Isolated(name, self)
-        try:
-            return PylonCamera(name, self, *_import())
-        except ImportError as error:
-            raise ValueError(f"camera {name}: {_MISSING} ({error})") from None
+        return open_camera(name, self, lambda: PylonCamera(name, self, *_import()), _MISSING)
 
 
 def survey() -> str:
@@ -223,6 +214,7 @@ class PylonCamera:
             self._write(name, value)
         self._exposure_node = self._first("ExposureTime", "ExposureTimeAbs")
         self._gain_node = self._first("Gain", "GainAbs", "GainRaw")
+        check_ranges(self.name, limits, exposures_s=self._exposures_s(), gains_db=self._gains_db())
         ticks = "GevTimestampTickFrequency"
         self._ns_per_tick = 1e9 / self._node(ticks).Value if self._readable(ticks) else 1.0
 
@@ -263,6 +255,16 @@ class PylonCamera:
 
     def _timestamp_ns(self, ticks: int, triggered_ns: int) -> int:
         return round(ticks * self._ns_per_tick) if ticks else triggered_ns
+
+    def _exposures_s(self) -> tuple[float, float]:
+        node = self._node(self._exposure_node)
+        return node.Min * 1e-6, node.Max * 1e-6
+
+    def _gains_db(self) -> tuple[float, float]:
+        node = self._node(self._gain_node)
+        if self._gain_node != "GainRaw":
+            return node.Min, node.Max
+        return 0.0, (node.Max - node.Min) * (self._config.gain_db_per_raw or 0.0)
 
     def _write_gain(self, gain_db: float) -> None:
         if self._gain_node != "GainRaw":

@@ -67,6 +67,7 @@ def gphoto2(
     monkeypatch.setenv("VCAMERADIR", str(folder))
     # to delete a picture takes it a third of a second
     given = {"width": 64, "height": 48, "pixel_format": "BayerRG14", "keep": True}
+    given |= {"exposure_min_s": 1e-4, "exposure_max_s": 1.0}
     return GphotoCameraConfig.model_validate(LIMITS | given | changes)
 
 

@@ -155,7 +155,6 @@ def test_a_file_that_is_no_producer(tmp_path, monkeypatch):
 @needs_viky
 def test_the_survey_names_the_cameras(monkeypatch):
     monkeypatch.setenv("GENICAM_GENTL64_PATH", str(viky().parent))
-    monkeypatch.setattr("capture.drivers.genicam.producers.SURVEY_S", 30.0)
     assert "Machine Vision Games Ltd. Viky serial 1" in survey()
 
 

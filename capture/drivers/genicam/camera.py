@@ -13,7 +13,7 @@ from capture.devices import DeviceError, DeviceLost, FrameLost, SettingRefused
 from capture.drivers.genicam.config import GenicamCameraConfig
 from capture.drivers.genicam.nodes import FAULTS, Nodes
 from capture.drivers.genicam.producers import open_device
-from capture.drivers.genicam.setup import SECONDS, Exposure, black_level_dn, set_up
+from capture.drivers.genicam.setup import Exposure, black_level_dn, set_up
 from capture.drivers.genicam.stream import Picture, Stream
 from capture.frame import Frame
 from capture.packing import unpack
@@ -169,6 +169,7 @@ class _Open:
         with self.nodes.faults(DeviceError, "cannot be set up"):
             set_up(self.nodes, self._config)
             self._exposure = Exposure(self.nodes, self._config)
+            self._exposure.check(self._config.limits)
         if self._config.trigger == "software":
             self.stream.start()
         return self
@@ -207,7 +208,12 @@ class _Open:
         if self._applied is not None and self._applied == (asked, self._exposure.reported()):
             return False
         self._applied = None
+        running = self.stream.running
+        if running and self._exposure.locked:
+            self.stop()
         self._exposure.apply(exposure_s, gain_db)
+        if running and not self.stream.running:
+            self.stream.start()
         self._applied = (asked, self._exposure.reported())
         return True
 
@@ -248,13 +254,8 @@ class _Open:
         """Return the picture with what the camera says of it; of the frame itself, or now."""
         timestamp_ns = self._clock.read(picture.timestamp_ns)
         number = self.counted(picture.number)
-        exposure_s, gain_db = self._exposure.reported()
-        if self._config.chunks:
-            unit_s = SECONDS.get(self.nodes.unit("ChunkExposureTime"), 1e-6)
-            if picture.exposure is not None and picture.exposure > 0:
-                exposure_s = picture.exposure * unit_s
-            if picture.gain is not None:
-                gain_db = self._exposure.decibels(picture.gain)
+        told = (picture.exposure, picture.gain) if self._config.chunks else (None, None)
+        exposure_s, gain_db = self._exposure.of_frame(*told)
         return Frame(
             dn=picture.dn,
             pixel_format=picture.pixel_format,

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from capture.devices import Camera, CameraLimits
-from capture.drivers.isolated import Isolated, IsolatedTriggered
+from capture.drivers.opening import Region, at_one_exposure, open_camera
 
 Value = bool | int | float | str | None
 """What a node can be set to; None executes a command."""
@@ -26,7 +26,7 @@ def _listed(value: object) -> object:
     return (value,) if isinstance(value, str | Path | dict) else value
 
 
-class GenicamCameraConfig(CameraLimits):
+class GenicamCameraConfig(Region, CameraLimits):
     """A camera behind a GenTL producer.
 
     Attributes
@@ -41,8 +41,6 @@ class GenicamCameraConfig(CameraLimits):
     sent_format : str or None
         Pixel format on the wire, such as ``Mono12p``. Without, ``pixel_format``, or where the camera has it
         packed only, that.
-    offset_x, offset_y : int
-        Where the region of ``width`` x ``height`` begins on the sensor, px.
     trigger : str
         ``software``: one trigger a frame. ``free``: the camera runs by itself, and is stopped in between.
         Else the source of a hardware trigger, such as ``Line1``. All but ``software`` take bursts.
@@ -76,8 +74,6 @@ class GenicamCameraConfig(CameraLimits):
     id: str | None = None
     description: Path | None = None
     sent_format: str | None = None
-    offset_x: int = Field(default=0, ge=0)
-    offset_y: int = Field(default=0, ge=0)
     trigger: str = Field(default="software", min_length=1)
     discard: int = Field(default=0, ge=0)
     exposure_node: str | None = None
@@ -116,6 +112,11 @@ class GenicamCameraConfig(CameraLimits):
             raise ValueError(f"sent_format {sent} gives {plain}, not the pixel_format {self.pixel_format}")
 
     @property
+    def limits(self) -> CameraLimits:
+        """What the camera can do; of exposures one, where it is fixed."""
+        return at_one_exposure(super().limits, self.fixed_exposure_s)
+
+    @property
     def address(self) -> str | None:
         """Which camera; None where the rig file does not say."""
         wanted = self.serial or self.user_name or self.id
@@ -124,13 +125,12 @@ class GenicamCameraConfig(CameraLimits):
     def open(self, name: str) -> Camera:
         """Return the camera, to be entered at once; ValueError without harvesters."""
         free = self.trigger != "software"
-        if self.isolate:
-            return IsolatedTriggered(name, self) if free else Isolated(name, self)
-        try:
+
+        def make() -> Camera:
             import harvesters.core  # noqa: F401
 
             from capture.drivers.genicam.camera import GenicamCamera, GenicamTriggeredCamera
-        except ImportError as error:
-            raise ValueError(f"camera {name}: {_MISSING} ({error})") from None
 
-        return GenicamTriggeredCamera(name, self) if free else GenicamCamera(name, self)
+            return GenicamTriggeredCamera(name, self) if free else GenicamCamera(name, self)
+
+        return open_camera(name, self, make, _MISSING, triggered=free)

@@ -192,6 +192,21 @@ class Nodes:
         """Whether the node is one that is executed."""
         return isinstance(self.node(name), genapi.ICommand)
 
+    def is_switch(self, name: str) -> bool:
+        """Whether the node is true or false."""
+        return isinstance(self.node(name), genapi.IBoolean)
+
+    def is_whole(self, name: str) -> bool:
+        """Whether the node is an integer."""
+        return isinstance(self.node(name), genapi.IInteger)
+
+    def span(self, name: str) -> tuple[float, float] | None:
+        """Least and greatest value of a number now; None where the node does not tell."""
+        with suppress(*FAULTS, AttributeError):
+            node = self.node(name)
+            return float(node.min), float(node.max)
+        return None
+
     def execute(self, name: str) -> None:
         """Execute a command, not waiting until it is done."""
         node = self.node(name)

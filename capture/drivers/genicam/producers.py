@@ -1,12 +1,9 @@
 """GenTL producers: where they are, what cameras they see, and one camera opened."""
 
 import importlib.util
-import json
 import logging
 import os
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -22,9 +19,6 @@ PATH = "GENICAM_GENTL64_PATH"
 
 ENUMERATION_MS = 500
 """How long a producer may look for cameras on each of its interfaces."""
-
-SURVEY_S = 2.0
-"""How long the survey waits for all producers together."""
 
 _CRITERIA = {
     "serial": "serial_number",
@@ -199,34 +193,18 @@ def _let_go(acquirer: Any) -> None:
 
 
 def survey() -> str:
-    """What cameras the producers see, or why none; asked in a process of its own: it is native code."""
+    """What cameras the producers see, or why none; for one that cannot be loaded, why."""
     if importlib.util.find_spec("harvesters") is None or importlib.util.find_spec("genicam") is None:
         return "wants the package harvesters: pip install 'gnomon[genicam]'"
     try:
         files = producer_files("", ())
     except DeviceError:
         return f"no GenTL producer (a .cti file of the camera's maker): install one, or set {PATH}"
-    path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
-    words = [sys.executable, "-P", "-m", "capture.drivers.genicam", *map(str, files)]
-    try:
-        done = subprocess.run(
-            words, capture_output=True, timeout=SURVEY_S, env={**os.environ, "PYTHONPATH": path}, check=True
-        )
-        found: list[str] = json.loads(done.stdout.splitlines()[-1])
-    except subprocess.TimeoutExpired:
-        return f"the producers do not answer within {SURVEY_S:g} s: {', '.join(file.name for file in files)}"
-    except (subprocess.CalledProcessError, ValueError, IndexError):
-        return f"a producer crashed while it looked for cameras: {', '.join(file.name for file in files)}"
-    return ", ".join(found) or f"no camera behind {', '.join(file.name for file in files)}"
-
-
-def seen_by(paths: list[str]) -> list[str]:
-    """Every camera of every producer in a few words; for one that cannot be loaded, why."""
-    out: list[str] = []
-    for path in paths:
+    found: list[str] = []
+    for file in files:
         try:
-            with _producer(path) as harvester:
-                out.extend(label(about(info)) for info in harvester.device_info_list)
-        except Exception as error:
-            out.append(f"{Path(path).name} cannot be used ({error})")
-    return out
+            with _producer(str(file)) as harvester:
+                found.extend(label(about(info)) for info in harvester.device_info_list)
+        except Exception as error:  # whatever harvesters stumbles over in a producer
+            found.append(f"{file.name} cannot be used ({error})")
+    return ", ".join(found) or f"no camera behind {', '.join(file.name for file in files)}"

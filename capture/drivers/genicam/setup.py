@@ -3,10 +3,12 @@
 import math
 from collections.abc import Iterator
 from contextlib import suppress
+from typing import Literal
 
 from capture.devices import CameraLimits, DeviceError, SettingRefused
 from capture.drivers.genicam.config import GenicamCameraConfig, Value
 from capture.drivers.genicam.nodes import Nodes
+from capture.drivers.opening import check_ranges
 from capture.packing import packing_of
 
 EXPOSURE = ("ExposureTime", "ExposureTimeAbs", "ExposureTimeRaw")
@@ -15,9 +17,29 @@ EXPOSURE = ("ExposureTime", "ExposureTimeAbs", "ExposureTimeRaw")
 GAIN = ("Gain", "GainAbs", "GainRaw")
 """The same for gain; dB, but for raw steps."""
 
-SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "usec": 1e-6, "ns": 1e-9}
+SECONDS = {
+    **dict.fromkeys(("s", "sec", "second", "seconds"), 1.0),
+    **dict.fromkeys(("ms", "msec", "millisecond", "milliseconds"), 1e-3),
+    **dict.fromkeys(("", "us", "µs", "μs", "usec", "microsecond", "microseconds"), 1e-6),
+    **dict.fromkeys(("ns", "nsec", "nanosecond", "nanoseconds"), 1e-9),
+}
+"""What nodes write as their unit; those that write none count in microseconds, as SFNC says."""
+
+_UNITS_OF_GAIN: dict[str, Literal["db", "factor"]] = {
+    **dict.fromkeys(("", "db"), "db"),
+    **dict.fromkeys(("x", "times", "factor"), "factor"),
+}
 
 NEUTRAL: tuple[tuple[str, Value], ...] = (
+    ("GenDCStreamingMode", "Off"),
+    ("BinningHorizontal", 1),
+    ("BinningVertical", 1),
+    ("DecimationHorizontal", 1),
+    ("DecimationVertical", 1),
+    ("ReverseX", False),
+    ("ReverseY", False),
+    ("CenterX", False),
+    ("CenterY", False),
     ("ExposureMode", "Timed"),
     ("ExposureTimeMode", "Common"),
     ("GammaEnable", False),
@@ -26,12 +48,23 @@ NEUTRAL: tuple[tuple[str, Value], ...] = (
     ("LUTEnable", False),
     ("ColorTransformationEnable", False),
     ("DigitalShift", 0),
+    ("BslBrightness", 0.0),
+    ("BslContrast", 0.0),
+    ("LightSourcePreset", "Off"),
+    ("BslLightSourcePreset", "Off"),
+    ("ProcessedRawEnable", False),
     ("SharpnessEnable", False),
     ("SharpeningEnable", False),
     ("TestPattern", "Off"),
     ("TestImageSelector", "Off"),
 )
-"""What must be so for numbers to be the sensor's own, where a camera has it; and each ``...Auto`` Off."""
+"""What must be so for numbers to be the sensor's own, pixel by pixel, where a camera has it.
+
+And each ``...Auto`` off.
+"""
+
+_TRIGGERS = ("FrameStart", "ExposureStart", "FrameBurstStart")
+"""Those that begin one exposure, a burst's with one frame in it; the first that is there is taken."""
 
 _GAMMA = ("GammaEnable", "GammaEnabled")
 
@@ -65,7 +98,11 @@ def set_up(nodes: Nodes, config: GenicamCameraConfig) -> None:
         for name, value in part.items():
             if not nodes.is_command(name) and not nodes.has(name, value):
                 _by_user(nodes, name, value)
-    _aim_at_frames(nodes)
+    if config.trigger != "free":
+        _aim_at_frames(nodes)
+    if "Sensor" in nodes.choices("DeviceTemperatureSelector") and "DeviceTemperatureSelector" not in own:
+        with suppress(SettingRefused):
+            nodes.write("DeviceTemperatureSelector", "Sensor")
 
 
 def _release(nodes: Nodes) -> None:
@@ -90,6 +127,7 @@ def _bare(error: DeviceError) -> str:
 def _neutralise(nodes: Nodes, own: set[str], *, free: bool) -> None:
     automatic = [name for name in nodes.names() if name.endswith("Auto")]
     wanted: list[tuple[str, Value]] = [(name, "Off") for name in automatic if "Off" in nodes.choices(name)]
+    wanted += [(name, False) for name in automatic if nodes.is_switch(name)]
     wanted += NEUTRAL
     if not free:
         wanted += [("AcquisitionFrameRateEnable", False), ("AcquisitionFrameRateEnabled", False)]
@@ -124,8 +162,9 @@ def _selected(nodes: Nodes, selector: str | None) -> Iterator[None]:
 
 
 def _region_and_format(nodes: Nodes, config: GenicamCameraConfig) -> None:
-    if nodes.readable("PixelFormat"):
-        nodes.write("PixelFormat", _sent_format(nodes, config))
+    sent = _sent_format(nodes, config) if nodes.readable("PixelFormat") else None
+    if sent is not None:
+        nodes.write("PixelFormat", sent)
     for name in ("OffsetX", "OffsetY"):  # a region can grow only where there is room
         if nodes.writable(name):
             nodes.write(name, 0)
@@ -137,15 +176,22 @@ def _region_and_format(nodes: Nodes, config: GenicamCameraConfig) -> None:
     ):
         if value or nodes.readable(name):
             nodes.write(name, value)
+    if sent is not None and not nodes.has("PixelFormat", sent):
+        raise SettingRefused(
+            nodes.device,
+            f"PixelFormat {sent} becomes {nodes.read('PixelFormat')} with the region: "
+            "choose even offsets, or name that as pixel_format",
+        )
 
 
 def _sent_format(nodes: Nodes, config: GenicamCameraConfig) -> str:
     if config.sent_format is not None:
         return config.sent_format
     there = nodes.choices("PixelFormat")
-    if config.pixel_format in there:
+    if config.pixel_format in there and nodes.writable("PixelFormat"):
         return config.pixel_format
-    for name in there:
+    # what cannot be changed may do as it is
+    for name in there if nodes.writable("PixelFormat") else [str(nodes.read("PixelFormat"))]:
         with suppress(ValueError):
             if packing_of(name).pixel_format == config.pixel_format:
                 return name
@@ -163,8 +209,7 @@ def _trigger(nodes: Nodes, config: GenicamCameraConfig) -> None:
                 nodes.device, "has no TriggerMode, so cannot be triggered: say trigger: free"
             )
         return
-    starts = nodes.choices("TriggerSelector")
-    for start in starts:
+    for start in nodes.choices("TriggerSelector"):
         nodes.write("TriggerSelector", start)
         if nodes.readable("TriggerMode"):
             nodes.write("TriggerMode", "Off")
@@ -187,9 +232,17 @@ def _trigger(nodes: Nodes, config: GenicamCameraConfig) -> None:
 def _aim_at_frames(nodes: Nodes) -> None:
     """What `TriggerSoftware` and the trigger's other nodes mean from here on."""
     starts = nodes.choices("TriggerSelector")
-    if starts:
-        frame = next((name for name in ("FrameStart", "ExposureStart") if name in starts), starts[0])
-        nodes.write("TriggerSelector", frame)
+    if not starts:
+        return
+    frame = next((name for name in _TRIGGERS if name in starts), None)
+    if frame is None:
+        raise SettingRefused(
+            nodes.device,
+            f"has no trigger of single frames, only TriggerSelector {', '.join(starts)}: say trigger: free",
+        )
+    nodes.write("TriggerSelector", frame)
+    if frame == "FrameBurstStart" and nodes.readable("AcquisitionBurstFrameCount"):
+        nodes.write("AcquisitionBurstFrameCount", 1)
 
 
 def _black_level(nodes: Nodes, level: float) -> None:
@@ -215,7 +268,13 @@ def _chunks(nodes: Nodes) -> None:
 
 
 class Exposure:
-    """Exposure and gain of one camera, in seconds and dB whatever its nodes count in."""
+    """Exposure and gain of one camera, in seconds and dB whatever its nodes count in.
+
+    Raises
+    ------
+    SettingRefused
+        A node is not there, or counts in a unit that nobody has told.
+    """
 
     def __init__(self, nodes: Nodes, config: GenicamCameraConfig) -> None:
         self._nodes = nodes
@@ -225,12 +284,14 @@ class Exposure:
         self._gain = config.gain_node or nodes.first(*GAIN)
         if config.gain_node is not None and not nodes.readable(config.gain_node):
             raise SettingRefused(nodes.device, f"has no node {config.gain_node}: look at gain_node")
-        raw = self._gain is not None and self._gain.endswith("Raw")
-        self._gain_unit = config.gain_unit or ("raw" if raw else "db")
+        self._channels = self._gain_channels(config)
+        self._gain_unit = config.gain_unit or self._unit_of_gain()
         self._db_per_raw = config.gain_db_per_raw
-        self._gain_of = next(
-            (name for name in ("All", "AnalogAll") if name in nodes.choices("GainSelector")), None
-        )
+
+    @property
+    def locked(self) -> bool:
+        """Whether exposure or gain cannot be set now, as while some cameras stream."""
+        return any(name and not self._nodes.writable(name) for name in (self._time, self._gain))
 
     def _time_node(self, config: GenicamCameraConfig) -> str:
         name = config.exposure_node or self._nodes.first(*EXPOSURE)
@@ -248,7 +309,56 @@ class Exposure:
             base = self._nodes.optional("ExposureTimeBaseAbs")
             if base:
                 return base * 1e-6
-        return SECONDS.get(self._nodes.unit(name), 1e-6)
+        unit = self._nodes.unit(name)
+        if unit not in SECONDS:
+            raise SettingRefused(
+                self._nodes.device, f"{name} counts in {unit!r}: give exposure_unit_s, the seconds of one"
+            )
+        return SECONDS[unit]
+
+    def _unit_of_gain(self) -> Literal["db", "factor", "raw"]:
+        if self._gain is None:
+            return "db"
+        unit = self._nodes.unit(self._gain)
+        # an integer without a unit counts steps, by whatever name
+        if self._gain.endswith("Raw") or (not unit and self._nodes.is_whole(self._gain)):
+            return "raw"
+        if unit not in _UNITS_OF_GAIN:
+            raise SettingRefused(
+                self._nodes.device, f"{self._gain} counts in {unit!r}: give gain_unit: db, factor or raw"
+            )
+        return _UNITS_OF_GAIN[unit]
+
+    def _gain_channels(self, config: GenicamCameraConfig) -> tuple[str, ...]:
+        """What `GainSelector` goes through to set all pixels' gain; none where it is as it should be."""
+        there = self._nodes.choices("GainSelector")
+        for name in ("All", "AnalogAll", "DigitalAll"):
+            if name in there:
+                return (name,)
+        own = any("GainSelector" in part for part in config.nodes)
+        return () if own or not self._nodes.writable("GainSelector") else tuple(there)
+
+    def check(self, limits: CameraLimits) -> None:
+        """SettingRefused where the rig file allows what the camera cannot do."""
+        if self._gain_unit == "raw" and self._db_per_raw is None and limits.gain_max_db:
+            raise SettingRefused(self._nodes.device, f"{self._counts_steps()}, or gain_max_db 0")
+        exposures = None if self._fixed_s is not None else self._nodes.span(self._time)
+        check_ranges(
+            self._nodes.device,
+            limits,
+            exposures_s=exposures and (exposures[0] * self._unit_s, exposures[1] * self._unit_s),
+            gains_db=self._gains_db(),
+        )
+
+    def _counts_steps(self) -> str:
+        return f"{self._gain} counts steps: give gain_db_per_raw, from its data sheet"
+
+    def _gains_db(self) -> tuple[float, float] | None:
+        if self._gain is None:
+            return 0.0, 0.0
+        self._select_gain()
+        gains = self._nodes.span(self._gain)
+        return gains and (self.decibels(gains[0]), self.decibels(gains[1]))
 
     def apply(self, exposure_s: float, gain_db: float) -> None:
         """Set both; SettingRefused where the camera does not take one."""
@@ -268,18 +378,17 @@ class Exposure:
             if gain_db:
                 raise SettingRefused(self._nodes.device, f"has no gain to set to {gain_db:g} dB")
             return
-        self._select_gain()
-        value = gain_db
-        if self._gain_unit == "factor":
-            value = 10 ** (gain_db / 20)
-        elif self._gain_unit == "raw":
-            if gain_db and self._db_per_raw is None:
-                raise SettingRefused(
-                    self._nodes.device,
-                    f"{self._gain} counts steps: give gain_db_per_raw, from its data sheet",
-                )
-            value = self._least_gain() + round(gain_db / (self._db_per_raw or 1.0))
-        self._nodes.write(self._gain, self._nodes.nearest(self._gain, value), exact=False)
+        if self._gain_unit == "raw" and gain_db and self._db_per_raw is None:
+            raise SettingRefused(self._nodes.device, self._counts_steps())
+        # in reverse: the first stays selected, and is the one that is reported
+        for channel in self._channels[::-1] or (None,):
+            self._select_gain(channel)
+            value = gain_db
+            if self._gain_unit == "factor":
+                value = 10 ** (gain_db / 20)
+            elif self._gain_unit == "raw":
+                value = self._least_gain() + round(gain_db / (self._db_per_raw or 1.0))
+            self._nodes.write(self._gain, self._nodes.nearest(self._gain, value), exact=False)
 
     def reported(self) -> tuple[float, float]:
         """What the nodes say now: exposure in seconds, gain in dB."""
@@ -290,6 +399,15 @@ class Exposure:
             return exposure_s, 0.0
         self._select_gain()
         return exposure_s, self.decibels(self._nodes.number(self._gain))
+
+    def of_frame(self, exposure: float | None, gain: float | None) -> tuple[float, float]:
+        """As `reported`, but what the frame says of itself in `ChunkExposureTime` and `ChunkGain`."""
+        exposure_s, gain_db = self.reported()
+        if exposure is not None and exposure > 0:
+            exposure_s = exposure * SECONDS.get(self._nodes.unit("ChunkExposureTime"), 1e-6)
+        if gain is not None and self._gain == "Gain":
+            gain_db = self.decibels(gain)
+        return exposure_s, gain_db
 
     def decibels(self, gain: float) -> float:
         """Gain as the camera has it, in dB."""
@@ -302,20 +420,13 @@ class Exposure:
     def _least_gain(self) -> float:
         return float(self._nodes.node(self._gain or "").min)
 
-    def _select_gain(self) -> None:
-        if self._gain_of is not None and not self._nodes.has("GainSelector", self._gain_of):
-            self._nodes.write("GainSelector", self._gain_of)
+    def _select_gain(self, channel: str | None = None) -> None:
+        channel = channel or next(iter(self._channels), None)
+        if channel is not None and not self._nodes.has("GainSelector", channel):
+            self._nodes.write("GainSelector", channel)
 
 
 def black_level_dn(nodes: Nodes) -> float | None:
     """Black level where the camera tells it in digital numbers."""
     name = nodes.first("BlackLevel", "BlackLevelRaw")
     return nodes.optional(name) if name is not None and nodes.unit(name) in DN_UNITS else None
-
-
-def check_size(device: str, limits: CameraLimits, width: int, height: int) -> None:
-    """SettingRefused unless a picture has the size that was set."""
-    if (width, height) != (limits.width, limits.height):
-        raise SettingRefused(
-            device, f"sent {width} x {height}, the rig file says {limits.width} x {limits.height}"
-        )
