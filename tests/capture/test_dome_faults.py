@@ -109,6 +109,26 @@ def test_what_cannot_be_told_is_reported_and_done_once_at_most(emulated, fate, d
     assert emulated.done("OFF") == ["OFF"] * 2
 
 
+def test_a_controller_has_its_tries_however_busy_the_computer_is(emulated, monkeypatch):
+    """More time passes at every try than a request may take, of which this program saw little."""
+    with emulated.light() as led:
+        late_s = [0.0]
+        passing = SimpleNamespace(monotonic=lambda: time.monotonic() + late_s[0], sleep=time.sleep)
+        link = led.sequencer.controller._exchange._link
+        write = link.write
+
+        def write_late(data):
+            write(data)
+            late_s[0] += 2 * exchange_module.REQUEST_S
+
+        emulated.wire.faults.fate = fates("SET 0 99", "lose", "lose reply", "lose")
+        with monkeypatch.context() as patch:
+            patch.setattr(exchange_module, "time", passing)
+            patch.setattr(link, "write", write_late)
+            led.sequencer.controller.light(0, 99)
+        assert emulated.done("SET") == ["SET 0 99"]
+
+
 def test_commands_of_the_firmware_are_done_once_each_on_a_bad_line():
     with ExitStack() as stack:
         dome = Firmware(stack)

@@ -81,7 +81,7 @@ class Exchange:
             while (sent := time.monotonic()) < deadline or tries > 0:
                 tries -= 1
                 self._link.write(request)
-                answer = self._answer(sent + REPLY_S)
+                answer = self._answer(time.monotonic() + REPLY_S)
                 if isinstance(answer, Reply):
                     self.heard_s = time.monotonic()
                     return answer
