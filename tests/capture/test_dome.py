@@ -255,7 +255,7 @@ def test_a_sequence_that_cannot_be_is_refused_in_the_dark(make_emulated):
         with pytest.raises(DeviceError, match=r"^led0: a sequence of 5 steps, and the controller holds 4"):
             sequencer.arm([({"led0": 1.0}, 1)] * 5)
         assert emulated.burning == {}
-        with pytest.raises(SettingRefused, match=r"led0: .*: refuses SEQ: beyond a limit \(lit\)"):
+        with pytest.raises(SettingRefused, match=r"led0: .*: refuses SEQ: beyond a limit \(maxlit\)"):
             sequencer.arm([({"led0": 1.0, "led1": 1.0, "led2": 1.0}, 1)])
         with pytest.raises(DeviceError, match="24 lights at once are too many for a sequence"):
             sequencer.arm([({led.name: 1.0 for led in leds}, 1)])
