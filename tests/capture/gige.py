@@ -88,7 +88,11 @@ class GigeAcquirer:
 
     def __init__(self, address="127.0.0.1"):
         self.commands = Commands(address)
-        self.commands.register(CONTROL, 2)
+        try:
+            self.commands.register(CONTROL, 2)
+        except gentl.GenericException:
+            self.commands.socket.close()
+            raise
         self.commands.register(HEARTBEAT_MS, 60_000)
         url = self.commands.memory(XML_URL, 512).split(b"\0")[0].decode()
         name, place, size = url.partition(":")[2].lstrip("/").split("?")[0].split(";")

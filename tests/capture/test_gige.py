@@ -1,17 +1,17 @@
 """GenICam cameras over real GigE Vision: a server on the loopback that we did not write, Aravis's.
 
-Its picture, a ramp of 255 columns, follows the exposure by its logarithm. Debian has it in aravis-tools.
+Its picture, a ramp of 255 columns, follows the exposure by its logarithm. Debian has it in libaravis-0.8-0.
 """
 
-import shutil
 import subprocess
+import sys
 import time
 from contextlib import closing
+from ctypes.util import find_library
 
 import pytest
 
 pytest.importorskip("harvesters", reason="the package harvesters is not installed")
-fcntl = pytest.importorskip("fcntl")
 
 from genicam import gentl
 from gige import GigeAcquirer
@@ -27,8 +27,14 @@ from test_drivers import (
 from capture.devices import DeviceLost, FrameLost, SettingRefused
 from capture.drivers.genicam import GenicamCameraConfig
 
-SERVER = shutil.which("arv-fake-gv-camera-0.8")
-pytestmark = pytest.mark.skipif(SERVER is None, reason="arv-fake-gv-camera-0.8 (aravis-tools) is not there")
+SERVER = """
+import ctypes, threading
+new = ctypes.CDLL("libaravis-0.8.so.0").arv_gv_fake_camera_new
+new.restype = ctypes.c_void_p
+assert new(b"127.0.0.1", b"GV01")
+threading.Event().wait()
+"""
+pytestmark = pytest.mark.skipif(find_library("aravis-0.8") is None, reason="libaravis-0.8-0 is not installed")
 ADDRESS = "127.0.0.1"
 START_S = 10.0
 
@@ -45,14 +51,16 @@ contract = (
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
     """Of a server, one at a time on this computer: the protocol has one port only."""
+    fcntl = pytest.importorskip("fcntl")
     with open(tmp_path_factory.getbasetemp().parent / "gige.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        words = [SERVER, "-i", ADDRESS]
+        words = [sys.executable, "-c", SERVER]
         with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
             try:
                 end = time.monotonic() + START_S
                 while not _answers():
                     assert time.monotonic() < end
+                    time.sleep(0.02)
                 yield ADDRESS
             finally:
                 server.kill()
