@@ -1,11 +1,17 @@
 """The disk's own time is not tested here: only what is asked of it, and in which order."""
 
 import os
+import signal
 
 import pytest
 from capture_fakes import RIG, FakeScene, capture, small_plan
+from firmware_client import Domes
 
 from capture.session import Session
+
+# Behind a shell's `&`, where it is ignored, what the tests start would ignore it too.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -15,6 +21,13 @@ def no_waiting_for_the_disk():
     patch.setattr(os, "fsync", lambda handle: None)
     yield
     patch.undo()
+
+
+@pytest.fixture(scope="session")
+def domes():
+    """The dome's firmware on the emulated chip, by board and settings."""
+    with Domes() as domes:
+        yield domes
 
 
 @pytest.fixture(scope="session")

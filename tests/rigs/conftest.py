@@ -1,5 +1,6 @@
 """A mini rig: the shipped dome's geometry at a quarter of its resolution, captured once and shared."""
 
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,10 @@ from capture.session import Session
 from rigs import cli, workflows
 from rigs.config import RigConfig, load_plan, load_rig
 from rigs.simulated import Truth, Twin, load_truth
+
+# Behind a shell's `&`, where it is ignored, what the tests start would ignore it too.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 SHRINK = 4
