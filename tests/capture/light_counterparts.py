@@ -213,6 +213,7 @@ class Strobes:
         self.commands: list[str] = []
         self.faults: dict[str, str] = {}
         self.errors: list[str] = []
+        self.triggers_itself = False
         self._version = version
         self._echo = echo
         self._waiting = b""
@@ -253,6 +254,9 @@ class Strobes:
             width, delay, *_ = times or (1.0, 1.0)
             pulse = f"SE {percent:.1f}, DL {1000 * delay:.1f}us, PU {width:.3f}ms, RT 0.0us"
             return f"CH {values[0]:.0f}, MD {int(mode == 'RT')}, IP 1, CS 0.100A, {pulse}, FL 0"
+        if code == "TT" and self._version.startswith("RT"):
+            self.triggers_itself = bool(values[0])
+            return ""
         if code == "RS":
             if len(values) != 2 or not 0 <= values[1] <= 100:
                 return "Err 1"

@@ -74,6 +74,15 @@ def test_lights_of_a_controller_burn_and_go_dark(kind, echo):
         assert strobes.burning == {}
 
 
+@pytest.mark.parametrize("version", ["RT420-20 (HW02) V031", "PP420 (HW001) V002"])
+def test_only_the_camera_triggers(version):
+    with controller(version=version) as (strobes, far):
+        strobes.triggers_itself = version.startswith("RT")
+        with light_of(far) as light:
+            assert not strobes.triggers_itself
+            light.strobe(1.0, 0.0, 0.01)
+
+
 def test_a_pulse_is_armed_in_the_dark_and_disarmed():
     with controller() as (strobes, far), light_of(far) as light:
         light.set(1.0)
@@ -157,6 +166,11 @@ def test_what_is_no_controller_is_told(monkeypatch):
     told = pytest.raises(DeviceError, match="led: answers VR with 'ERROR': is it a Gardasoft RT or PP")
     with controller(version="ERROR") as (_, far), told:
         light_of(far).__enter__()
+    told = pytest.raises(DeviceError, match=r"answers VR with 'CC320 \(HW01\) V003'")
+    with controller(version="CC320 (HW01) V003") as (strobes, far):
+        with told:
+            light_of(far).__enter__()
+        assert strobes.commands == ["VR"]
     monkeypatch.setattr(controller_module, "_REPLY_S", 0.05)
     with Serial(lambda data: b"") as far, pytest.raises(DeviceLost, match=r"led: no answer within 0\.05 s"):
         light_of(far).__enter__()

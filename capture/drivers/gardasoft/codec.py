@@ -20,7 +20,8 @@ ADJUSTED = 5
 """The number of the only ``Err`` that is a warning: the command has been carried out, with another time."""
 
 _ERROR = re.compile(r"Err\s*(\d+)")
-_MODEL = re.compile(r"(\S+)\s*\(HW")
+# others, as the CC320, mean other things by the same commands
+_MODEL = re.compile(r"\b(?:RT|PP)\d+\S*\s*\(HW")
 _SETTING = re.compile(r"\b(SE|DL|PU)\s*([\d.]+)(us|ms|s)?")
 _QUIET = re.compile(r"(Err\s*0)?")
 _UNIT_S = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
@@ -38,6 +39,10 @@ _OVERDRIVE = (
     (1000.0, 0.001, 0.05),
 )
 """Brightness up to so many percent; longest pulse in s; largest duty."""
+
+
+NO_INTERNAL_TRIGGER = "TT0"
+"""The command that stops the clock with which a controller may trigger itself; not all have one."""
 
 
 def steady(channel: int, percent: float) -> str:

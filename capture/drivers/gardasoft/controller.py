@@ -9,6 +9,7 @@ from capture.devices import DeviceError, DeviceLost, SettingRefused
 from capture.drivers.gardasoft.codec import (
     ADJUSTED,
     ERRORS,
+    NO_INTERNAL_TRIGGER,
     Setting,
     is_identity,
     is_quiet,
@@ -170,6 +171,7 @@ class Controller:
                     self.name,
                     f"answers VR with {version!r}: is it a Gardasoft RT or PP, are port and baud right?",
                 )
+            self._exchange(NO_INTERNAL_TRIGGER)
             # what happened before is nobody's fault here
             self._exchange("GR")
             stack.pop_all()
