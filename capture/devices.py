@@ -2,7 +2,7 @@
 
 from collections.abc import Generator, Mapping, Sequence
 from types import TracebackType
-from typing import Annotated, Protocol, Self, runtime_checkable
+from typing import Annotated, Literal, NamedTuple, Protocol, Self, runtime_checkable
 
 from pydantic import AfterValidator, Field
 
@@ -39,6 +39,16 @@ def _known_format(name: str) -> str:
     return name
 
 
+class Encoding(NamedTuple):
+    """Why a camera's numbers are not, or may not be, proportional to light.
+
+    ``kind``: ``gamma``, they are not; ``suspected``, they may well not be; ``unknown``, nobody says.
+    """
+
+    kind: Literal["gamma", "suspected", "unknown"]
+    why: str
+
+
 class CameraLimits(Record):
     """What a camera can do, as far as its configuration tells without opening it.
 
@@ -62,6 +72,11 @@ class CameraLimits(Record):
     def limits(self) -> "CameraLimits":
         """What the camera can do, without what its configuration adds to find it."""
         return CameraLimits.model_validate(self.model_dump(include=set(CameraLimits.model_fields)))
+
+    @property
+    def encoding(self) -> Encoding | None:
+        """Why its numbers may not be proportional to light; None where they are the sensor's own."""
+        return None
 
     @property
     def address(self) -> str | None:

@@ -20,7 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from capture.devices import Camera, CameraLimits, DeviceError, DeviceLost, FrameLost, SettingRefused
+from capture.devices import (
+    Camera,
+    CameraLimits,
+    DeviceError,
+    DeviceLost,
+    Encoding,
+    FrameLost,
+    SettingRefused,
+)
 from capture.drivers.blocking import Blocking
 from capture.drivers.opening import check_ranges, open_camera
 from capture.frame import Frame, format_bits
@@ -84,6 +92,11 @@ class GphotoCameraConfig(CameraLimits):
         if not self.jpeg and not self.pixel_format.startswith("Bayer"):
             raise ValueError("a RAW file has a Bayer format, such as BayerRG14")
         return self
+
+    @property
+    def encoding(self) -> Encoding | None:
+        """Why its numbers may not be proportional to light."""
+        return Encoding("gamma", "JPEG") if self.jpeg else None
 
     @property
     def address(self) -> str:

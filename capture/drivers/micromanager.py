@@ -16,9 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from capture.devices import Camera, CameraLimits, DeviceError, DeviceLost, FrameLost, SettingRefused
+from capture.devices import (
+    Camera,
+    CameraLimits,
+    DeviceError,
+    DeviceLost,
+    Encoding,
+    FrameLost,
+    SettingRefused,
+)
 from capture.drivers.blocking import Blocking, Taken
-from capture.drivers.opening import Region, check_ranges, open_camera
+from capture.drivers.opening import Region, check_ranges, encoding_by, open_camera
 from capture.frame import Frame, format_bits
 
 _MISSING = "driver micromanager wants the package pymmcore-plus: pip install 'gnomon[micromanager]'"
@@ -67,6 +75,11 @@ class MicroManagerCameraConfig(Region, CameraLimits):
         if self.library is not None and self.device is None:
             raise ValueError(f"library {self.library} wants the device in it")
         return self
+
+    @property
+    def encoding(self) -> Encoding | None:
+        """Why its numbers may not be proportional to light."""
+        return encoding_by(self.properties.items())
 
     @property
     def address(self) -> str:

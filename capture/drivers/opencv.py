@@ -21,7 +21,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
-from capture.devices import Camera, CameraLimits, DeviceError, DeviceLost, FrameLost, SettingRefused
+from capture.devices import (
+    Camera,
+    CameraLimits,
+    DeviceError,
+    DeviceLost,
+    Encoding,
+    FrameLost,
+    SettingRefused,
+)
 from capture.drivers.blocking import Blocking, Taken
 from capture.drivers.opening import at_one_exposure, check_ranges, open_camera
 from capture.frame import Frame, format_bits
@@ -32,6 +40,8 @@ _PLATFORM: dict[str, Backend] = {"linux": "v4l2", "win32": "dshow", "darwin": "a
 _MANUAL: dict[str, float] = {"v4l2": 1.0, "dshow": 0.0, "msmf": 0.0}
 """What a backend calls an exposure that is not automatic; those that have no word for it set none."""
 _V4L2_UNIT_S = 1e-4
+_RAW = ("GREY", "Y800", "Y8  ", "Y10 ", "Y12 ", "Y14 ", "Y16 ", "BA81", "GBRG", "GRBG", "RGGB", "BYR2")
+"""Formats of a stream that are the sensor's own, as far as names can say so."""
 
 
 class OpencvCameraConfig(CameraLimits):
@@ -82,6 +92,15 @@ class OpencvCameraConfig(CameraLimits):
     def limits(self) -> CameraLimits:
         """What the camera can do; of exposures one, where it is fixed."""
         return at_one_exposure(super().limits, self.fixed_exposure_s)
+
+    @property
+    def encoding(self) -> Encoding | None:
+        """Why its numbers may not be proportional to light."""
+        if self.backend == "images":
+            return Encoding("unknown", "")
+        if self.fourcc in _RAW and self.pixel_format != "RGB8":
+            return Encoding("unknown", "raw by name, but of a device that tells no more")
+        return Encoding("gamma", "the picture of a video device, made to be looked at")
 
     @property
     def address(self) -> str | None:

@@ -1,16 +1,19 @@
 """What opening is for every driver of an SDK: in which process, with which package, within which ranges."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol, Self
 
 from pydantic import Field, model_validator
 
-from capture.devices import Camera, CameraLimits, SettingRefused
+from capture.devices import Camera, CameraLimits, Encoding, SettingRefused
 from capture.drivers.isolated import Isolated, IsolatedTriggered
 from capture.drivers.isolated.process import CameraConfiguration
 from capture.plan import Record
 
 Span = tuple[float, float]
+
+_STRAIGHT = ("false", "off", "0", "0.0", "1", "1.0", "none")
+"""What a gamma or a table is set to by whom it is switched off."""
 
 
 class Isolating(CameraConfiguration, Protocol):
@@ -65,6 +68,15 @@ def open_camera(
         return make()
     except ImportError as error:
         raise ValueError(f"camera {name}: {missing} ({error})") from None
+
+
+def encoding_by(settings: Iterable[tuple[str, object]]) -> Encoding | None:
+    """What settings of the rig file make of linear numbers, by a gamma or a table that they switch on."""
+    for name, value in settings:
+        low = name.lower()
+        if ("gamma" in low or low == "lutenable") and str(value).lower() not in _STRAIGHT:
+            return Encoding("suspected", f"{name}: {value} in the rig file")
+    return None
 
 
 def at_one_exposure(limits: CameraLimits, fixed_exposure_s: float | None) -> CameraLimits:

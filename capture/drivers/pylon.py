@@ -14,8 +14,16 @@ from typing import Any, Literal, Self
 
 from pydantic import Field
 
-from capture.devices import Camera, CameraLimits, DeviceError, DeviceLost, FrameLost, SettingRefused
-from capture.drivers.opening import Region, check_ranges, open_camera
+from capture.devices import (
+    Camera,
+    CameraLimits,
+    DeviceError,
+    DeviceLost,
+    Encoding,
+    FrameLost,
+    SettingRefused,
+)
+from capture.drivers.opening import Region, check_ranges, encoding_by, open_camera
 from capture.frame import Frame
 
 _NEUTRAL: tuple[tuple[str, str | float | bool], ...] = (
@@ -64,6 +72,11 @@ class PylonCameraConfig(Region, CameraLimits):
     gain_db_per_raw: float | None = Field(default=None, gt=0)
     nodes: dict[str, bool | int | float | str] = {}
     isolate: bool = False
+
+    @property
+    def encoding(self) -> Encoding | None:
+        """Why its numbers may not be proportional to light."""
+        return encoding_by(self.nodes.items())
 
     @property
     def address(self) -> str:

@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field
 
-from capture.devices import CameraLimits, DeviceError, DeviceLost, SettingRefused
+from capture.devices import CameraLimits, DeviceError, DeviceLost, Encoding, SettingRefused
 from capture.frame import Frame
 from capture.session import Session, SessionError, Stack
 
-_ENDINGS = {".tif", ".tiff", ".png", ".bmp", ".jpg", ".jpeg"}
+_JPEG = {".jpg", ".jpeg"}
+_ENDINGS = {".tif", ".tiff", ".png", ".bmp", *_JPEG}
 
 
 class ReplayCameraConfig(CameraLimits):
@@ -45,6 +46,17 @@ class ReplayCameraConfig(CameraLimits):
     ] = ()
     gain_db: float = 0.0
     first: int = Field(default=0, ge=0)
+
+    @property
+    def encoding(self) -> Encoding | None:
+        """What the recorded session says of its numbers; of a folder, what kind of files they are."""
+        if (self.path / "plan.json").exists():
+            told = Session.open(self.path).facts.get("encoding", {})
+            mine = told.get(self.camera) if self.camera is not None else next(iter(told.values()), None)
+            return Encoding(mine["kind"], mine["why"]) if mine and mine["kind"] != "linear" else None
+        if self.path.is_dir() and any(entry.suffix.lower() in _JPEG for entry in self.path.iterdir()):
+            return Encoding("gamma", "JPEG")
+        return Encoding("unknown", "")
 
     def open(self, name: str) -> "ReplayCamera":
         """Find the recording; ValueError or SessionError where there is none."""

@@ -93,6 +93,8 @@ def capture_session(
     facts: dict[str, Any] = {"simulated": simulate is not None}
     if simulate is not None:
         facts["truth"] = truth_digest(simulate)
+    elif encodings := {name: told for name, camera in config.cameras.items() if (told := camera.encoding)}:
+        facts["encoding"] = {name: told._asdict() for name, told in encodings.items()}
     begun: Session | None = None
     if resume and (path / "plan.json").exists():
         stored = Session.open(path)

@@ -24,7 +24,10 @@ class Doubt(NamedTuple):
 
 
 def encoding_of(session: Session, camera: str) -> tuple[str, str]:
-    """Kind (gamma, suspected, unknown, linear) and reason of the import; a rig's own frames are linear."""
+    """Kind (gamma, suspected, unknown, linear) and reason, of the import or of the camera that took them.
+
+    Of a camera that says nothing, frames are the sensor's own numbers: linear.
+    """
     told = session.facts.get("encoding", {}).get(camera)
     return ("linear", "") if told is None else (str(told["kind"]), str(told["why"]))
 
@@ -36,10 +39,16 @@ def refuse_encoded(session: Session, camera: str, sensor: RadiometricModel | Non
     """
     kind, why = encoding_of(session, camera)
     if kind == "gamma" and (sensor is None or sensor.response is None):
-        raise FitError(
-            f"{session.path}: {what} wants linear data, but camera {camera!r} gave gamma-encoded ({why}): "
+        imported = "simulated" not in session.facts
+        way_out = (
             "import raw data; or calibrate response and give it by --sensor; or import with --assume-linear "
             "if the tag is wrong"
+            if imported
+            else "have it give raw data; or calibrate response and give it by --sensor"
+        )
+        raise FitError(
+            f"{session.path}: {what} wants linear data, but camera {camera!r} gave gamma-encoded ({why}): "
+            f"{way_out}"
         )
 
 

@@ -5,8 +5,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from capture.devices import Camera, CameraLimits
-from capture.drivers.opening import Region, at_one_exposure, open_camera
+from capture.devices import Camera, CameraLimits, Encoding
+from capture.drivers.opening import Region, at_one_exposure, encoding_by, open_camera
 
 Value = bool | int | float | str | None
 """What a node can be set to; None executes a command."""
@@ -115,6 +115,11 @@ class GenicamCameraConfig(Region, CameraLimits):
     def limits(self) -> CameraLimits:
         """What the camera can do; of exposures one, where it is fixed."""
         return at_one_exposure(super().limits, self.fixed_exposure_s)
+
+    @property
+    def encoding(self) -> Encoding | None:
+        """Why its numbers may not be proportional to light."""
+        return encoding_by(pair for part in self.nodes for pair in part.items())
 
     @property
     def address(self) -> str | None:
