@@ -1,12 +1,14 @@
 """Cameras in a process of their own: killed, hung, never started, orphaned."""
 
 import os
+import queue
 import signal
 import subprocess
 import sys
 import threading
 import time
 from contextlib import closing
+from types import SimpleNamespace
 
 import isolated_fakes
 import numpy as np
@@ -14,7 +16,7 @@ import pytest
 from capture_fakes import RIG, FakeScene, open_fake_rig, small_plan
 from isolated_fakes import KINDS, LIMITS, config
 
-from capture.devices import DeviceError, DeviceLost, FrameLost, TriggeredCamera
+from capture.devices import DeviceError, DeviceLost, FrameLost, NotReady, TriggeredCamera
 from capture.drivers.isolated import process
 from capture.runner import RunSettings, run
 from capture.session import Session
@@ -129,9 +131,27 @@ def test_a_hung_process_is_ended_at_the_deadline():
         assert not runs(pid)
         # the next is not open so soon: a deadline is a deadline, and this is no further failure
         for _ in range(3):
-            with pytest.raises(FrameLost, match="is starting again"):
+            with pytest.raises(NotReady, match="is starting again"):
                 camera.expose(0.01, 0.0, 0.001)
         assert again(camera).exposure_s == 0.01
+
+
+def test_a_program_that_was_suspended_takes_the_answer_that_is_there(monkeypatch):
+    with config().open("main") as camera:
+        pid, replies = camera._process._popen.pid, camera._process._replies
+        ahead_s = [0.0]
+        clock = SimpleNamespace(monotonic=lambda: time.monotonic() + ahead_s[0], sleep=time.sleep)
+        monkeypatch.setattr(process, "time", clock)
+        get = replies.get
+
+        def suspended(timeout):
+            monkeypatch.setattr(replies, "get", get)
+            ahead_s[0] = 10.0
+            raise queue.Empty
+
+        monkeypatch.setattr(replies, "get", suspended)
+        assert camera.expose(0.01, 0.0, 1.0).exposure_s == 0.01
+        assert camera._process._popen.pid == pid
 
 
 def test_three_ends_in_a_row_are_a_lost_camera():
@@ -162,8 +182,8 @@ def test_a_capture_goes_on_where_the_driver_crashes(tmp_path):
     session = Session.create(tmp_path / "session", small_plan(), RIG)
     with open_fake_rig(FakeScene()) as rig, config(fault="seventh").open("main") as camera:
         rig.cameras = {"main": camera}
-        # a busy computer may be late in starting the next process, which is an attempt too
-        with closing(run(session.plan, rig, session, settings=RunSettings(retries=20))) as events:
+        # a busy computer may be late in starting the next process: it is waited for
+        with closing(run(session.plan, rig, session, settings=RunSettings(retries=1))) as events:
             list(events)
     again_at = [number for number, record in enumerate(session.frames) if record.attempts > 1]
     assert again_at == [6, 12, 18, 24]

@@ -14,7 +14,7 @@ survive ``model_dump(mode="json")``; nothing else of the driver knows that it ma
   raise there (`ValueError`, `DeviceError` and its kinds) is raised here, with the same words.
 - A process that ends in the middle of a frame, or does not answer within the deadline and is killed for it,
   is a `FrameLost` that says how it ended and the last line it wrote to standard error. The next process
-  starts at once; a request whose deadline passes before it is open is a `FrameLost` too.
+  starts at once; a request whose deadline passes before it is open is a `NotReady`: no frame was asked for.
 - `FAILURES` such ends in a row, a start that fails counted, are a `DeviceLost`.
 - The process ends when the context is left, and when this process dies, however it dies.
 
@@ -27,7 +27,7 @@ from collections.abc import Generator, Sequence
 from contextlib import suppress
 from typing import NoReturn, Self
 
-from capture.devices import DeviceError, DeviceLost, FrameLost
+from capture.devices import DeviceError, DeviceLost, FrameLost, NotReady
 from capture.drivers.isolated.process import CameraConfiguration, Ended, Message, Process
 from capture.frame import Frame
 
@@ -69,7 +69,9 @@ class Isolated:
         Raises
         ------
         FrameLost
-            The process ended, or hung and was killed; or the next one is not yet open.
+            The process ended, or hung and was killed.
+        NotReady
+            The next one is not yet open.
         DeviceLost
             That happened three times in a row.
         """
@@ -116,7 +118,7 @@ class Isolated:
         except (DeviceError, ValueError) as error:
             self._process.kill()
             self._failed(error, until)
-        raise FrameLost(self.name, "the driver's process has ended and is starting again")
+        raise NotReady(self.name, "its driver's process has ended and is starting again")
 
     def _failed(self, error: Exception, until: float) -> NoReturn:
         """Count the end of a process, start the next, and tell.

@@ -19,7 +19,15 @@ from typing import IO, Any, NamedTuple, NoReturn, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from capture.devices import Camera, CameraLimits, DeviceError, DeviceLost, FrameLost, SettingRefused
+from capture.devices import (
+    Camera,
+    CameraLimits,
+    DeviceError,
+    DeviceLost,
+    FrameLost,
+    NotReady,
+    SettingRefused,
+)
 
 CLOSE_S = 5.0
 """What closing the camera may take."""
@@ -27,10 +35,14 @@ CLOSE_S = 5.0
 _KILL_S = 0.5
 """What a process may take to end once it has been killed, or has fallen silent."""
 
+_SLICE_S = 0.2
+_SLEPT_S = 1.0
+"""A wait of `_SLICE_S` that took this long was none."""
+
 _HEAD = struct.Struct("<IQ")
 _QUEUED_FRAMES = 4
 _KINDS: dict[str, type[DeviceError]] = {
-    kind.__name__: kind for kind in (DeviceError, FrameLost, SettingRefused, DeviceLost)
+    kind.__name__: kind for kind in (DeviceError, FrameLost, NotReady, SettingRefused, DeviceLost)
 }
 
 
@@ -213,11 +225,16 @@ class Process:
 
     def _reply(self, until: float) -> Message | None:
         """Return the next reply to the last request, None where none comes by then; raises what it tells."""
+        looked = time.monotonic()
         while True:
-            left = until - time.monotonic()
+            now = time.monotonic()
+            if now - looked > _SLEPT_S:
+                # this program was suspended: an answer may be there, and nobody has taken it in
+                until += now - looked
+            looked, left = now, until - now
             try:
                 # in slices, since a long wait cannot be interrupted by Ctrl-C on Windows
-                message = self._replies.get(timeout=min(max(left, 0.0), 0.2))
+                message = self._replies.get(timeout=min(max(left, 0.0), _SLICE_S))
             except queue.Empty:
                 if left > 0:
                     continue
