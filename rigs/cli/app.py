@@ -62,6 +62,7 @@ def _root(
 
 def main() -> None:
     """Run the command; a user's mistake is one line on stderr and a non-zero exit."""
+    _open_standard_streams()
     # Idle threads of a compiled kernel that spin, OpenMP's habit, take the cores from all other work.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
@@ -79,6 +80,17 @@ def main() -> None:
         raise
     except Exception as error:
         sys.exit(_explain(error))
+
+
+def _open_standard_streams() -> None:
+    """Open what a shell has closed by ``<&-`` or ``2>&-``: else the next file or port takes its number."""
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            try:
+                os.fstat(number)
+            except OSError:
+                os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
 
 
 @contextmanager

@@ -137,8 +137,13 @@ def _note(text: str) -> None:
 
 
 def say(text: str) -> None:
-    """Print one line on stdout."""
-    typer.echo(text)
+    """Print one line on stdout; nowhere once nobody reads it any more: `| head` ends no capture."""
+    try:
+        typer.echo(text)
+    except BrokenPipeError:
+        # what is left in its buffer goes there too
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def counted(number: int, what: str) -> str:

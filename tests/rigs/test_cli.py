@@ -489,6 +489,32 @@ def test_an_interrupt_is_answered_in_one_line(
     assert capsys.readouterr().err == "gnomon: stopped: what is not named above may not have been written\n"
 
 
+@pytest.mark.skipif(os.name == "nt", reason="a POSIX shell")
+@pytest.mark.parametrize(
+    ("streams", "said"),
+    [
+        ("<&- 2>&- | cat", "0 1 2 False"),  # the first file that is opened is none of the three
+        ("3<&- | true", ""),
+    ],
+)
+def test_streams_that_are_closed_end_no_command(streams: str, said: str, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, sys, time\n"
+        "from rigs.cli.app import _open_standard_streams\n"
+        "from rigs.cli.options import say\n"
+        "_open_standard_streams()\n"
+        "time.sleep(0.1)\n"
+        "opened = os.open(os.devnull, os.O_RDONLY)\n"
+        "streams = [sys.stdin.fileno(), sys.stdout.fileno(), sys.stderr.fileno()]\n"
+        "say(' '.join(map(str, [*streams, opened < 3])))\n"
+        "say('')\n"
+    )
+    line = f"set -o pipefail; {sys.executable} {script} {streams}"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, said, "")
+
+
 def test_a_file_in_a_folders_place_is_named(gnomon: Any, tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text("{}")
     lens = tmp_path / "lens.json"
