@@ -327,6 +327,7 @@ def hasty() -> Iterator[None]:
     """Leave out the waiting for wires and for lost datagrams: what is emulated has neither."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(slots, "_FAREWELL_GAP_S", 0.0)
+        patch.setattr(slots, "_ECHO_S", 0.0)
         patch.setattr(lines, "_WIRE_S", 0.0)
         for line in (lines.ArtNet, lines.Sacn):
             patch.setattr(line, "shown_s", 0.0)

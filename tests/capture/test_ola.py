@@ -67,6 +67,9 @@ def test_a_widget_gets_the_bytes_that_ola_sends(daemon, widget):
         with config.open("led") as light:
             light.set(1.0)
             until(lambda: label_six(ours)[-1:] == label_six(widget)[-1:])
+    asked = [message for message in ours.messages if message[0] != 6]
+    assert asked
+    assert [message for message in asked if message not in widget.messages] == []
 
 
 def label_six(widget):
