@@ -24,28 +24,11 @@ from capture.devices import (
     SettingRefused,
 )
 from capture.drivers.opening import Region, check_ranges, encoding_by, open_camera
+from capture.drivers.sfnc import NEUTRAL
 from capture.frame import Frame
 
-_NEUTRAL: tuple[tuple[str, str | float | bool], ...] = (
-    ("ExposureAuto", "Off"),
-    ("GainAuto", "Off"),
-    ("BalanceWhiteAuto", "Off"),
-    ("GammaEnable", False),
-    ("Gamma", 1.0),
-    ("LUTEnable", False),
-    ("DigitalShift", 0),
-    ("ProcessedRawEnable", False),
-    ("ColorTransformationEnable", False),
-    ("BslBrightness", 0.0),
-    ("BslContrast", 0.0),
-    ("LightSourcePreset", "Off"),
-    ("BslLightSourcePreset", "Off"),
-    ("AcquisitionFrameRateEnable", False),
-    ("AcquisitionMode", "Continuous"),
-    ("ExposureMode", "Timed"),
-)
-"""What must be so for digital numbers to be the sensor's own, where a camera has it."""
-
+_AUTOMATIC = ("ExposureAuto", "GainAuto", "BalanceWhiteAuto")
+_EMULATED = "BaslerCamEmu"
 _THROWN = re.compile(r"\s*:\s*\w+Exception thrown.*", re.DOTALL)
 _MISSING = "driver pylon wants the package pypylon: pip install 'gnomon[pylon]'"
 
@@ -195,8 +178,10 @@ class PylonCamera:
 
     def _set_up(self) -> None:
         limits = self.limits
-        for name, value in _NEUTRAL:
-            if self._readable(name) and self._node(name).ToString() != str(value):
+        wanted = [*((name, "Off") for name in _AUTOMATIC), *NEUTRAL]
+        wanted += [("AcquisitionFrameRateEnable", False), ("AcquisitionMode", "Continuous")]
+        for name, value in wanted:
+            if self._takes(name, value) and self._node(name).ToString() != str(value):
                 self._write(name, value)
         formats = self._node("PixelFormat").Symbolics
         # before version 2 of the naming convention RGB8 was RGB8Packed, as pylon's own constants still are
@@ -306,6 +291,14 @@ class PylonCamera:
     def _readable(self, name: str) -> bool:
         node = self._node(name)
         return node is not None and self._genicam.IsReadable(node)
+
+    def _takes(self, name: str, value: str | float | bool) -> bool:
+        if not self._readable(name):
+            return False
+        # without a test picture, an emulated camera has none
+        if name == "TestImageSelector" and self._camera.GetDeviceInfo().GetDeviceClass() == _EMULATED:
+            return False
+        return not isinstance(value, str) or value in self._node(name).Symbolics
 
     def _read(self, name: str) -> float:
         return float(self._node(name).Value)

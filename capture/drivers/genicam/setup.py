@@ -9,6 +9,7 @@ from capture.devices import CameraLimits, DeviceError, SettingRefused
 from capture.drivers.genicam.config import GenicamCameraConfig, Value
 from capture.drivers.genicam.nodes import Nodes
 from capture.drivers.opening import check_ranges
+from capture.drivers.sfnc import NEUTRAL
 from capture.packing import packing_of
 
 EXPOSURE = ("ExposureTime", "ExposureTimeAbs", "ExposureTimeRaw")
@@ -29,39 +30,6 @@ _UNITS_OF_GAIN: dict[str, Literal["db", "factor"]] = {
     **dict.fromkeys(("", "db"), "db"),
     **dict.fromkeys(("x", "times", "factor"), "factor"),
 }
-
-NEUTRAL: tuple[tuple[str, Value], ...] = (
-    ("GenDCStreamingMode", "Off"),
-    ("BinningHorizontal", 1),
-    ("BinningVertical", 1),
-    ("DecimationHorizontal", 1),
-    ("DecimationVertical", 1),
-    ("ReverseX", False),
-    ("ReverseY", False),
-    ("CenterX", False),
-    ("CenterY", False),
-    ("ExposureMode", "Timed"),
-    ("ExposureTimeMode", "Common"),
-    ("GammaEnable", False),
-    ("GammaEnabled", False),
-    ("Gamma", 1.0),
-    ("LUTEnable", False),
-    ("ColorTransformationEnable", False),
-    ("DigitalShift", 0),
-    ("BslBrightness", 0.0),
-    ("BslContrast", 0.0),
-    ("LightSourcePreset", "Off"),
-    ("BslLightSourcePreset", "Off"),
-    ("ProcessedRawEnable", False),
-    ("SharpnessEnable", False),
-    ("SharpeningEnable", False),
-    ("TestPattern", "Off"),
-    ("TestImageSelector", "Off"),
-)
-"""What must be so for numbers to be the sensor's own, pixel by pixel, where a camera has it.
-
-And each ``...Auto`` off.
-"""
 
 _TRIGGERS = ("FrameStart", "ExposureStart", "FrameBurstStart")
 """Those that begin one exposure, a burst's with one frame in it; the first that is there is taken."""
