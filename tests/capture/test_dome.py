@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from capture.devices import (
     DeviceError,
     DeviceLost,
+    Identified,
     Light,
     SequencedLight,
     SettingRefused,
@@ -63,6 +64,9 @@ def test_a_light_keeps_the_protocol(emulated):
         assert isinstance(led, SequencedLight)
         assert not isinstance(led, StrobedLight)
         assert led.limits.settle_s == 0.0
+        assert isinstance(led, Identified)
+        assert set(led.identity) == {"model", "serial", "firmware"}
+        assert led.identity["model"] == "emulated"
 
 
 def test_entering_lights_nothing_and_leaving_turns_dark(dome):

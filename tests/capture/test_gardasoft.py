@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import pytest
 from light_counterparts import Serial, Strobes, Tcp, until
 
-from capture.devices import DeviceError, DeviceLost, SettingRefused, StrobedLight
+from capture.devices import DeviceError, DeviceLost, Identified, SettingRefused, StrobedLight
 from capture.drivers import shared
 from capture.drivers.gardasoft import GardasoftLightConfig
 from capture.drivers.gardasoft import controller as controller_module
@@ -79,6 +79,8 @@ def test_only_the_camera_triggers(version):
     with controller(version=version) as (strobes, far):
         strobes.triggers_itself = version.startswith("RT")
         with light_of(far) as light:
+            assert isinstance(light, Identified)
+            assert light.identity == {"model": version}
             assert not strobes.triggers_itself
             light.strobe(1.0, 0.0, 0.01)
 

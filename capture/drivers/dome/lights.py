@@ -155,6 +155,12 @@ class DomeLight(SharedLight[DomeLightConfig, Dome]):
         """The controller with its lights: the same object for all of them; DeviceError unless open."""
         return self._open()
 
+    @property
+    def identity(self) -> dict[str, str]:
+        """Model, serial number and firmware of the controller; DeviceError unless open."""
+        controller = self._open().controller.identity
+        return {"model": controller.name, "serial": controller.uid, "firmware": controller.firmware}
+
     def set(self, level: float) -> None:
         """Burn at ``level`` (0 dark, 1 full); return once acknowledged and settled. Disarms a sequence.
 

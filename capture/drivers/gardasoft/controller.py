@@ -50,6 +50,8 @@ class Controller:
         From what is asked: any other error that it replies with.
     """
 
+    model: str
+
     def __init__(self, link: SerialLink) -> None:
         self.name = link.name
         self._link = link
@@ -165,11 +167,11 @@ class Controller:
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             stack.enter_context(self._link)
-            version = self._exchange("VR")
-            if not is_identity(version):
+            self.model = self._exchange("VR")
+            if not is_identity(self.model):
                 raise DeviceError(
                     self.name,
-                    f"answers VR with {version!r}: is it a Gardasoft RT or PP, are port and baud right?",
+                    f"answers VR with {self.model!r}: is it a Gardasoft RT or PP, are port and baud right?",
                 )
             self._exchange(NO_INTERNAL_TRIGGER)
             # what happened before is nobody's fault here

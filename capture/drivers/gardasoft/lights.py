@@ -59,6 +59,11 @@ class GardasoftLight(SharedLight[GardasoftLightConfig, Controller]):
     _rest_s: float | None = None
     _lit = False
 
+    @property
+    def identity(self) -> dict[str, str]:
+        """Model of the controller, with what its hardware and firmware are; DeviceError unless open."""
+        return {"model": self._open().model}
+
     def set(self, level: float) -> None:
         """Burn at ``level`` (0 dark, 1 full); return once acknowledged and settled. Disarms a pulse.
 
