@@ -191,7 +191,7 @@ class DomeLight(SharedLight[DomeLightConfig, Dome]):
         return steps_of(level, self.config.full_level or self._open().controller.identity.max_level)
 
     def _shared(self) -> AbstractContextManager[Dome]:
-        return _DOMES((self.config.port, self.config.baud))
+        return _DOMES((self.config.address, self.config.baud))
 
     def _join(self, dome: Dome) -> None:
         dome.join(self)
