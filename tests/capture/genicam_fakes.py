@@ -9,8 +9,12 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 from genicam import gentl
 from genicam.genapi import NodeMap
+
+from capture.drivers.genicam import GenicamCameraConfig
+from capture.drivers.genicam.nodes import Nodes
 
 HEAD = """<?xml version="1.0" encoding="utf-8"?>
 <RegisterDescription ModelName="Fake" VendorName="gnomon" ToolTip="" StandardNameSpace="None"
@@ -193,6 +197,45 @@ class FakeAcquirer:
     def opened(self, device, config):
         """In place of `producers.open_device`."""
         yield self
+
+
+SMALL = {
+    "exposure_min_s": 1e-5,
+    "exposure_max_s": 1,
+    "gain_max_db": 24,
+    "width": 8,
+    "height": 6,
+    "pixel_format": "Mono8",
+}
+
+
+def fake_config(**changes):
+    return GenicamCameraConfig.model_validate(SMALL | changes)
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    """Makes a fake acquirer and an unopened camera on it."""
+    execute = Nodes.execute
+
+    def make(features=SFNC, **changes):
+        acquirer = FakeAcquirer(**features)
+        monkeypatch.setattr("capture.drivers.genicam.camera.open_device", acquirer.opened)
+
+        def hook(nodes, name):
+            execute(nodes, name)
+            if name == "TriggerSoftware":
+                acquirer.calls.append("trigger")
+                acquirer.on_trigger()
+
+        monkeypatch.setattr(Nodes, "execute", hook)
+        return acquirer, fake_config(**changes).open("main")
+
+    return make
+
+
+def nodes_of(acquirer):
+    return Nodes("main", acquirer.node_map, lambda: False)
 
 
 # ---------------------------------------------------------------- the nodes of gentl_producer.c

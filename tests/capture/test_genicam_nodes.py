@@ -17,49 +17,13 @@ from capture.drivers.genicam.camera import GenicamCamera
 from capture.drivers.genicam.nodes import Nodes
 from capture.drivers.genicam.setup import Exposure, set_up
 
-SMALL = {
-    "exposure_min_s": 1e-5,
-    "exposure_max_s": 1,
-    "gain_max_db": 24,
-    "width": 8,
-    "height": 6,
-    "pixel_format": "Mono8",
-}
-
-
-def fake_config(**changes):
-    return GenicamCameraConfig.model_validate(SMALL | changes)
-
-
-@pytest.fixture
-def fake(monkeypatch):
-    """Makes a fake acquirer and an unopened camera on it."""
-    execute = Nodes.execute
-
-    def make(features=fakes.SFNC, **changes):
-        acquirer = fakes.FakeAcquirer(**features)
-        monkeypatch.setattr("capture.drivers.genicam.camera.open_device", acquirer.opened)
-
-        def hook(nodes, name):
-            execute(nodes, name)
-            if name == "TriggerSoftware":
-                acquirer.calls.append("trigger")
-                acquirer.on_trigger()
-
-        monkeypatch.setattr(Nodes, "execute", hook)
-        return acquirer, fake_config(**changes).open("main")
-
-    return make
-
-
-def nodes_of(acquirer):
-    return Nodes("main", acquirer.node_map, lambda: False)
+fake = fakes.fake
 
 
 def test_everything_that_alters_numbers_is_off(fake):
     acquirer, camera = fake(black_level=12.0, offset_x=8, offset_y=4)
     with camera:
-        nodes = nodes_of(acquirer)
+        nodes = fakes.nodes_of(acquirer)
         want = {
             "ExposureAuto": "Off", "GammaEnable": False, "TestPattern": "Off", "BlackLevel": 12.0,
             "TriggerSelector": "FrameStart", "TriggerMode": "On", "TriggerSource": "Software", "Width": 8,
@@ -94,7 +58,7 @@ def test_nodes_of_the_user_come_first_hold_and_have_the_last_word(fake):
         ],
     )
     with camera:
-        nodes = nodes_of(acquirer)
+        nodes = fakes.nodes_of(acquirer)
         assert nodes.read("Upside") == "On"  # YAML reads On as true
         want = {"BinningHorizontal": 2, "LUTEnable": True, "Tone": 1, "ExposureAuto": "Off", "Note": 6}
         assert {name: nodes.read(name) for name in want} == want
@@ -165,7 +129,7 @@ def test_what_stays_as_it_was_is_told(fake):
 )  # fmt: skip
 def test_exposure_and_gain_under_their_other_names(features, changes, asked, reported):
     nodes = Nodes("main", fakes.described(**features), lambda: False)
-    exposure = Exposure(nodes, fake_config(**changes))
+    exposure = Exposure(nodes, fakes.fake_config(**changes))
     exposure.apply(*asked)
     assert exposure.reported() == pytest.approx(reported, rel=1e-6)
 
@@ -182,7 +146,7 @@ def test_exposure_and_gain_under_their_other_names(features, changes, asked, rep
 def test_exposure_and_gain_that_cannot_be(features, asked, message):
     nodes = Nodes("main", fakes.described(**features), lambda: False)
     with pytest.raises(SettingRefused, match=f"^main: {message}"):
-        Exposure(nodes, fake_config(fixed_exposure_s=1)).apply(*asked)
+        Exposure(nodes, fakes.fake_config(fixed_exposure_s=1)).apply(*asked)
 
 
 def test_the_gain_of_all_channels_is_meant():
@@ -196,7 +160,7 @@ def test_the_gain_of_all_channels_is_meant():
         "GainAuto_Store": fakes.selected("GainSelector", 2, 1),
     }
     nodes = Nodes("main", fakes.described(**fakes.SFNC | features), lambda: False)
-    config = fake_config(nodes={"GainSelector": "Red", "Gain": 2})
+    config = fakes.fake_config(nodes={"GainSelector": "Red", "Gain": 2})
     set_up(nodes, config)
     exposure = Exposure(nodes, config)
     exposure.apply(0.01, 5.0)
@@ -224,7 +188,7 @@ def test_a_frame_tells_of_itself_where_it_can(fake):
         acquirer.on_trigger = lambda: acquirer.send(num_chunks=0)
         assert camera.expose(0.01, 3.0, 1.0).exposure_s == 0.01
         assert (frame.black_level_dn, frame.temperature_c) == (10.0, 40.5)
-        nodes = nodes_of(acquirer)
+        nodes = fakes.nodes_of(acquirer)
         for name, on in (("CRC", False), ("ExposureTime", True), ("Gain", True)):
             nodes.write("ChunkSelector", name)
             assert nodes.read("ChunkEnable") is on
@@ -268,7 +232,7 @@ def test_a_region_may_grow_where_another_program_moved_it(fake):
     }
     acquirer, camera = fake(features, width=68, offset_x=4)
     with camera:
-        nodes = nodes_of(acquirer)
+        nodes = fakes.nodes_of(acquirer)
         assert (nodes.read("Width"), nodes.read("OffsetX")) == (68, 4)
 
 
@@ -328,7 +292,7 @@ def test_whatever_the_libraries_raise_is_told_as_ours(fake):
 def test_bursts_run_only_while_they_are_wanted(fake, trigger):
     acquirer, camera = fake(trigger=trigger)
     with camera:
-        nodes = nodes_of(acquirer)
+        nodes = fakes.nodes_of(acquirer)
         assert not acquirer.acquiring
         assert nodes.read("TriggerMode") == ("Off" if trigger == "free" else "On")
         if trigger == "Line2":
@@ -383,13 +347,15 @@ def test_lights_that_follow_the_camera_want_exposures_that_are_counted(fake):
 )
 def test_configurations_that_contradict_themselves(changes, message):
     with pytest.raises(ValidationError, match=message):
-        fake_config(**changes)
+        fakes.fake_config(**changes)
 
 
 def test_a_configuration_survives_json():
-    config = fake_config(producers="a.cti", nodes={"LUTEnable": True, "X": 2, "Y": 0.5, "Z": "On", "C": None})
+    config = fakes.fake_config(
+        producers="a.cti", nodes={"LUTEnable": True, "X": 2, "Y": 0.5, "Z": "On", "C": None}
+    )
     again = GenicamCameraConfig.model_validate(config.model_dump(mode="json"))
     assert again == config
     assert [type(value) for value in again.nodes[0].values()] == [bool, int, float, str, type(None)]
-    assert fake_config(serial="7").address == "genicam:7"
+    assert fakes.fake_config(serial="7").address == "genicam:7"
     assert isinstance(config.open("main"), GenicamCamera)

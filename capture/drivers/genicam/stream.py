@@ -10,7 +10,7 @@ import numpy as np
 from genicam import gentl
 from numpy.typing import NDArray
 
-from capture.devices import DeviceError, FrameLost
+from capture.devices import DeviceError, FrameLost, SettingRefused
 from capture.drivers.genicam.nodes import FAULTS, Nodes
 from capture.packing import packing_of, row_stride, unpack
 
@@ -29,6 +29,9 @@ LATER_FORMATS = {
     0x0110010C: "BayerBG14",
 }
 """Codes of the PFNC that the table of harvesters 1.4.3 does not have."""
+
+_NO_PIXELS = ("FILE", "JPEG", "JPEG2000", "H264", "CHUNK_ONLY", "GENDC")
+"""Payloads that are no picture of plain pixels, whatever their size says."""
 
 MULTI_FRAME_BYTES = 256 << 20
 """Memory for the buffers of a sequence of a counted length; a longer one is not counted by the camera."""
@@ -167,7 +170,7 @@ class Stream:
                 raw.parent.queue_buffer(raw)
 
     def _picture(self, raw: Any) -> Picture:
-        part = _image_part(raw)
+        part = _image_part(self._device, raw)
         code = _told(part, "pixel_format", "data_format")
         width = _told(part, "width") or int(self._nodes.number("Width"))
         height = _told(part, "delivered_image_height", "height") or int(self._nodes.number("Height"))
@@ -234,11 +237,21 @@ def _has_chunks(raw: Any) -> bool:
     return bool(_told(raw, "num_chunks"))
 
 
-def _image_part(raw: Any) -> Any:
-    """Return the first picture of a buffer in several parts; else the buffer."""
-    with suppress(gentl.GenericException, AttributeError):
-        if raw.payload_type == gentl.PAYLOADTYPE_INFO_IDS.PAYLOAD_TYPE_MULTI_PART:
+def _image_part(device: str, raw: Any) -> Any:
+    """Return the first picture of a buffer in several parts; else the buffer, if it is a picture."""
+    kind = _name(raw, "payload_type")
+    if kind == "MULTI_PART":
+        with suppress(gentl.GenericException, AttributeError):
             for part in raw.parts:
                 if part.data_type == gentl.PARTDATATYPE_IDS.PART_DATATYPE_2D_IMAGE:
                     return part
+        raise SettingRefused(device, "sent several parts, none of them a plain picture")
+    if kind in _NO_PIXELS:
+        raise SettingRefused(device, f"sent {kind}, which is no picture of plain pixels: have it send images")
     return raw
+
+
+def _name(raw: Any, what: str) -> str:
+    with suppress(gentl.GenericException, AttributeError, ValueError):
+        return str(gentl.PAYLOADTYPE_INFO_IDS(getattr(raw, what)).name).removeprefix("PAYLOAD_TYPE_")
+    return ""
