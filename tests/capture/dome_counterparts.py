@@ -3,26 +3,21 @@
 Both stand behind a `Wire`. Four channels, levels to 255, two lights at once.
 """
 
-import functools
 import json
-import shutil
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
-import pytest
 from dome_emulator import Board, Emulator
 from dome_wire import Wire
+from firmware_client import emulator, firmware
 
 from capture.devices import Light
 from capture.drivers.dome import DomeLight, DomeLightConfig
 
-FIRMWARE = Path(__file__).parents[2] / "firmware"
-LIMITS = ("BOARD=uno", "MAX_LIT=2", "DUTY_PCT=100")
+LIMITS = ("uno", "MAX_LIT=2", "DUTY_PCT=100")
 
 
 def until(condition: Callable[[], bool], within_s: float = 10.0) -> None:
@@ -112,10 +107,12 @@ class Firmware(Counterpart):
     """The firmware in C on simavr, in real time."""
 
     def __init__(self, stack: ExitStack) -> None:
-        emulator, firmware = build()
         self.process = stack.enter_context(
             subprocess.Popen(
-                [emulator, "--no-dtr", firmware], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+                [emulator(), "--no-dtr", firmware(*LIMITS)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
             )
         )
         stack.callback(self._quit)
@@ -168,24 +165,6 @@ class Firmware(Counterpart):
     def cool(self) -> None:
         """Let it cool."""
         self._say("adc 0 2500")
-
-
-@functools.cache
-def build() -> tuple[str, str]:
-    """The emulator and the firmware, made once; skips where that cannot be done here."""
-    if shutil.which("avr-gcc") is None or not Path("/usr/include/simavr").exists():
-        pytest.skip("wants gcc-avr, avr-libc and libsimavr-dev")
-    folder = tempfile.mkdtemp(prefix="dome-")
-    for part in ("dome", "simavr"):
-        limits = LIMITS if part == "dome" else ()
-        made = subprocess.run(
-            ["make", "-s", "-C", str(FIRMWARE / part), f"OUT={folder}", *limits],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert made.returncode == 0, made.stderr
-    return f"{folder}/emulator", next(map(str, Path(folder).glob("*.elf")))
 
 
 COUNTERPARTS = {"emulator": Emulated, "firmware": Firmware}
