@@ -17,6 +17,7 @@ from capture.drivers.dome.controller import BOOT_S
 from capture.drivers.dome.exchange import REQUEST_S
 from capture.drivers.isolated import FAILURES, START_S
 from capture.drivers.isolated.process import CLOSE_S
+from capture.runner.settings import RunSettings
 from capture.runner.take import DEADLINE_MARGIN_S
 
 COMMAND_S = 20.0
@@ -211,6 +212,8 @@ _LOST_FRAME_S = DEADLINE_MARGIN_S + 0.1
 _RESTARTED_S = _LOST_FRAME_S + START_S
 _SILENT_S = 2 * REQUEST_S + BOOT_S
 _SLOW_S = 30.0
+_UNREADY_S = _SILENT_S + RunSettings().patience_s
+"""A device that is not ready is waited for."""
 
 KINDS: dict[str, Kind] = {
     "camera killed": Kind(_signal_camera(signal.SIGKILL), CODES, extra_s=_RESTARTED_S),
@@ -221,11 +224,11 @@ KINDS: dict[str, Kind] = {
     "unplugged": Kind(_unplug, {5}, lambda bench: bench.dome.plug(), _SILENT_S, dark_at_once=True),
     "too hot": Kind(
         _for_a_while("adc 0 300", "adc 0 2500", 1.0), CODES, lambda bench: bench.dome.tell("adc 0 2500"),
-        extra_s=_SILENT_S, dark_at_once=True,
+        extra_s=_UNREADY_S, dark_at_once=True,
     ),
     "interlock opened": Kind(
         _for_a_while("interlock open", "interlock closed", 1.0), CODES,
-        lambda bench: bench.dome.tell("interlock closed"), extra_s=_SILENT_S, dark_at_once=True,
+        lambda bench: bench.dome.tell("interlock closed"), extra_s=_UNREADY_S, dark_at_once=True,
     ),
     "garbage": Kind(_garbage, CODES, _quiet_wire, 2.0 + _SILENT_S, wired=True),
     "silence": Kind(_silence, {0, 5}, _quiet_wire, 3.0 + _SILENT_S, wired=True),
