@@ -102,11 +102,11 @@ def open_rig(
         _hold(config, stack)
         try:
             for name, camera in config.cameras.items():
-                with _told_of(operator, f"camera {name}", camera.driver):
+                with told_of(operator, f"camera {name}", camera.driver):
                     opened: Camera = camera.open(name)
                     cameras[name] = stack.enter_context(opened)
             for name, light in config.lights.items():
-                with _told_of(operator, f"light {name}", light.driver):
+                with told_of(operator, f"light {name}", light.driver):
                     lamp: Light = light.open(name)
                     lights[name] = stack.enter_context(lamp)
         except ValueError as error:
@@ -115,7 +115,7 @@ def open_rig(
 
 
 @contextmanager
-def _told_of(operator: Operator, what: str, driver: str) -> Iterator[None]:
+def told_of(operator: Operator, what: str, driver: str) -> Iterator[None]:
     """Tell the operator what is being opened where that takes long: a device that hangs is known by name."""
     message = f"{what}: still opening (driver {driver}): look at its power and cable, or stop with Ctrl-C"
     timer = threading.Timer(TOLD_S, operator.tell, [message])

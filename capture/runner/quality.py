@@ -1,6 +1,7 @@
 """Cheap checks of each frame against the plan, while it can still be taken again."""
 
-from collections import defaultdict
+import math
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable
 from contextlib import suppress
 from itertools import product
@@ -25,8 +26,23 @@ _SAMPLES = 1 << 18
 _SIDE_PX = 1024
 """Longest side of the pictures in which movement and blur are looked for."""
 
-_EXPLAINED = 0.25
-"""Share of the difference of two pictures that a move must take away to be one: noise has nothing to lose."""
+_CERTAIN = 7.0
+"""Standard deviations of chance that tell structure from noise: the highest of a quarter's noise has five."""
+
+_OFF = 4.0
+"""Standard deviations by which a measurement must miss what is asked of it."""
+
+_BAND_PX = 0.8, 6.0
+"""Finest and coarsest detail that is followed, as the sigmas of two Gaussians."""
+
+_INDEPENDENT = 0.03
+"""Share of a quarter's pixels that count as independent samples of noise: of a window, after a filter."""
+
+_NOISE_KNOWN = 0.01
+"""Relative error of the noise that is taken off the energy of detail."""
+
+_TILE_PX = 32
+"""Side of the tiles whose noise is measured apart: it differs with brightness."""
 
 _LEAST_SIDE_PX = 16
 """Side of a quarter of a picture below which no movement is looked for."""
@@ -46,12 +62,15 @@ class QualityCheck:
     def __init__(self, gate: QualityGate, shots: Iterable[Shot]) -> None:
         self._gate = gate
         self._longest: dict[Hashable, float] = {}
+        alike: Counter[Hashable] = Counter()
         for shot in shots:
+            alike[_alike(shot)] += 1
             key = shot.camera, shot.pose, shot.light
             self._longest[key] = max(self._longest.get(key, 0.0), shot.exposure_s)
+        self._repeated = {key for key, count in alike.items() if count > 1}
         self._rates: defaultdict[Hashable, dict[str, float]] = defaultdict(dict)
-        self._ambient: dict[Hashable, NDArray[np.float32]] = {}
-        self._sharpness: dict[Hashable, float] = {}
+        self._first: dict[Hashable, NDArray[np.float32]] = {}
+        self._detail: dict[Hashable, list[tuple[float, float]]] = {}
 
     def accept(self, frame: Frame, shot: Shot) -> dict[str, float]:
         """Return what was measured; raise DeviceError, naming what is at fault, where that is not enough.
@@ -62,7 +81,7 @@ class QualityCheck:
         -------
         dict of str to float
             ``saturated``: share of the pixels. ``signal_dn``: mean above black. ``shift_px``: of the picture
-            since the first ambient frame. ``sharpness``: contrast of detail, as a share of the first frame's.
+            since the first frame taken alike. ``sharpness``: contrast of detail, as a share of that frame's.
             What was not looked for, or cannot be told, is left out.
         """
         gate = self._gate
@@ -71,7 +90,7 @@ class QualityCheck:
             measured |= _check_saturation(frame, shot, gate.max_saturated)
         if gate.lit:
             measured |= self._check_light(frame, shot)
-        if gate.max_shift_px is not None and "ambient" in shot.kinds:
+        if gate.max_shift_px is not None and _alike(shot) in self._repeated:
             measured |= self._check_place(frame, shot, gate.max_shift_px)
         if gate.min_sharpness is not None:
             measured |= self._check_sharpness(frame, shot, gate.min_sharpness)
@@ -112,40 +131,51 @@ class QualityCheck:
         return {"signal_dn": signal}
 
     def _check_place(self, frame: Frame, shot: Shot, max_shift_px: float) -> dict[str, float]:
-        """Follow the picture since the first ambient frame of the pose, exposed alike."""
+        """Follow the picture since the first frame of the pose that was taken alike."""
         image, scale = _small(frame.dn)
-        first = self._ambient.setdefault((shot.camera, shot.pose, shot.exposure_s, shot.gain_db), image)
+        first = self._first.setdefault(_alike(shot), image)
         if first is image or first.shape != image.shape:
             return {}
-        shifts = [scale * shift for shift in _shifts(first, image)]
-        moved = [shift for shift in shifts if shift > max_shift_px]
+        found = [(scale * shift, scale * sigma) for shift, sigma in _shifts(first, image)]
+        moved = [shift for shift, sigma in found if shift - _OFF * sigma > max_shift_px]
         # a hand in the picture moves one part of it, a knock moves all
         if len(moved) > 1:
+            which = "frame taken alike" if shot.lights else "ambient frame"
             raise DeviceError(
                 shot.camera,
-                f"the picture has moved by {median(moved):.1f} px since the first ambient frame and may by "
+                f"the picture has moved by {median(moved):.1f} px since the first {which} and may by "
                 f"{max_shift_px:g}: camera or object was touched: begin the pose anew",
             )
-        # the second largest: one quarter alone is no knock
-        return {"shift_px": sorted(shifts)[-2]} if len(shifts) > 1 else {}
+        return {"shift_px": sorted(shift for shift, _ in found)[-2]} if len(found) > 1 else {}
 
     def _check_sharpness(self, frame: Frame, shot: Shot, least: float) -> dict[str, float]:
-        """Hold the gradient energy against that of the first frame taken alike."""
+        """Hold the energy of detail, that of noise taken off, against that of the first frame taken alike."""
+        if _alike(shot) not in self._repeated:
+            return {}
         image, _ = _small(frame.dn)
-        rows, columns = np.diff(image, axis=0), np.diff(image, axis=1)
-        energy = float(
-            np.mean(np.square(rows), dtype=np.float64) + np.mean(np.square(columns), dtype=np.float64)
-        )
-        key = shot.camera, shot.pose, shot.light, shot.exposure_s, shot.gain_db, shot.strobe
-        first = self._sharpness.setdefault(key, energy)
-        # amplitudes, as blur lowers contrast, and energy goes with its square
-        if energy < least**2 * first:
+        found = _detail(image)
+        before = self._detail.setdefault(_alike(shot), found)
+        # where noise hides the detail nothing is told. Amplitudes, as blur lowers contrast, and energy goes
+        # with its square; along the axis of the worse, as things vibrate along one
+        shares = [
+            (math.sqrt(max(energy, 0.0) / first), energy + _OFF * sigma < least**2 * first)
+            for (first, _), (energy, sigma) in zip(before, found, strict=True)
+            if first > _CERTAIN * sigma
+        ]
+        if not shares:
+            return {}
+        sharpness, blurred = min(shares)
+        if blurred:
             raise DeviceError(
                 shot.camera,
-                f"the picture has {np.sqrt(energy / first):.0%} of the first one's sharpness and must have "
+                f"the picture has {sharpness:.0%} of the first one's sharpness and must have "
                 f"{least:.0%}: look at focus and vibration",
             )
-        return {"sharpness": float(np.sqrt(energy / first))} if first > 0 else {}
+        return {"sharpness": sharpness}
+
+
+def _alike(shot: Shot) -> Hashable:
+    return shot.camera, shot.pose, shot.light, shot.exposure_s, shot.gain_db, shot.strobe
 
 
 def _check_saturation(frame: Frame, shot: Shot, most: float) -> dict[str, float]:
@@ -162,25 +192,82 @@ def _check_saturation(frame: Frame, shot: Shot, most: float) -> dict[str, float]
     return {"saturated": share}
 
 
-def _shifts(first: NDArray[np.float32], image: NDArray[np.float32]) -> list[float]:
-    """How far each quarter of a picture has moved, px; of those only that a move explains."""
-    import cv2
-
+def _shifts(first: NDArray[np.float32], image: NDArray[np.float32]) -> list[tuple[float, float]]:
+    """How far each quarter of a picture has moved, and its sigma, px; of those whose detail is found."""
     rows, columns = (side // 2 for side in image.shape)
     if min(rows, columns) < _LEAST_SIDE_PX:
         return []
-    window = cv2.createHanningWindow((columns, rows), cv2.CV_32F)
     found = []
     for top, left in product((0, rows), (0, columns)):
         quarter = slice(top, top + rows), slice(left, left + columns)
-        before, after = (np.ascontiguousarray(picture[quarter]) for picture in (first, image))
-        (x, y), _ = cv2.phaseCorrelate(before, after, window)
-        move = np.array([[1, 0, x], [0, 1, y]], dtype=np.float64)
-        moved = cv2.warpAffine(before, move, (columns, rows), borderMode=cv2.BORDER_REPLICATE)
-        left_over = np.mean(window * np.square(after - moved), dtype=np.float64)
-        if left_over < (1 - _EXPLAINED) * np.mean(window * np.square(after - before), dtype=np.float64):
-            found.append(float(np.hypot(x, y)))
+        shift = _shift(first[quarter], image[quarter])
+        if shift is not None:
+            found.append(shift)
     return found
+
+
+def _shift(before: NDArray[np.float32], after: NDArray[np.float32]) -> tuple[float, float] | None:
+    """Where the correlation of two pictures is highest, and its sigma; None where chance is as high.
+
+    Plain correlation weighs each frequency by what there is of it, as noise wants it; phases alone would
+    follow the noise. What the move does not explain is taken for noise.
+    """
+    import cv2
+
+    rows, columns = before.shape
+    window = cv2.createHanningWindow((columns, rows), cv2.CV_32F)
+    spectra, energy = [], 0.0
+    for picture in (before, after):
+        # hot pixels stay where they are, whatever moves
+        calm = cv2.medianBlur(np.ascontiguousarray(picture), 3)
+        fine, coarse = (cv2.GaussianBlur(calm, (0, 0), sigma) for sigma in _BAND_PX)
+        band = window * (fine - coarse)
+        energy += 0.5 * float(np.sum(np.square(band), dtype=np.float64))
+        spectra.append(np.fft.rfft2(band))
+    correlation = np.fft.irfft2(np.conj(spectra[0]) * spectra[1], s=(rows, columns))
+    row, column = np.unravel_index(int(np.argmax(correlation)), correlation.shape)
+    peak = float(correlation[row, column])
+    noise = max(energy - peak, 0.0)
+    chance = math.sqrt((2 * peak + noise) * noise / (_INDEPENDENT * before.size))
+    if peak <= _CERTAIN * chance or energy == 0:
+        return None
+    squares, variance = 0.0, 0.0
+    for line, place in ((correlation[:, column], int(row)), (correlation[row], int(column))):
+        size = len(line)
+        below, above = float(line[place - 1]), float(line[(place + 1) % size])
+        curvature = 2 * peak - below - above
+        at = (place + size // 2) % size - size // 2 + 0.5 * (above - below) / curvature
+        squares += at**2
+        variance += 0.5 * (chance / curvature) ** 2
+    return math.sqrt(squares), math.sqrt(variance)
+
+
+def _detail(image: NDArray[np.float32]) -> list[tuple[float, float]]:
+    """Mean square of the differences between neighbours that noise does not explain, its sigma; by axis.
+
+    White noise is told by a filter that sees neither slopes nor most edges (Immerkaer 1996), tile by tile,
+    and of each tile without what is left of them.
+    """
+    import cv2
+
+    mask = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], dtype=np.float32)
+    rough = np.abs(cv2.filter2D(image, cv2.CV_32F, mask))
+    side = min(_TILE_PX, *image.shape)
+    rows, columns = (size // side for size in image.shape)
+    cut = rough[: rows * side, : columns * side].reshape(rows, side, columns, side)
+    tiles = cut.transpose(0, 2, 1, 3).reshape(rows * columns, side * side)
+    kept = tiles <= 3 * np.median(tiles, axis=1, keepdims=True)
+    # 0.7254: mean of a normal deviate's size within three medians of it; 6: what the mask makes of noise
+    sigmas = np.sum(tiles * kept, axis=1) / np.sum(kept, axis=1) / (0.7254 * 6)
+    noise = 2 * float(np.mean(np.square(sigmas), dtype=np.float64))
+    out = []
+    for axis in (0, 1):
+        squares = np.square(np.diff(image, axis=axis))
+        # neighbouring squares share a sample
+        chance = 2 * float(np.std(squares, dtype=np.float64)) / math.sqrt(squares.size)
+        energy = float(np.mean(squares, dtype=np.float64)) - noise
+        out.append((energy, math.hypot(chance, _NOISE_KNOWN * noise)))
+    return out
 
 
 def _grid(dn: NDArray[np.generic]) -> NDArray[np.generic]:

@@ -1,5 +1,7 @@
 """The gate of a plan on the twin: lights that stay dark, knocks, saturation, blur, and no false alarm."""
 
+from contextlib import closing
+
 import cv2
 import numpy as np
 import pytest
@@ -9,8 +11,11 @@ from capture.devices import DeviceError
 from capture.drivers.simulated import SimulatedCamera
 from capture.frame import Frame
 from capture.plan import Block, CapturePlan, ExposureBracket, LightSequence, QualityGate, Shot
+from capture.runner import run
 from capture.runner.quality import QualityCheck
+from capture.session import Session, SkipRecord
 from rigs import workflows
+from rigs.rig import open_rig
 from rigs.simulated import Truth, Twin
 
 LIT = ("led01", "led05", "led09")
@@ -113,7 +118,7 @@ def shot_of(kind="ambient", lights=None):
 
 def test_a_move_between_ambient_frames_is_measured(twin):
     """Any lit picture serves: what counts is that both are alike but for the move."""
-    gate = QualityCheck(QualityGate(lit=False, max_shift_px=1.0), [shot_of()])
+    gate = QualityCheck(QualityGate(lit=False, max_shift_px=1.0), [shot_of()] * 2)
     lights = {"led01": 1.0}
     gate.accept(frame_of(twin, lights), shot_of())
     gate.accept(frame_of(twin, lights, shift=0.5), shot_of())
@@ -122,7 +127,7 @@ def test_a_move_between_ambient_frames_is_measured(twin):
 
 
 def test_a_hand_in_one_corner_is_no_knock(twin):
-    gate = QualityCheck(QualityGate(lit=False, max_shift_px=1.0), [shot_of()])
+    gate = QualityCheck(QualityGate(lit=False, max_shift_px=1.0), [shot_of()] * 2)
     picture = frame_of(twin, {"led01": 1.0}).dn
     gate.accept(Frame(picture.copy(), "Mono12", 0.02, 0.0, 1, 1, 64.0), shot_of())
     hand = picture.copy()
@@ -132,7 +137,7 @@ def test_a_hand_in_one_corner_is_no_knock(twin):
 
 def test_pictures_of_nothing_have_not_moved():
     rng = np.random.default_rng(1)
-    gate = QualityCheck(QualityGate(lit=False, max_shift_px=0.1), [shot_of()])
+    gate = QualityCheck(QualityGate(lit=False, max_shift_px=0.1), [shot_of()] * 2)
     for _ in range(20):
         noise = (64 + rng.normal(0, 3, (300, WIDTH))).astype(np.uint16)
         gate.accept(Frame(noise, "Mono12", 0.02, 0.0, 1, 1, 64.0), shot_of())
@@ -141,7 +146,7 @@ def test_pictures_of_nothing_have_not_moved():
 def test_blur_is_measured_against_the_first_frame(twin):
     lights = {"led01": 1.0}
     shot = shot_of("object", lights)
-    gate = QualityCheck(QualityGate(lit=False, min_sharpness=0.8), [shot])
+    gate = QualityCheck(QualityGate(lit=False, min_sharpness=0.8), [shot, shot])
     sharp = frame_of(twin, lights)
     gate.accept(sharp, shot)
     gate.accept(frame_of(twin, lights), shot)
@@ -167,3 +172,61 @@ def test_the_first_light_is_judged_by_black(twin):
         QualityCheck(QualityGate(), [shot]).accept(black, shot)
     unknown = Frame(np.full((10, 20), 64, np.uint16), "Mono12", 0.02, 0.0, 1, 1)
     QualityCheck(QualityGate(), [shot]).accept(unknown, shot)
+
+
+def noisy(signal, rng, sigma=3.0):
+    dn = np.clip(np.rint(64 + signal + rng.normal(0, sigma, signal.shape)), 0, 4095)
+    return Frame(dn.astype(np.uint16), "Mono12", 0.02, 0.0, 1, 1, 64.0)
+
+
+@pytest.fixture(scope="module")
+def detail():
+    """A scene whose detail is weaker than the noise of a pixel: sigma 2 DN, some px in size."""
+    rough = cv2.GaussianBlur(
+        np.random.default_rng(99).normal(size=(320, WIDTH)).astype(np.float32), (0, 0), 1.5
+    )
+    return 2 * rough / rough.std()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_moves_are_told_below_the_noise_and_their_absence_too(detail, seed):
+    rng = np.random.default_rng(seed)
+    lit = shot_of("object", {"led01": 1.0})  # in a dark room a lit frame that is repeated tells
+    gate = QualityCheck(QualityGate(lit=False, max_shift_px=1.0), [lit, lit])
+    gate.accept(noisy(detail, rng), lit)
+    assert gate.accept(noisy(detail, rng), lit)["shift_px"] < 0.5
+    with pytest.raises(DeviceError, match=r"moved by [23]\.\d px since the first frame taken alike"):
+        gate.accept(noisy(np.roll(detail, 3, axis=1), rng), lit)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_noise_is_no_detail(detail, seed):
+    """Blur takes the detail and leaves the noise, which has more energy; noise alone is never blurred."""
+    rng = np.random.default_rng(seed)
+    gate = QualityCheck(QualityGate(lit=False, min_sharpness=0.8), [shot_of()] * 2)
+    gate.accept(noisy(8 * detail, rng, 8.0), shot_of())
+    assert gate.accept(noisy(8 * detail, rng, 8.0), shot_of())["sharpness"] == pytest.approx(1, abs=0.05)
+    with pytest.raises(DeviceError, match="of the first one's sharpness"):
+        gate.accept(noisy(cv2.blur(8 * detail, (7, 1)), rng, 8.0), shot_of())
+    nothing = QualityCheck(QualityGate(lit=False, min_sharpness=0.99), [shot_of()] * 2)
+    for _ in range(4):
+        assert nothing.accept(noisy(0 * detail, rng), shot_of()) == {}
+
+
+def test_a_resumed_run_holds_frames_against_those_of_the_first(mini, tmp_path):
+    """The last light is dead in the second run, which sees no other: only the first knows what they give."""
+    plan = plan_of(QualityGate(max_saturated=0.5))
+    path = tmp_path / "session"
+    snapshot = mini.config.model_dump(mode="json", exclude={"calibrations", "geometry"})
+    session = Session.create(path, plan, snapshot)
+    with open_rig(mini.config, mini.known) as rig, closing(run(plan, rig, session)) as events:
+        list(events)
+    first = next(record.shot.index for record in session.frames if record.shot.light == LIT[-1])
+    dark = mini.known.replace(ambient=0.0, faults=faulty(mini, dead(LIT[-1])))
+    for record in session.frames[first:]:
+        (path / record.file).unlink()
+    again = Session.resume(path, plan, snapshot)
+    with open_rig(mini.config, dark) as rig, closing(run(plan, rig, again)) as events:
+        skipped = [event.shot.light for event in events if isinstance(event.record, SkipRecord)]
+    assert set(skipped) == {LIT[-1]}
+    assert all(record.checks["saturated"] < 0.5 for record in again.frames)

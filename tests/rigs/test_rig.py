@@ -1,5 +1,6 @@
 """Opening a rig: what is refused, who is closed, what is dark."""
 
+import threading
 from contextlib import nullcontext
 
 import conftest
@@ -9,8 +10,9 @@ import pytest
 from capture.devices import Camera, DeviceError, Light
 from capture.plan import Shot
 from capture.session import SessionError
-from rigs.config import ConfigError, RigConfig
-from rigs.rig import open_rig
+from rigs import workflows
+from rigs.config import ConfigError, RigConfig, load_plan
+from rigs.rig import open_rig, told_of
 from rigs.simulated import Twin
 
 
@@ -136,3 +138,26 @@ def test_two_runs_never_share_a_device(captured, monkeypatch, tmp_path):
             pass
     with open_rig(other):
         pass
+
+
+def test_a_device_that_takes_long_to_open_is_named(monkeypatch):
+    told = []
+    heard = threading.Event()
+
+    class Person:
+        def tell(self, message):
+            told.append(message)
+            heard.set()
+
+    monkeypatch.setattr("rigs.rig.TOLD_S", 0.001)
+    with told_of(Person(), "camera top", "pylon"):
+        assert heard.wait(10)
+    assert told == [
+        "camera top: still opening (driver pylon): look at its power and cable, or stop with Ctrl-C"
+    ]
+
+
+def test_where_nobody_can_be_asked_nothing_is_opened_and_no_folder_is_left(mini, tmp_path):
+    with pytest.raises(DeviceError, match=r"operator: cannot ask a person .* not a terminal"):
+        workflows.capture_session(mini.config, load_plan(mini.plan("relief")), tmp_path / "session")
+    assert not (tmp_path / "session").exists()
