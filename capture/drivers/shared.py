@@ -136,13 +136,14 @@ class KeepAlive:
     period_s : float
         Time between two calls.
     beat : callable
-        Called in the thread: with None, or with why lights are to be made dark. Raises nothing.
+        Called in the thread: with None, or with why lights are to be made dark. What it raises is noted.
     """
 
     def __init__(self, name: str, period_s: float, beat: Callable[[str | None], None]) -> None:
         self._period_s = period_s
         self._beat = beat
         self._attended_s = 0.0
+        self._fault: DeviceError | None = None
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"keeps {name} awake", daemon=True)
 
@@ -150,11 +151,24 @@ class KeepAlive:
         """Note that the program asks something."""
         self._attended_s = time.monotonic()
 
+    def note(self, fault: DeviceError) -> None:
+        """Keep what has failed for `tell`, unless something else has failed before."""
+        self._fault = self._fault or fault
+
+    def tell(self) -> None:
+        """Raise, once, what has failed since the last time."""
+        fault, self._fault = self._fault, None
+        if fault is not None:
+            raise fault
+
     def _run(self) -> None:
         while not self._closing.wait(self._period_s):
             hangs = time.monotonic() - self._attended_s > UNATTENDED_S
             told = f"nothing was asked of its lights for {UNATTENDED_S:g} s: made them dark"
-            self._beat(told if hangs else None)
+            try:
+                self._beat(told if hangs else None)
+            except DeviceError as error:
+                self.note(error)
 
     def __enter__(self) -> Self:
         self.attend()

@@ -126,7 +126,6 @@ class Slots:
         self._taken: dict[str, dict[int, int | None]] = {}
         self._lock = threading.Lock()
         self._sent_s = 0.0
-        self._fault: DeviceError | None = None
         self._will: Will | None = None
         self._alive = KeepAlive(line.name, line.repeat_s / 4, self._repeat)
 
@@ -176,13 +175,8 @@ class Slots:
         """Raise DeviceError where frames are known not to have arrived; takes no time."""
         with self._lock:
             self._alive.attend()
-            self._tell()
+            self._alive.tell()
             self.line.confirm()
-
-    def _tell(self) -> None:
-        fault, self._fault = self._fault, None
-        if fault is not None:
-            raise fault
 
     def _send(self) -> None:
         self._sent_s = time.monotonic()
@@ -190,17 +184,14 @@ class Slots:
 
     def _repeat(self, abandoned: str | None) -> None:
         with self._lock:
-            if abandoned and any(self._frame):
+            told = abandoned if any(self._frame) else None
+            if told is not None:
                 self._frame[:] = bytes(self.line.slots)
-                self._sent_s = 0.0
-                self._fault = DeviceError(self.line.name, abandoned)
-            if time.monotonic() - self._sent_s < self.line.repeat_s * 0.75:
-                return
-            try:
+            if told is not None or time.monotonic() - self._sent_s >= self.line.repeat_s * 0.75:
                 self._send()
                 self.line.confirm()
-            except DeviceError as error:
-                self._fault = self._fault or error
+        if told is not None:
+            raise DeviceError(self.line.name, told)
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:

@@ -299,7 +299,7 @@ def test_a_receiver_that_was_away_for_a_while_is_told_of_once(monkeypatch):
     with receiver() as (port, _):
         light = artnet(udp_port=port).open("led").__enter__()
         light.set(1.0)
-    until(lambda: light._controller._fault is not None)
+    until(lambda: light._controller._alive._fault is not None)
     with receiver(port) as (_, come):
         until(come)
         with pytest.raises(DeviceLost, match=r"led: .* nothing listens there"):

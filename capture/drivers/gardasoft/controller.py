@@ -58,7 +58,6 @@ class Controller:
         self._lock = threading.RLock()
         self._owners: dict[int, str] = {}
         self._told: dict[int, str] = {}
-        self._fault: DeviceError | None = None
         self._will: Will | None = None
         self._asked_s = 0.0
         self._alive = KeepAlive(link.name, _IDLE_S / 3, self._keep_open)
@@ -104,9 +103,7 @@ class Controller:
         """Raise DeviceError, once, for what went wrong since the last time; takes one exchange."""
         with self._lock:
             self._alive.attend()
-            fault, self._fault = self._fault, None
-            if fault is not None:
-                raise fault
+            self._alive.tell()
             # an error is cleared by being read
             report = self._ask("GR")
         if not is_quiet(report):
@@ -139,9 +136,8 @@ class Controller:
         self._revoke()
         self._link.__exit__()
         self._link.__enter__()
-        self._fault = DeviceError(
-            self.name, "the connection was lost and made anew: lights may have been dark"
-        )
+        told = "the connection was lost and made anew: lights may have been dark"
+        self._alive.note(DeviceError(self.name, told))
         for command in self._told.values():
             self._exchange(command)
 
@@ -153,16 +149,13 @@ class Controller:
 
     def _keep_open(self, abandoned: str | None) -> None:
         with self._lock:
-            try:
-                if abandoned and self._told:
-                    for channel in tuple(self._told):
-                        self._ask(steady(channel, 0))
-                        del self._told[channel]
-                    self._fault = DeviceError(self.name, abandoned)
-                elif time.monotonic() - self._asked_s >= _IDLE_S * 2 / 3:
-                    self._ask("VR")
-            except DeviceError as error:
-                self._fault = self._fault or error
+            if abandoned and self._told:
+                for channel in tuple(self._told):
+                    self._ask(steady(channel, 0))
+                    del self._told[channel]
+                raise DeviceError(self.name, abandoned)
+            if time.monotonic() - self._asked_s >= _IDLE_S * 2 / 3:
+                self._ask("VR")
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
