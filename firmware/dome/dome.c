@@ -251,19 +251,20 @@ void dome_tick(void)
     enum refusal reason = ALLOWED;
     uint8_t channel = lights_tick(&reason);
     bool hot = too_hot();
-    bool active = state == FIRING || state == ARMED || lights_lit();
+    bool burning = state == ARMED || lights_lit();
     if (silent_ms < UINT16_MAX)
         silent_ms++;
-    if (!active)
+    if (!burning && state != FIRING)
         return;
+    /* A shot in the dark needs neither door nor cold. */
     if (channel != NO_CHANNEL) {
         max_on_channel = channel;
         trip(reason == TOO_LONG ? "maxon" : "duty", EVENT_MAX_ON);
     } else if (silent_ms > watchdog_ms) {
         trip("wdt", EVENT_WATCHDOG);
-    } else if (sense_interlock_open()) {
+    } else if (burning && sense_interlock_open()) {
         trip("interlock", EVENT_LOCK);
-    } else if (hot) {
+    } else if (burning && hot) {
         hot_dc = sense_temperature_dc();
         trip("temp", EVENT_TEMPERATURE);
     }

@@ -45,8 +45,8 @@ BAD = Refused(3, "argument")
 class Emulator:
     """A controller. Attributes tell what it did: ``executed``, ``burning``, ``history``, ``pulses``.
 
-    ``history`` holds what burns from when on, ``pulses`` the shots that came to their end, ``trigger`` when the
-    trigger rose and fell.
+    ``history`` holds what burns from when on, ``pulses`` the shots that came to their end, ``trigger`` when
+    the trigger rose and fell.
     """
 
     def __init__(self, board: Board | None = None) -> None:
@@ -292,8 +292,8 @@ class Emulator:
     # ---------------------------------------------------------------- time and accidents
 
     @property
-    def _active(self) -> bool:
-        return bool(self.burning) or self._armed is not None or self._firing is not None
+    def _lights(self) -> bool:
+        return bool(self.burning) or self._armed is not None
 
     def _burn(self, levels: dict[int, int]) -> None:
         self._since = {channel: self._since.get(channel, self._now) for channel in levels}
@@ -331,7 +331,7 @@ class Emulator:
             times = [since + self.board.max_on_ms / 1000 for since in self._since.values()]
             if self._firing is not None:
                 times.append(self._firing[2])
-            if self._active:
+            if self._lights or self._firing is not None:
                 times.append(self._heard + self.watchdog_s)
             return min(times, default=None)
 
@@ -389,12 +389,12 @@ class Emulator:
         with self._lock:
             self.temperature = tenths
             self.too_hot = True
-            if self._active:
+            if self._lights:
                 self._tripped("temp", f"TEMP {tenths}")
 
     def open_interlock(self) -> None:
         """Open the door, until ``interlock_open`` is taken back; trips what burns."""
         with self._lock:
             self.interlock_open = True
-            if self._active:
+            if self._lights:
                 self._tripped("interlock", "LOCK")

@@ -82,6 +82,25 @@ def test_no_light_burns_more_often_than_it_may(short):
     assert burnt_us >= 0.4 * (short.now_us - begun_us)
 
 
+def test_a_shot_that_is_allowed_comes_to_its_end(short):
+    """Of just the longest time, from cold, and on a light that burns already."""
+    for turn in range(12):
+        short.run(turn * 5.3)
+        assert short.ask(f"FIRE {turn % 4} 255 0 1500000") == "OK"
+        short.run(1510)
+        assert short.ask("STAT").split()[-1] == "-"
+        if turn % 4 == 3:
+            short.run(3000)
+    assert len(short.sent("DONE")) == 12
+    short.ask("SET 0 9")
+    short.run(1000)
+    assert short.ask("FIRE 0 9 0 600000") == "ERR 9 maxon"
+    assert short.lit() == {0: 9}
+    assert short.ask("FIRE 0 9 0 400000") == "OK"
+    short.run(450)
+    assert short.sent("MAXON") == []
+
+
 def test_a_warm_light_may_burn_less_long(short):
     short.ask("FIRE 1 255 0 1000000")
     short.stay(1050)
@@ -95,9 +114,9 @@ def test_a_warm_light_may_burn_less_long(short):
 
 def test_many_short_flashes_count_as_well(domes):
     """Flashes of 0.1 ms are 2 % of the time here: counted so, or not at all, none would be refused."""
-    dome = domes("uno", "MAX_ON_MS=200", "DUTY_PCT=5")
-    answers = [dome.ask("FIRE 1 255 0 100") for _ in range(600)]
-    assert answers[:100] == ["OK"] * 100
+    dome = domes("uno", "MAX_ON_MS=50", "DUTY_PCT=5")
+    answers = [dome.ask("FIRE 1 255 0 100") for _ in range(100)]
+    assert answers[:30] == ["OK"] * 30
     assert answers[-1] == "ERR 9 duty"
 
 
@@ -142,6 +161,10 @@ def test_heat_turns_the_lights_dark(dome):
     assert dome.ask("SET 1 1").startswith("ERR 5 ")
     assert dome.ask("CLR") == "OK"
     assert dome.ask("SET 1 1") == "ERR 8 hot"
+    dome.tell("adc 0 820")  # 67 degrees: hot until it is below 65
+    dome.run(60)
+    assert dome.ask("SET 1 1") == "ERR 8 hot"
+    assert dome.ask("FIRE 1 0 10 10") == "OK", "a dark frame"
     dome.tell("adc 0 2500")
     dome.run(60)
     assert dome.ask("SET 1 1") == "OK"
