@@ -182,7 +182,10 @@ def validate(raw: object, kind: type[M], source: str) -> M:
         return TypeAdapter(kind).validate_python(raw)
     except ValidationError as error:
         lines = []
-        for fault in error.errors():
+        faults = error.errors()
+        for fault in faults:
+            if fault["type"] == "too_short" and any(_within(other["loc"], fault["loc"]) for other in faults):
+                continue  # only what is at fault in it was taken out of it
             message = fault["msg"].removeprefix("Value error, ")
             if fault["type"] == "extra_forbidden":
                 message = "unknown key"
@@ -191,6 +194,10 @@ def validate(raw: object, kind: type[M], source: str) -> M:
             lines.append(f"{source}: {_place(fault['loc'], raw) or 'top level'}: {message}")
         # a fault of a range of lights is that of every light in it
         raise ConfigError("\n".join(dict.fromkeys(lines))) from None
+
+
+def _within(loc: tuple[int | str, ...], place: tuple[int | str, ...]) -> bool:
+    return len(loc) > len(place) and loc[: len(place)] == place
 
 
 def _place(loc: tuple[int | str, ...], node: Any) -> str:

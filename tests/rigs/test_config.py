@@ -1,5 +1,6 @@
 """rig.yaml and plan.yaml: what is refused, and how the refusal reads."""
 
+import re
 import textwrap
 from pathlib import Path
 
@@ -91,6 +92,19 @@ def test_faults_are_named_with_their_path(tmp_path, text, message):
         load_rig(write(tmp_path, text))
     assert message in str(caught.value)
     assert "rig.yaml" in str(caught.value)
+
+
+def test_one_fault_of_a_plan_is_one_line(tmp_path):
+    """Not that the lists it is in are too short without it."""
+    text = (ROOT / "configs/plans/dome-relief.yaml").read_text()
+    path = tmp_path / "plan.yaml"
+    path.write_text(re.sub(r"exposures_s: .*\]", "exposures_s: [0]", text, count=1))
+    with pytest.raises(ConfigError) as caught:
+        load_plan(path)
+    assert re.fullmatch(r".*plan\.yaml: blocks\.0\..*exposures_s\.0: .* greater than 0", str(caught.value))
+    path.write_text("name: p\nblocks: []\n")
+    with pytest.raises(ConfigError, match=r"blocks: .* at least 1"):
+        load_plan(path)
 
 
 def test_missing_file_is_one_line(tmp_path):
