@@ -138,15 +138,16 @@ class QualityCheck:
             return {}
         found = [(scale * shift, scale * sigma) for shift, sigma in _shifts(first, image)]
         moved = [shift for shift, sigma in found if shift - _OFF * sigma > max_shift_px]
-        # a hand in the picture moves one part of it, a knock moves all
-        if len(moved) > 1:
+        # a hand in the picture moves one part of it, a knock moves all that shows anything
+        if moved and len(moved) >= min(2, len(found)):
             which = "frame taken alike" if shot.lights else "ambient frame"
             raise DeviceError(
                 shot.camera,
                 f"the picture has moved by {median(moved):.1f} px since the first {which} and may by "
                 f"{max_shift_px:g}: camera or object was touched: begin the pose anew",
             )
-        return {"shift_px": sorted(shift for shift, _ in found)[-2]} if len(found) > 1 else {}
+        shifts = sorted(shift for shift, _ in found)
+        return {"shift_px": shifts[-min(2, len(found))]} if found else {}
 
     def _check_sharpness(self, frame: Frame, shot: Shot, least: float) -> dict[str, float]:
         """Hold the energy of detail, that of noise taken off, against that of the first frame taken alike."""

@@ -157,17 +157,17 @@ def _gate(plan: CapturePlan, session: Session, pending: tuple[Shot, ...]) -> Qua
 def _beginning(
     pending: tuple[Shot, ...], devices: Devices, settings: RunSettings, facts: dict[str, Any]
 ) -> RunRecord:
-    everything = {**devices.cameras, **devices.lights}
+    identities: dict[str, dict[str, str]] = {}
+    for name, device in {**devices.cameras, **devices.lights}.items():
+        with suppress(DeviceError):  # one that is lost is told by what is asked of it next
+            if isinstance(device, Identified):
+                identities[name] = dict(device.identity)
     return RunRecord(
         at=now(),
         version=version("gnomon"),
         shots=len(pending),
         settings=settings.model_dump(mode="json"),
-        devices={
-            name: dict(device.identity)
-            for name, device in everything.items()
-            if isinstance(device, Identified)
-        },
+        devices=identities,
         facts=facts,
     )
 

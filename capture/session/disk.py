@@ -16,7 +16,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from capture.frame import Frame
-from capture.session.records import Busy, SessionError
+from capture.session.records import Busy, SessionError, refusal_of
 
 _LARGE = 1 << 20
 _HEADER = 4096
@@ -128,7 +128,7 @@ def locked(path: Path, busy: str | None = None) -> Iterator[None]:
     try:
         file = open(path, "ab")  # noqa: SIM115  (closed below; an error here is told apart)
     except OSError as error:
-        raise SessionError(f"{path} cannot be written: {error.strerror or error}") from None
+        raise refusal_of(error)(f"{path} cannot be written: {error.strerror or error}") from None
     with file:
         try:
             if sys.platform == "win32":

@@ -1,5 +1,6 @@
 """What the journal says of each shot, and the journal itself."""
 
+import errno
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -25,6 +26,12 @@ class Busy(SessionError):
 
 class DiskFailed(SessionError):
     """The disk does not take what was captured; what it took before is safe."""
+
+
+def refusal_of(error: OSError) -> type[SessionError]:
+    """`DiskFailed` where the disk is full or broken, `SessionError` where the path is at fault."""
+    full = (errno.ENOSPC, errno.EIO, getattr(errno, "EDQUOT", errno.ENOSPC))
+    return DiskFailed if error.errno in full else SessionError
 
 
 class Timing(Record):
@@ -169,7 +176,7 @@ class Note(Record):
         'pose': ``text`` was brought in view. 'wait', 'pause': the lights were turned dark, because of
         ``text``; the next line tells when it went on. 'lost': a frame, or a line, of an earlier run is
         missing or damaged, and its shot is taken again. 'end': the run ends, as ``text`` says; a run without
-        one was killed.
+        one was killed, or its disk took nothing more.
     at : str
         Wall clock of the computer, UTC, ISO 8601.
     shot : int, optional

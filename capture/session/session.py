@@ -23,6 +23,7 @@ from capture.session.records import (
     differences,
     now,
     one_line,
+    refusal_of,
 )
 from capture.session.stack import Stack
 from capture.session.writer import Writer
@@ -87,7 +88,8 @@ class Session:
                 write_json(path / "plan.json", plan.model_dump(mode="json"))
             sync_folder(path.parent)
         except OSError as error:
-            raise SessionError(f"{path}: a session cannot be made here: {error.strerror or error}") from None
+            why = error.strerror or error
+            raise refusal_of(error)(f"{path}: a session cannot be made here: {why}") from None
         return cls(path, plan, rig, facts)
 
     @classmethod
@@ -223,7 +225,7 @@ class Session:
         Raises
         ------
         SessionError
-            A writer is open, or shots were neither taken nor skipped.
+            A writer is open, or shots were neither taken nor skipped; or the disk fails: call again.
         """
         if self._writing:
             raise SessionError(f"{self.path}: leave the writer before finish()")
@@ -236,15 +238,19 @@ class Session:
                 raise SessionError(
                     f"{self.path}: {left} of {len(self._shots)} shots have not been taken: resume"
                 )
-            write_json(
-                self.path / "done.json",
-                {
-                    "finished_at": now(),
-                    "frames": len(self.frames),
-                    "skipped": [record.shot.index for record in self.skipped],
-                    "digest": self.digest,
-                },
-            )
+            done = {
+                "finished_at": now(),
+                "frames": len(self.frames),
+                "skipped": [record.shot.index for record in self.skipped],
+                "digest": self.digest,
+            }
+            try:
+                write_json(self.path / "done.json", done)
+            except OSError as error:
+                raise refusal_of(error)(
+                    f"{self.path}: done.json cannot be written: {error.strerror or error}; the frames are "
+                    "safe: make room on the disk or mend it, then resume"
+                ) from None
 
     def stack(self, camera: str | None = None) -> Stack:
         """Return the frames of one camera, which need not be named when the plan has one only.
@@ -346,7 +352,7 @@ class Session:
                 (self.path / "done.json").unlink()
                 sync_folder(self.path)
         except OSError as error:
-            raise SessionError(f"{self.path} cannot be written: {error}") from None
+            raise refusal_of(error)(f"{self.path} cannot be written: {error}") from None
 
     def _sweep(self) -> None:
         known = {record.file for record in self.frames}

@@ -149,6 +149,10 @@ class Writer:
             self._changed.notify_all()
         self._thread.join()
         self._hands.shutdown()
+        if self._error is not None:
+            # a line may still fit where a frame did not
+            with suppress(OSError):
+                self._journal.append(Note(kind="end", at=now(), text=str(self._error)))
         if self._error is not None and error is not self._error:
             raise self._error from error
 

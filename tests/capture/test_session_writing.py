@@ -1,5 +1,7 @@
 """The writer of a session: its order, its locks, its queue, and disks that fail."""
 
+import errno
+import json
 import os
 import subprocess
 import sys
@@ -10,7 +12,7 @@ import pytest
 from capture_fakes import RIG, frame, small_plan
 
 from capture.plan import CapturePlan
-from capture.session import Session, SessionError
+from capture.session import DiskFailed, Session, SessionError
 
 
 def test_two_writers_are_refused_here_and_from_another_process(tmp_path):
@@ -241,3 +243,43 @@ def test_the_error_in_flight_is_kept_beside_a_failing_disk(tmp_path, monkeypatch
     with pytest.raises(SessionError, match="No space left") as caught:
         interrupted()
     assert isinstance(caught.value.__cause__, KeyboardInterrupt)
+
+
+@pytest.mark.parametrize(("number", "kind"), [(errno.ENOSPC, DiskFailed), (errno.EACCES, SessionError)])
+def test_an_end_that_cannot_be_written_costs_nothing(tmp_path, monkeypatch, number, kind):
+    session = Session.create(tmp_path / "s", CapturePlan(name="two", blocks=small_plan().blocks[1:]), {})
+    with session.writer() as writer:
+        for shot in session.pending():
+            writer.put(shot, frame())
+    real = os.replace
+
+    def full(source, target):
+        if target.name in ("done.json", "facts.json"):
+            raise OSError(number, os.strerror(number))
+        real(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        with pytest.raises(
+            SessionError, match=r"done\.json cannot be written: .*; the frames are safe"
+        ) as told:
+            session.finish()
+        assert type(told.value) is kind
+        with pytest.raises(SessionError, match="a session cannot be made here") as told:
+            Session.create(tmp_path / "t", small_plan(), {})
+        assert type(told.value) is kind
+    session.finish()
+    assert Session.open(session.path).verify() == ()
+
+
+def test_a_disk_that_took_no_frame_may_take_the_line_that_says_so(tmp_path, monkeypatch):
+    session = Session.create(tmp_path / "s", small_plan(), RIG)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("capture.session.writer.write_part", full)
+    with pytest.raises(DiskFailed), session.writer() as writer:
+        writer.put(session.pending()[0], frame())
+    (line,) = (session.path / "journal.jsonl").read_text().splitlines()
+    assert json.loads(line)["text"].startswith(f"{session.path}: shot 0 cannot be written: [Errno 28]")

@@ -199,6 +199,16 @@ def test_moves_are_told_below_the_noise_and_their_absence_too(detail, seed):
         gate.accept(noisy(np.roll(detail, 3, axis=1), rng), lit)
 
 
+def test_a_small_thing_in_an_empty_picture_has_moved_too(detail):
+    alone = np.where(np.arange(WIDTH) < 200, 8 * detail, 0)
+    alone[160:] = 0
+    lit, rng = shot_of("object", {"led01": 1.0}), np.random.default_rng(1)
+    gate = QualityCheck(QualityGate(lit=False, max_shift_px=1.0), [lit, lit])
+    gate.accept(noisy(alone, rng), lit)
+    with pytest.raises(DeviceError, match="has moved by 3"):
+        gate.accept(noisy(np.roll(alone, 3, axis=1), rng), lit)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_noise_is_no_detail(detail, seed):
     """Blur takes the detail and leaves the noise, which has more energy; noise alone is never blurred."""
