@@ -17,6 +17,7 @@ from capture_fakes import RIG, FakeScene, open_fake_rig, small_plan
 from isolated_fakes import KINDS, LIMITS, config
 
 from capture.devices import DeviceError, DeviceLost, FrameLost, NotReady, TriggeredCamera
+from capture.drivers import isolated
 from capture.drivers.isolated import process
 from capture.runner import RunSettings, run
 from capture.session import Session
@@ -216,6 +217,15 @@ def test_what_opening_raises_comes_across(fault, kind, message):
         camera.__enter__()
     with pytest.raises(DeviceError, match="is not open"):
         camera.expose(0.01, 0.0, WAIT_S)
+
+
+def test_one_that_hangs_when_it_is_opened_is_lost(tmp_path, monkeypatch):
+    monkeypatch.setattr(isolated, "START_S", 1.0)
+    (tmp_path / "mark").touch()
+    with pytest.raises(
+        DeviceLost, match=r"^main: could not be opened: .* had not opened the camera after 1 s and was ended"
+    ):
+        config(fault="hangs again", mark=tmp_path / "mark").open("main").__enter__()
 
 
 def test_a_configuration_that_cannot_be_imported_says_so():

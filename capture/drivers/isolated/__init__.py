@@ -22,6 +22,7 @@ survive ``model_dump(mode="json")``; nothing else of the driver knows that it ma
 output: what the SDK itself prints goes to standard error.
 """
 
+import math
 import time
 from collections.abc import Generator, Sequence
 from contextlib import suppress
@@ -90,7 +91,7 @@ class Isolated:
         start = time.monotonic()
         self._process = Process(self.name, self._config, START_S)
         try:
-            self._process.wait_open(start + START_S)
+            self._process.wait_open(math.inf)
         except BaseException as error:
             self._process.kill()
             self._process, self._entered = None, False
