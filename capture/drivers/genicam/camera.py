@@ -18,6 +18,14 @@ from capture.drivers.genicam.stream import Picture, Stream
 from capture.frame import Frame
 from capture.packing import unpack
 
+_IDENTITY = {
+    "maker": ("DeviceVendorName",),
+    "model": ("DeviceModelName",),
+    "serial": ("DeviceSerialNumber", "DeviceID"),
+    "firmware": ("DeviceFirmwareVersion", "DeviceVersion"),
+}
+"""What tells a camera from others, by the nodes that have it."""
+
 _WRAP = 65535
 """GigE Vision counts blocks from 1 to this, then from 1 again."""
 
@@ -64,6 +72,14 @@ class GenicamCamera:
                 camera.thrown_away(camera.stream.take(until, deadline_s).number)
             camera.trigger(until, deadline_s)
             return camera.frame(camera.stream.take(until, deadline_s))
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """Maker, model, serial number and firmware, as far as the camera says; DeviceError unless open."""
+        nodes = self._opened().nodes
+        with nodes.faults(DeviceError, "does not say which camera it is"):
+            found = {key: nodes.first(*names) for key, names in _IDENTITY.items()}
+            return {key: str(nodes.read(name)) for key, name in found.items() if name is not None}
 
     def _opened(self) -> "_Open":
         if self._open is None:

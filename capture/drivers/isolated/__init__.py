@@ -86,6 +86,13 @@ class Isolated:
             self._failed(error, until)
         return self._frame(reply)
 
+    @property
+    def identity(self) -> dict[str, str]:
+        """What the camera told of itself when its process opened it; empty where its driver tells nothing."""
+        if self._process is None:
+            raise DeviceError(self.name, "is not open")
+        return self._process.identity
+
     def __enter__(self) -> Self:
         self._entered, self._failures = True, 0
         start = time.monotonic()

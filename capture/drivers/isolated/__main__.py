@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import IO, Any
 
-from capture.devices import Camera, DeviceError
+from capture.devices import Camera, DeviceError, Identified
 from capture.drivers.isolated.process import CLOSE_S, Message, read_message, write_message
 from capture.frame import Frame
 
@@ -40,7 +40,7 @@ class _Server:
             camera: Camera | None = None
             with self._answering(opening.head, opening.head["limit_s"]):
                 camera = stack.enter_context(_open(opening.head))
-                self._reply(opening.head, "opened")
+                self._reply(opening.head, "opened", identity=_identity(camera))
             if camera is None:
                 return
             while (message := self._inbox.get()) is not None:
@@ -82,8 +82,8 @@ class _Server:
         }
         write_message(self._replies, {"number": head["number"], "frame": told}, frame.dn)
 
-    def _reply(self, head: dict[str, Any], what: str) -> None:
-        write_message(self._replies, {"number": head["number"], what: True})
+    def _reply(self, head: dict[str, Any], what: str, **more: Any) -> None:
+        write_message(self._replies, {"number": head["number"], what: True, **more})
 
     @contextmanager
     def _answering(self, head: dict[str, Any], limit_s: float) -> Iterator[None]:
@@ -115,6 +115,13 @@ class _Server:
                 self._inbox.put(None)
                 return
             self._inbox.put(message)
+
+
+def _identity(camera: Camera) -> dict[str, str]:
+    with suppress(DeviceError):
+        if isinstance(camera, Identified):
+            return dict(camera.identity)
+    return {}
 
 
 def _open(head: dict[str, Any]) -> Camera:

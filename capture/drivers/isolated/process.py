@@ -157,6 +157,7 @@ class Process:
                     return False
                 self._give_up(f"had not opened the camera after {self._limit_s:.2g} s")
             self._open = True
+            self.identity: dict[str, str] = reply.head.get("identity", {})
         return True
 
     def wait_answer(self, until: float) -> None:
