@@ -126,7 +126,9 @@ class Taker:
         """Settle every shot of ``group``, its lights stepped by the camera; False when cancelled before.
 
         Frames wait until the controller has told how many exposures it stepped through: until then none is
-        known to be of its light. A lost one is taken again alone. The last event is left, as by `take`.
+        known to be of its light. A lost one is taken again alone. Shots whose turn did not come, since the
+        camera gave up before, lose no attempt by it where any frame came. The last event is left, as by
+        `take`.
         """
         most = self.settings.held_bytes // frame_bytes(watch.camera.limits)
         todo = list(group)
@@ -141,12 +143,14 @@ class Taker:
             if not self._may_go_on():
                 return False
             answers: dict[int, Frame] = {}
+            exposed = len(shots)
             try:
                 frames, signalled, timing = self._expose_sequence(shots, watch, sequencer)
                 if self.control.state != "running":
                     watch.unsettle()
                     continue
                 answers, failures = watch.accept_sequence(frames, shots, signalled)
+                exposed = signalled if answers else len(shots)
             except DeviceLost as error:
                 raise _resumable(error) from error
             except NotReady as error:
@@ -168,6 +172,8 @@ class Taker:
                         self._unready_since_s = None
                         todo.remove(shot)
                         continue
+                if place >= exposed:
+                    continue
                 reasons[shot.index].append(failures[place])
                 if len(reasons[shot.index]) > self.settings.retries:
                     self._skip(shot, reasons[shot.index])

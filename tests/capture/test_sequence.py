@@ -241,6 +241,28 @@ def fail_when(wanted):
         raise FrameLost("main", "lost on the way")
 
 
+class GivesUp(SimulatedTriggeredCamera):
+    """Takes no more of a burst after a frame that was lost."""
+
+    def burst(self, settings, deadline_s):
+        for exposure_s, gain_db in settings:
+            try:
+                frame = self.expose(exposure_s, gain_db, deadline_s)
+            finally:
+                self._sequencer.exposed()
+            yield frame
+
+
+def test_a_shot_whose_turn_did_not_come_loses_no_attempt(session):
+    """The camera gives up at each loss, more often than a shot is tried."""
+    with ExitStack() as stack:
+        bench = open_bench(stack, Losing({2, 6, 11, 15, 20}), camera=GivesUp)
+        take(bench, session)
+    assert_right(session)
+    assert session.skipped == ()
+    assert sorted(record.attempts for record in session.frames) == [1] * 21 + [2] * 5
+
+
 def test_a_wrong_exposure_costs_its_shot_only(session):
     with ExitStack() as stack:
         scene = FakeScene()
