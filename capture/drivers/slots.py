@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from capture.devices import DeviceError, LightLimits
 from capture.drivers.link import Link
@@ -81,10 +81,16 @@ class Line(ABC):
         """Return what is sent when this process dies: darkness; the line is open."""
         return Will(self._link.fileno(), self.last_messages())
 
+    def _opened(self, link: Any) -> None:
+        """Do over the open link what the receiver wants first, and find out what it is."""
+        link.confirm()
+
     def __enter__(self) -> Self:
         self._number = 0
-        self._link = self.link()
-        self._link.__enter__()
+        with ExitStack() as stack:
+            self._link = stack.enter_context(self.link())
+            self._opened(self._link)
+            stack.pop_all()
         return self
 
     def __exit__(

@@ -5,7 +5,6 @@ Sources: the LEDstream sketch of Adalight (Adafruit), WLED's page on UDP realtim
 
 import struct
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
@@ -95,14 +94,9 @@ class AdalightLine(_Strip):
         """Return what is sent for a frame."""
         return [adalight_frame(frame)]
 
-    def __enter__(self) -> Self:
-        with ExitStack() as stack:
-            link = stack.enter_context(self.link())
-            # opening resets many a board; one that says nothing has either booted or been given its time
-            link.read_until(b"Ada\n", self.boot_s)
-            stack.pop_all()
-        self._link = link
-        return self
+    def _opened(self, link: SerialLink) -> None:
+        # opening resets many a board; one that says nothing has either booted or been given its time
+        link.read_until(b"Ada\n", self.boot_s)
 
 
 @dataclass(eq=False)

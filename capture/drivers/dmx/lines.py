@@ -2,10 +2,9 @@
 
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
 from uuid import uuid4
 
 from capture.devices import DeviceLost
@@ -58,15 +57,10 @@ class Enttec(_Universe):
         """Return what is sent for a frame."""
         return [codec.enttec_dmx(frame)]
 
-    def __enter__(self) -> Self:
-        with ExitStack() as stack:
-            link = stack.enter_context(self.link())
-            link.discard()
-            rate_hz = self._ask_rate(link)
-            stack.pop_all()
-        self._link = link
+    def _opened(self, link: SerialLink) -> None:
+        link.discard()
+        rate_hz = self._ask_rate(link)
         self.shown_s = _WIRE_S if rate_hz is None else max(_WIRE_S, 2 / rate_hz)
-        return self
 
     def _ask_rate(self, link: SerialLink) -> float | None:
         decoder = codec.EnttecDecoder()
