@@ -17,6 +17,13 @@ FAILURES = 5
 """Where an SDK has no word for a camera that is gone, so many lost frames in a row are taken for it."""
 
 
+CLOSE_S = 2.0
+"""How long leaving a camera waits for a picture that was given up: one that hangs cannot be closed."""
+
+_SLICE_S = 0.2
+"""A longer wait cannot be interrupted by Ctrl-C on Windows."""
+
+
 class Taken(NamedTuple):
     """A picture, and the settings the SDK tells after it."""
 
@@ -48,10 +55,9 @@ class Blocking(Generic[T]):
         self._failures = 0
         self._last: Future[T] | None = None
 
-    @property
-    def busy(self) -> bool:
-        """Whether a call that was given up still runs."""
-        return self._last is not None and not self._last.done()
+    def over(self) -> bool:
+        """Whether no call runs any more; one that was given up has `CLOSE_S` to end."""
+        return self._wait(time.monotonic() + CLOSE_S)
 
     def begin(self) -> None:
         """Know that the camera was opened anew."""
@@ -82,10 +88,8 @@ class Blocking(Generic[T]):
     def _call(self, work: Callable[[], T], deadline_s: float) -> T:
         until = time.monotonic() + deadline_s
         late = f"no picture within {deadline_s:g} s"
-        if self._last is not None:
-            wait([self._last], deadline_s)
-            if self.busy:
-                raise FrameLost(self._name, f"{late}: still busy with what was given up before")
+        if not self._wait(until):
+            raise FrameLost(self._name, f"{late}: still busy with what was given up before")
         result: Future[T] = Future()
 
         def run() -> None:
@@ -97,7 +101,14 @@ class Blocking(Generic[T]):
         self._last = result
         # a daemon: the program may end although the call does not
         threading.Thread(target=run, daemon=True).start()
-        wait([result], max(0.0, until - time.monotonic()))
-        if self.busy:
+        if not self._wait(until):
             raise FrameLost(self._name, f"{late}: took too long")
         return result.result()
+
+    def _wait(self, until: float) -> bool:
+        while self._last is not None and not self._last.done():
+            left = until - time.monotonic()
+            if left <= 0:
+                return False
+            wait([self._last], min(left, _SLICE_S))
+        return True

@@ -209,7 +209,7 @@ class GphotoCamera:
 
     def __exit__(self, *_: object) -> None:
         camera, self._camera = self._camera, None
-        if camera is not None and not self._taking.busy:  # what hangs would hang here too
+        if camera is not None and self._taking.over():  # what hangs would hang here too
             with suppress(self._sdk.GPhoto2Error):
                 camera.exit()
 

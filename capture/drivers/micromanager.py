@@ -194,7 +194,7 @@ class MicroManagerCamera:
 
     def __exit__(self, *_: object) -> None:
         core, self._core = self._core, None
-        if core is not None and not self._taking.busy:  # an adapter that hangs would hang here too
+        if core is not None and self._taking.over():  # an adapter that hangs would hang here too
             core.unloadAllDevices()
 
     def _set_up(self) -> None:

@@ -182,7 +182,7 @@ class OpencvCamera:
 
     def __exit__(self, *_: object) -> None:
         video, self._video = self._video, None
-        if video is not None and not self._taking.busy:  # what hangs would hang here too
+        if video is not None and self._taking.over():  # what hangs would hang here too
             video.release()
 
     def _set_up(self) -> None:

@@ -8,7 +8,7 @@ environment gives two emulated ones, with all nodes but an image that does not f
 import re
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Literal, Self
 
@@ -29,6 +29,7 @@ from capture.frame import Frame
 
 _AUTOMATIC = ("ExposureAuto", "GainAuto", "BalanceWhiteAuto")
 _EMULATED = "BaslerCamEmu"
+_SLICE_S = 0.1
 _THROWN = re.compile(r"\s*:\s*\w+Exception thrown.*", re.DOTALL)
 _MISSING = "driver pylon wants the package pypylon: pip install 'gnomon[pylon]'"
 
@@ -140,6 +141,20 @@ class PylonCamera:
             finally:
                 result.Release()
 
+    @property
+    def identity(self) -> dict[str, str]:
+        """Maker, model, serial number and firmware; DeviceError unless open."""
+        if self._camera is None:
+            raise DeviceError(self.name, "is not open")
+        with self._faults(DeviceError):
+            info = self._camera.GetDeviceInfo()
+            return {
+                "maker": info.GetVendorName(),
+                "model": info.GetModelName(),
+                "serial": info.GetSerialNumber(),
+                "firmware": info.GetDeviceVersion(),
+            }
+
     def __enter__(self) -> Self:
         with self._faults(DeviceLost):
             factory = self._sdk.TlFactory.GetInstance()
@@ -225,14 +240,14 @@ class PylonCamera:
 
     def _grab(self, until: float, deadline_s: float) -> tuple[int, Any]:
         camera, quietly = self._camera, self._sdk.TimeoutHandling_Return
-        if camera.CanWaitForFrameTriggerReady() and not camera.WaitForFrameTriggerReady(
-            _ms_left(until), quietly
+        if camera.CanWaitForFrameTriggerReady() and not _waited(
+            lambda ms: camera.WaitForFrameTriggerReady(ms, quietly), bool, until
         ):
             self._start()
             raise FrameLost(self.name, f"was not ready for a trigger within {deadline_s:g} s")
         triggered_ns = time.time_ns()
         camera.ExecuteSoftwareTrigger()
-        result = camera.RetrieveResult(_ms_left(until), quietly)
+        result = _waited(lambda ms: camera.RetrieveResult(ms, quietly), lambda got: got.IsValid(), until)
         if not result.IsValid():
             self._start()
             raise FrameLost(self.name, f"no frame within {deadline_s:g} s")
@@ -342,8 +357,13 @@ class PylonCamera:
             raise kind(self.name, _text(error)) from error
 
 
-def _ms_left(until: float) -> int:
-    return max(1, int((until - time.monotonic()) * 1000))
+def _waited(wait: Callable[[int], Any], done: Callable[[Any], bool], until: float) -> Any:
+    """Return what ``wait(ms)`` returns last, in slices: within one, Ctrl-C has to wait too."""
+    while True:
+        left_s = until - time.monotonic()
+        got = wait(max(1, int(1000 * min(left_s, _SLICE_S))))
+        if done(got) or left_s <= _SLICE_S:
+            return got
 
 
 def _label(info: Any) -> str:

@@ -5,10 +5,13 @@ exposure, USB and network faults, and the time a camera takes to be found again.
 """
 
 import io
+import os
+import signal
 import subprocess
 import sys
+import threading
 import time
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import get_args
 
 import counterparts
@@ -42,7 +45,7 @@ from capture.devices import (
     SettingRefused,
     TriggeredCamera,
 )
-from capture.drivers import CameraConfig, LightConfig, survey
+from capture.drivers import CameraConfig, LightConfig, isolated, survey, surveys
 from capture.drivers.manual import ManualLight, ManualLightConfig, Terminal, TerminalOperator
 from capture.drivers.replay import ReplayCameraConfig
 from capture.drivers.simulated import (
@@ -201,6 +204,48 @@ def test_every_camera_closes_on_an_error(make_camera):
 
     with pytest.raises(ZeroDivisionError):
         failing()
+    with pytest.raises(DeviceError, match="is not open"):
+        camera.expose(0.01, 0.0, 1.0)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a signal to oneself ends the program")
+def test_ctrl_c_ends_every_camera_amid_a_frame(make_camera):
+    """Wherever it strikes, the camera is closed soon, and can be opened again."""
+
+    def take_on():
+        with make_camera() as camera:
+            threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGINT)).start()
+            with suppress(DeviceError):  # a recording ends
+                while True:
+                    camera.expose(0.01, 0.0, 2.0)
+            time.sleep(5.0)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        start = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            take_on()
+        assert time.monotonic() - start < 4
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with make_camera() as camera:
+        camera.expose(0.01, 0.0, 2.0)
+
+
+@pytest.mark.parametrize("driver", ["pylon", "micromanager", "gphoto2", "opencv"])
+def test_every_native_camera_runs_in_a_process_of_its_own(driver, monkeypatch, tmp_path):
+    config = {
+        "pylon": lambda: counterparts.pylon(monkeypatch, isolate=True),
+        "micromanager": lambda: counterparts.micromanager(isolate=True),
+        "gphoto2": lambda: counterparts.gphoto2(monkeypatch, tmp_path, isolate=True),
+        "opencv": lambda: counterparts.opencv(tmp_path, isolate=True),
+    }[driver]()
+    with config.open("main") as camera:
+        assert isinstance(camera, isolated.Isolated)
+        frames = [camera.expose(0.01, 0.0, 10.0) for _ in range(2)]
+    assert [frame.frame_id - frames[0].frame_id for frame in frames] == [0, 1]
+    assert (frames[0].exposure_s, frames[0].pixel_format) == (0.01, camera.limits.pixel_format)
+    assert frames[0].dn.shape == (camera.limits.height, camera.limits.width)
     with pytest.raises(DeviceError, match="is not open"):
         camera.expose(0.01, 0.0, 1.0)
 
@@ -383,7 +428,8 @@ def test_importing_the_drivers_loads_no_sdk_and_prints_nothing():
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_survey_names_every_driver():
+def test_survey_names_every_driver(monkeypatch):
+    monkeypatch.setattr(surveys, "ask", lambda modules: dict.fromkeys(modules, "asked"))
     drivers = {
         member.model_fields["driver"].default
         for union in (CameraConfig, LightConfig)
