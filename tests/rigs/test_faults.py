@@ -24,11 +24,13 @@ def built(tmp_path_factory):
         pytest.skip(str(error))
 
 
-@pytest.mark.parametrize("kind", ["unplugged", "SIGKILL"])
-def test_a_fault_leaves_a_session_that_resumes_and_no_light_on(kind, built, tmp_path):
+@pytest.mark.parametrize(("kind", "camera"), [("unplugged", "pylon"), ("SIGKILL", "sequence")])
+def test_a_fault_leaves_a_session_that_resumes_and_no_light_on(kind, camera, built, tmp_path):
     found = cameras(tmp_path)
     if not found:
         pytest.skip("neither pypylon nor harvesters is installed")
+    if camera in found:
+        found = {camera: found[camera]}
     outcome = faults.run_one(0, 7, [kind], tmp_path / "run", built, found)
     assert outcome.broken == [], outcome.text
     assert outcome.valid
