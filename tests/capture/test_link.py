@@ -143,7 +143,7 @@ def test_a_port_beyond_the_network():
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root may give a port to a group")
 def test_who_may_not_open_a_port_is_told_of_its_group(line):
     for group, told in (
-        ("dialout", "its group, dialout: sudo usermod -a -G dialout"),
+        ("daemon", "its group, daemon: sudo usermod -a -G daemon"),
         ("root", "only root may"),
     ):
         os.chown(line.port, -1, grp.getgrnam(group).gr_gid)
