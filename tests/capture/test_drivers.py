@@ -1,4 +1,4 @@
-"""One contract for every driver, then what is particular to those that need no SDK.
+"""One contract for every camera, one for every light, and their configurations.
 
 Not tested, since only the hardware shows it: whether a camera's first frame after a change has the old
 exposure, USB and network faults, and the time a camera takes to be found again.
@@ -20,44 +20,21 @@ import isolated_fakes
 import light_counterparts
 import numpy as np
 import pytest
-from capture_fakes import (
-    CAMERA,
-    LIGHT,
-    NAMES,
-    RIG,
-    BurstCamera,
-    FakeScene,
-    capture,
-    open_fake_rig,
-    small_plan,
-)
+from capture_fakes import CAMERA, LIGHT, BurstCamera, FakeScene, capture
 from dome_counterparts import Emulated
 from pydantic import TypeAdapter, ValidationError
 
-from capture.devices import (
-    Camera,
-    CameraLimits,
-    DeviceError,
-    DeviceLost,
-    FrameLost,
-    Light,
-    Operator,
-    SettingRefused,
-    TriggeredCamera,
-)
+from capture.devices import Camera, CameraLimits, DeviceError, Light, SettingRefused, TriggeredCamera
 from capture.drivers import CameraConfig, LightConfig, isolated, survey, surveys
-from capture.drivers.manual import ManualLight, ManualLightConfig, Terminal, TerminalOperator
+from capture.drivers.manual import ManualLight, Terminal
 from capture.drivers.replay import ReplayCameraConfig
 from capture.drivers.simulated import (
     SimulatedCamera,
     SimulatedCameraConfig,
     SimulatedLight,
     SimulatedLightConfig,
-    SimulatedOperator,
 )
 from capture.frame import Frame
-from capture.runner import run
-from capture.session import Session, SessionError
 
 LIMITS_OF_CAMERA = CAMERA.model_dump()
 
@@ -436,160 +413,3 @@ def test_survey_names_every_driver(monkeypatch):
         for member in members(union)
     }
     assert {line.split()[0] for line in survey()} == drivers
-
-
-# ---------------------------------------------------------------- simulated
-
-
-def test_faults_of_the_scene_are_those_of_the_device():
-    scene = FakeScene()
-    with SimulatedCamera("main", CAMERA, scene) as camera:
-        for error in (FrameLost("main", "x"), SettingRefused("main", "x"), DeviceLost("main", "x")):
-
-            def fault(name, exposure_s, error=error):
-                raise error
-
-            scene.fault = fault
-            with pytest.raises(type(error)):
-                camera.expose(0.01, 0.0, 1.0)
-
-
-def test_simulated_operator_shows_and_announces():
-    scene, said = FakeScene(), []
-    operator = SimulatedOperator(scene, said.append)
-    assert isinstance(operator, Operator)
-    operator.show("cap", "put the cap on")
-    assert (scene.pose, said) == ("cap", ["put the cap on"])
-
-
-# ---------------------------------------------------------------- replay
-
-
-def test_a_replayed_session_gives_the_same_pixels_and_reports(recorded, tmp_path):
-    """A run with the recording as its camera: the same plan, the same frames."""
-    session = Session.create(tmp_path / "again", small_plan(), RIG)
-    with open_fake_rig(FakeScene()) as rig, replay(recorded).open("main") as camera:
-        rig.cameras = {"main": camera}
-        with closing(run(session.plan, rig, session)) as events:
-            list(events)
-    original = Session.open(recorded)
-    assert session.skipped == ()
-    assert [record.sha256 for record in session.frames] == [record.sha256 for record in original.frames]
-    assert session.frames[3].temperature_c == original.frames[3].temperature_c
-
-
-def test_a_folder_is_played_in_natural_order(pictures):
-    with replay(pictures, exposures_s=[0.01, 0.02]).open("main") as camera:
-        seen = [int(camera.expose((0.01, 0.02)[n % 2], 0.0, 1.0).dn[0, 0]) - 300 for n in range(12)]
-        assert seen == list(range(1, 13))
-        with pytest.raises(DeviceLost, match="main: the recording ends after 12 frames"):
-            camera.expose(0.01, 0.0, 1.0)
-
-
-def test_replay_begins_where_it_is_told(pictures):
-    with replay(pictures, exposures_s=0.01, first=10).open("main") as camera:
-        assert camera.expose(0.01, 0.0, 1.0).dn[0, 0] == 311
-
-
-def test_replay_refuses_other_settings_and_loses_no_frame(recorded):
-    with replay(recorded).open("main") as camera:
-        with pytest.raises(SettingRefused, match=r"frame 0 was recorded with 0\.01 s and 0 dB, not 0\.02 s"):
-            camera.expose(0.02, 0.0, 1.0)
-        with pytest.raises(SettingRefused, match=r"not 0\.01 s and 6 dB"):
-            camera.expose(0.01, 6.0, 1.0)
-        assert camera.expose(0.01, 0.0, 1.0).frame_id == 0
-
-
-def test_replay_gives_colours_as_rgb(tmp_path):
-    bgr = np.zeros((6, 8, 3), np.uint8)
-    bgr[..., 2] = 200
-    cv2.imwrite(str(tmp_path / "red.png"), bgr)
-    with replay(tmp_path, exposures_s=1, pixel_format="RGB8").open("main") as camera:
-        assert camera.expose(1, 0, 1.0).dn[0, 0].tolist() == [200, 0, 0]
-
-
-def test_replay_says_what_is_wrong_with_a_recording(tmp_path, pictures):
-    with pytest.raises(ValueError, match="nowhere is neither a session nor a folder of images"):
-        replay(tmp_path / "nowhere").open("main")
-    with pytest.raises(ValueError, match="holds no TIFF, PNG, BMP or JPEG"):
-        replay(tmp_path).open("main")
-    with pytest.raises(ValueError, match="give exposures_s"):
-        replay(pictures).open("main")
-    with pytest.raises(ValidationError, match="greater than 0"):
-        replay(pictures, exposures_s=[0.01, 0])
-    (tmp_path / "broken.png").write_bytes(b"")
-    with replay(tmp_path, exposures_s=1).open("main") as camera:
-        with pytest.raises(
-            DeviceError, match=r"frame 0 of the recording: .*broken\.png is not a readable image"
-        ):
-            camera.expose(1, 0, 1.0)
-        (tmp_path / "broken.png").unlink()
-        with pytest.raises(DeviceError, match="No such file"):
-            camera.expose(1, 0, 1.0)
-        cv2.imwrite(str(tmp_path / "broken.png"), np.zeros((6, 8), np.uint8))
-        with pytest.raises(DeviceError, match="Mono12 frame has dtype uint8, want uint16"):
-            camera.expose(1, 0, 1.0)
-
-
-def test_replay_of_a_camera_the_session_has_not(recorded):
-    with pytest.raises(SessionError, match="no camera 'side': it has main"):
-        replay(recorded, camera="side").open("main")
-
-
-# ---------------------------------------------------------------- manual
-
-
-def test_the_person_is_asked_only_for_changes():
-    terminal = person()
-    with ManualLight("lamp", LIGHT, "move the lamp to mark 3", terminal) as light:
-        for level in (0.0, 0.5, 0.5, 1.0, 0.0, 0.0):
-            light.set(level)
-    assert terminal._writing.getvalue().splitlines() == [
-        "move the lamp to mark 3 at 50%, then press Enter",
-        "move the lamp to mark 3, then press Enter",
-        "switch off lamp, then press Enter",
-    ]
-
-
-def test_nobody_at_the_terminal_is_a_clear_error():
-    deaf = Terminal(io.StringIO("\n"), io.StringIO())
-    with ManualLightConfig(instruction="aim the lamp").open("lamp") as light:
-        light._terminal = deaf
-        with pytest.raises(
-            DeviceError, match="lamp: cannot ask a person to 'aim the lamp': standard input is"
-        ):
-            light.set(1.0)
-    with pytest.raises(DeviceError, match="operator: cannot ask a person to 'cap on'"):
-        TerminalOperator(deaf).show("cap", "cap on")
-    with pytest.raises(DeviceError, match="operator: nobody answers: standard input has ended"):
-        TerminalOperator(person(answers=0)).show("cap", "cap on")
-
-
-def test_the_operator_waits_for_enter():
-    terminal = person(answers=1)
-    operator = TerminalOperator(terminal)
-    assert isinstance(operator, Operator)
-    operator.show("cap", "put the cap on")
-    assert terminal._writing.getvalue() == "put the cap on, then press Enter\n"
-    with pytest.raises(DeviceError, match="nobody answers"):
-        operator.show("cap", "put the cap on")
-
-
-def test_a_person_switches_lamps_for_a_whole_run(tmp_path):
-    """Hand-moved lights and poses in the plan of any rig."""
-    terminal = person()
-    session = Session.create(tmp_path / "s", small_plan(), RIG)
-    with open_fake_rig(FakeScene()) as rig:
-        lamps = {name: ManualLight(name, LIGHT, terminal=terminal) for name in NAMES}
-        for lamp in lamps.values():
-            lamp.__enter__()
-        rig.lights, rig.operator = lamps, TerminalOperator(terminal)
-        with closing(run(session.plan, rig, session)) as events:
-            list(events)
-        for lamp in lamps.values():
-            lamp.__exit__(None, None, None)
-    said = terminal._writing.getvalue().splitlines()
-    assert said[0] == "put 'relief' in view, then press Enter"
-    assert said[1] == "switch on led1, then press Enter"
-    assert said[-1] == "put the cap on, then press Enter"
-    assert len(said) == 2 + 2 * 8
