@@ -160,8 +160,8 @@ def _beginning(
     identities: dict[str, dict[str, str]] = {}
     for name, device in {**devices.cameras, **devices.lights}.items():
         with suppress(DeviceError):  # one that is lost is told by what is asked of it next
-            if isinstance(device, Identified):
-                identities[name] = dict(device.identity)
+            if isinstance(device, Identified) and (identity := dict(device.identity)):
+                identities[name] = identity
     return RunRecord(
         at=now(),
         version=version("gnomon"),

@@ -51,6 +51,10 @@ class FakeCamera:
         self.name, self.limits, self._config = name, config.limits, config
         self._frames = 100
 
+    @property
+    def identity(self) -> dict[str, str]:
+        return {"model": "fake", "serial": f"of {self.name}"}
+
     def expose(self, exposure_s: float, gain_db: float, deadline_s: float) -> Frame:
         self._frames += 1
         fault = int(gain_db)

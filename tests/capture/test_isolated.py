@@ -301,3 +301,8 @@ def test_messages_of_every_length_come_across():
         sent.join()
         sink.close()
         assert process.read_message(source) is None
+
+
+def test_a_camera_says_which_it_is_from_its_process():
+    with config().open("main") as camera:
+        assert camera.identity == {"model": "fake", "serial": "of main"}
