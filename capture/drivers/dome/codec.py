@@ -31,6 +31,9 @@ UNSAFE = {
 }
 """What the word after ``ERR 8`` means."""
 
+BOOTS = {"P": "power", "E": "its reset line", "W": "its own watchdog", "B": "its supply broke down"}
+"""What the letter of a ``BOOT`` means."""
+
 _REPLY = re.compile(r"(?P<sequence>[0-9A-F]{2}|\?\?) (?:OK|ERR (?P<error>[1-9]\d{0,2}))(?: (?P<words>.*))?")
 _EVENT = re.compile(r"(?P<name>[A-Z]+)(?: (?P<words>.*))?")
 
@@ -186,3 +189,36 @@ def read_status(words: tuple[str, ...]) -> Status | None:
 def read_degrees(word: str) -> float | None:
     """Temperature in °C of a word in tenths; None where there is none."""
     return int(word) / 10 if word.removeprefix("-").isdecimal() else None
+
+
+def told_of_trip(cause: str, channel: str, temperature_c: float | None, watchdog_s: float) -> str:
+    """Say in one line what made lights dark, and what to do.
+
+    Parameters
+    ----------
+    cause : str
+        Name of the event, or the cause in the status, in capitals.
+    channel : str
+        Which it was; empty where that is not told.
+    temperature_c : float or None
+        How hot it was, in °C.
+    watchdog_s : float
+        What the controller's watchdog was set to.
+    """
+    if cause == "WDT":
+        return (
+            f"heard nothing for {watchdog_s:g} s and made its lights dark: "
+            "was the computer asleep or too busy, is the cable bad?"
+        )
+    if cause in ("MAXON", "DUTY"):
+        which = f"channel {channel}" if channel else "a channel"
+        return (
+            f"{which} burnt longer or more often than the firmware allows (MAX_ON_MS, DUTY_PCT), and all "
+            "went dark: shorten the exposures"
+        )
+    if cause == "TEMP":
+        at = "" if temperature_c is None else f" ({temperature_c:g} °C)"
+        return f"too hot{at}, its lights went dark: let it cool"
+    if cause in ("LOCK", "INTERLOCK"):
+        return "its interlock was opened, and its lights went dark: close it"
+    return f"tripped ({cause}): its lights went dark"

@@ -8,6 +8,7 @@ from typing import NoReturn, Self
 
 from capture.devices import DeviceError, DeviceLost, NotReady, SettingRefused
 from capture.drivers.dome.codec import (
+    BOOTS,
     ERRORS,
     PROTOCOL,
     UNSAFE,
@@ -18,6 +19,7 @@ from capture.drivers.dome.codec import (
     read_degrees,
     read_identity,
     read_status,
+    told_of_trip,
 )
 from capture.drivers.dome.exchange import REPLY_S, REQUEST_S, Exchange, Rebooted
 from capture.drivers.link import SerialLink
@@ -34,8 +36,6 @@ WATCHDOG_S = 2.0
 
 FRESH_S = 0.001
 """For how long a reply tells that the controller does what it was told, to who has not asked yet."""
-
-_BOOTS = {"P": "power", "E": "its reset line", "W": "its own watchdog", "B": "its supply broke down"}
 
 
 class Controller:
@@ -284,7 +284,7 @@ class Controller:
         word = event.words[0] if event.words else ""
         if event.name == "BOOT":
             self._booted, self._latched = True, False
-            self._went_dark(f"was reset ({_BOOTS.get(word, 'unknown cause')}): its lights went dark")
+            self._went_dark(f"was reset ({BOOTS.get(word, 'unknown cause')}): its lights went dark")
         elif event.name in ("WDT", "MAXON", "TEMP", "LOCK"):
             self._tripped(event.name, word, read_degrees(word))
         elif event.name == "DONE" and self._firing is not None and word == f"{self._firing:02X}":
@@ -297,24 +297,8 @@ class Controller:
 
     def _tripped(self, cause: str, channel: str = "", temperature_c: float | None = None) -> None:
         self._latched = True
-        if cause == "WDT":
-            self._went_dark(
-                f"heard nothing for {WATCHDOG_S:g} s and made its lights dark: "
-                "was the computer asleep or too busy, is the cable bad?"
-            )
-        elif cause in ("MAXON", "DUTY"):
-            which = f"channel {channel}" if channel else "a channel"
-            self._went_dark(
-                f"{which} burnt longer or more often than the firmware allows (MAX_ON_MS, DUTY_PCT), and all "
-                "went dark: shorten the exposures"
-            )
-        elif cause == "TEMP":
-            at = "" if temperature_c is None else f" ({temperature_c:g} °C)"
-            self._went_dark(f"too hot{at}, its lights went dark: let it cool", always=True)
-        elif cause in ("LOCK", "INTERLOCK"):
-            self._went_dark("its interlock was opened, and its lights went dark: close it")
-        else:
-            self._went_dark(f"tripped ({cause}): its lights went dark")
+        told = told_of_trip(cause, channel, temperature_c, WATCHDOG_S)
+        self._went_dark(told, always=cause == "TEMP")
 
     def _went_dark(self, told: str, *, always: bool = False) -> None:
         if self.burning or always:
