@@ -92,10 +92,14 @@ class RigConfig(Record):
 
     @model_validator(mode="after")
     def _each_its_place(self) -> Self:
-        holders: dict[str, str] = {}
+        cameras: dict[str, str] = {}
+        for name, camera in self.cameras.items():
+            if camera.address is not None and (other := cameras.setdefault(camera.address, name)) != name:
+                raise ValueError(f"cameras {other} and {name} are both {camera.address}")
+        lights: dict[str, str] = {}
         for name, light in self.lights.items():
             for place in light.places:
-                if (other := holders.setdefault(place, name)) != name:
+                if (other := lights.setdefault(place, name)) != name:
                     raise ValueError(f"lights {other} and {name} are both {place}")
         return self
 
@@ -126,12 +130,17 @@ def _dealt(lights: str, config: object, number: int, count: int) -> object:
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice: YAML would silently keep the last."""
+    """SafeLoader that refuses a key given twice: YAML would silently keep the last.
+
+    What ``<<`` merges in may be given again.
+    """
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
     seen: set[Hashable] = set()
     for key_node, _ in node.value:
+        if key_node.tag == "tag:yaml.org,2002:merge":
+            continue
         key = loader.construct_object(key_node, deep=True)
         if key in seen:
             raise ConfigError(f"line {key_node.start_mark.line + 1}: key {key!r} is given twice")
