@@ -81,7 +81,8 @@ def test_several_values_are_dealt_out_to_each_light(tmp_path):
             "lights a1 and a2 are both channel 7 of sACN universe 1",
         ),
         (
-            "name: r\ncameras:\n  a: &a {driver: genicam, width: 8, height: 8, pixel_format: Mono8, serial: '1',"
+            "name: r\ncameras:\n"
+            "  a: &a {driver: genicam, width: 8, height: 8, pixel_format: Mono8, serial: '1',"
             " exposure_min_s: 0.001, exposure_max_s: 1}\n"
             "  b: {<<: *a, height: 4}",
             "cameras a and b are both genicam:1",
