@@ -36,10 +36,11 @@ static bool number(const char **text, uint32_t most, uint32_t *value)
         return false;
     *value = 0;
     while (*at >= '0' && *at <= '9') {
-        uint8_t digit = *at++ - '0';
-        if (digit > most || *value > (most - digit) / 10)
+        if (*value >= UINT32_MAX / 10)
             return false;
-        *value = *value * 10 + digit;
+        *value = *value * 10 + (uint8_t)(*at++ - '0');
+        if (*value > most)
+            return false;
     }
     *text = at;
     return true;
