@@ -51,8 +51,10 @@ class _Server:
                         self._reply(head, "closed")
                     return
                 if head["ask"] == "expose":
+                    frame: Frame | None = None
                     with self._answering(head, head["deadline_s"]):
                         frame = camera.expose(head["exposure_s"], head["gain_db"], head["deadline_s"])
+                    if frame is not None:  # however long the one that asked is suspended, and reads nothing
                         self._send(head, frame)
                 elif head["ask"] == "burst":
                     self._burst(camera, head)
