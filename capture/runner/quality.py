@@ -35,8 +35,8 @@ _OFF = 4.0
 _BAND_PX = 0.8, 6.0
 """Finest and coarsest detail that is followed, as the sigmas of two Gaussians."""
 
-_INDEPENDENT = 0.03
-"""Share of a quarter's pixels that count as independent samples of noise: of a window, after a filter."""
+_DETAIL_PX = 3.0
+"""Pixels that share their energy after filtering, for one independent sample of it."""
 
 _NOISE_KNOWN = 0.01
 """Relative error of the noise that is taken off the energy of detail."""
@@ -211,36 +211,42 @@ def _shift(before: NDArray[np.float32], after: NDArray[np.float32]) -> tuple[flo
     """Where the correlation of two pictures is highest, and its sigma; None where chance is as high.
 
     Plain correlation weighs each frequency by what there is of it, as noise wants it; phases alone would
-    follow the noise. What the move does not explain is taken for noise.
+    follow the noise. What the move does not explain is taken for noise. It is averaged over as many samples
+    as the energy is spread over: a few specks, of noise below the last digit, find one another by chance.
     """
     import cv2
 
     rows, columns = before.shape
     window = cv2.createHanningWindow((columns, rows), cv2.CV_32F)
-    spectra, energy = [], 0.0
+    spectra, energy, samples = [], 0.0, math.inf
     for picture in (before, after):
         # hot pixels stay where they are, whatever moves
         calm = cv2.medianBlur(np.ascontiguousarray(picture), 3)
         fine, coarse = (cv2.GaussianBlur(calm, (0, 0), sigma) for sigma in _BAND_PX)
         band = window * (fine - coarse)
-        energy += 0.5 * float(np.sum(np.square(band), dtype=np.float64))
+        squares = np.square(band, dtype=np.float64)
+        own, fourth = float(np.sum(squares)), float(np.sum(np.square(squares)))
+        if fourth == 0:
+            return None
+        energy += 0.5 * own
+        samples = min(samples, own**2 / fourth / _DETAIL_PX)
         spectra.append(np.fft.rfft2(band))
     correlation = np.fft.irfft2(np.conj(spectra[0]) * spectra[1], s=(rows, columns))
     row, column = np.unravel_index(int(np.argmax(correlation)), correlation.shape)
     peak = float(correlation[row, column])
     noise = max(energy - peak, 0.0)
-    chance = math.sqrt((2 * peak + noise) * noise / (_INDEPENDENT * before.size))
-    if peak <= _CERTAIN * chance or energy == 0:
+    chance = math.sqrt((2 * peak + noise) * noise / samples)
+    if peak <= _CERTAIN * chance:
         return None
-    squares, variance = 0.0, 0.0
+    distance, variance = 0.0, 0.0
     for line, place in ((correlation[:, column], int(row)), (correlation[row], int(column))):
         size = len(line)
         below, above = float(line[place - 1]), float(line[(place + 1) % size])
         curvature = 2 * peak - below - above
         at = (place + size // 2) % size - size // 2 + 0.5 * (above - below) / curvature
-        squares += at**2
+        distance = math.hypot(distance, at)
         variance += 0.5 * (chance / curvature) ** 2
-    return math.sqrt(squares), math.sqrt(variance)
+    return distance, math.sqrt(variance)
 
 
 def _detail(image: NDArray[np.float32]) -> list[tuple[float, float]]:

@@ -199,6 +199,13 @@ def test_moves_are_told_below_the_noise_and_their_absence_too(detail, seed):
         gate.accept(noisy(np.roll(detail, 3, axis=1), rng), lit)
 
 
+def test_specks_of_noise_below_the_last_digit_have_not_moved():
+    rng = np.random.default_rng(1)
+    gate = QualityCheck(QualityGate(lit=False, max_shift_px=0.1), [shot_of()] * 2)
+    for _ in range(20):
+        gate.accept(noisy(np.full((300, WIDTH), 0.1), rng, 0.25), shot_of())
+
+
 def test_a_small_thing_in_an_empty_picture_has_moved_too(detail):
     alone = np.where(np.arange(WIDTH) < 200, 8 * detail, 0)
     alone[160:] = 0
