@@ -88,10 +88,13 @@ def plan_of(camera: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class _State(NamedTuple):
-    """Lamps that burn from a virtual time on, and when that was by the wall clock."""
+    """Lamps that burn from a virtual time on, by the wall clock not later than ``latest_s``.
+
+    ``stretch`` is which time between two lags of the emulator it is in: within one, both clocks go alike.
+    """
 
     begun_s: float
-    earliest_s: float
+    stretch: int
     latest_s: float
     burning: frozenset[int]
 
@@ -118,8 +121,9 @@ class Dome:
             stdin=self._orders, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
         )  # fmt: skip
         self._changed = threading.Condition()
-        self._states = [_State(0.0, 0.0, time.time(), frozenset())]
-        self._ahead_s = float("inf")
+        self._states = [_State(0.0, 0, time.time(), frozenset())]
+        # the wall clock less the virtual one, at most, in each stretch
+        self._ahead_s = [0.0, float("inf")]
         self._now_s, self._asked, self._answered = 0.0, 0, 0
         self.lightings = 0
         self.lag_s = 0.0
@@ -158,16 +162,16 @@ class Dome:
                 self._changed.wait(0.02)
         return True
 
-    def burnt(self, begun_s: float, ended_s: float) -> list[tuple[float, list[int]]]:
-        """What burnt within a time of the wall clock: since when, s from ``begun_s``, and which lamps."""
+    def burnt(self, begun_s: float, ended_s: float) -> list[tuple[float, float, frozenset[int]]]:
+        """What may have burnt in a time of the wall clock: earliest beginning, latest end, lamps."""
         with self._changed:
-            states = list(self._states)
+            states, ahead_s = list(self._states), list(self._ahead_s)
         ends_s = [state.latest_s for state in states[1:]] + [float("inf")]
-        return [
-            (round(state.earliest_s - begun_s, 4), sorted(state.burning))
+        spans = (
+            (state.begun_s + ahead_s[state.stretch], end_s, state.burning)
             for state, end_s in zip(states, ends_s, strict=True)
-            if state.earliest_s <= ended_s and begun_s <= end_s
-        ]
+        )
+        return [span for span in spans if span[0] <= ended_s and begun_s <= span[1]]
 
     def dark_after(self, since_s: float) -> float | None:
         """Virtual time from ``since_s`` until all was dark; None where something burns since then."""
@@ -181,12 +185,9 @@ class Dome:
 
     def may_have_burnt(self, wanted: frozenset[int], begun_s: float, ended_s: float) -> bool:
         """Whether just these lamps may have burnt from one time of the wall clock to another."""
-        with self._changed:
-            states = list(self._states)
-        ends_s = [state.latest_s for state in states[1:]] + [float("inf")]
         return any(
-            state.burning == wanted and state.earliest_s <= begun_s and ended_s <= end_s
-            for state, end_s in zip(states, ends_s, strict=True)
+            burning == wanted and from_s <= begun_s and ended_s <= to_s
+            for from_s, to_s, burning in self.burnt(begun_s, ended_s)
         )
 
     def close(self) -> None:
@@ -206,16 +207,16 @@ class Dome:
             with self._changed:
                 self._now_s = told["t_us"] * 1e-6
                 if "lag_us" in told:
-                    self._ahead_s = float("inf")
+                    self._ahead_s.append(float("inf"))
                     self.lag_s += told["lag_us"] * 1e-6
-                self._ahead_s = min(self._ahead_s, received_s - self._now_s)
+                self._ahead_s[-1] = min(self._ahead_s[-1], received_s - self._now_s)
                 if "light" in told:
                     burning = self._states[-1].burning - {told["light"]}
                     if told["level"]:
                         burning |= {told["light"]}
                         self.lightings += 1
-                    earliest_s = self._now_s + self._ahead_s
-                    self._states.append(_State(self._now_s, earliest_s, received_s, burning))
+                    stretch = len(self._ahead_s) - 1
+                    self._states.append(_State(self._now_s, stretch, received_s, burning))
                 elif "ram_untouched" in told:
                     self._answered += 1
                 elif str(told.get("port", "")).startswith("/"):
@@ -396,10 +397,14 @@ class Bench:
             told += 1
             wanted = frozenset(int(name.removeprefix("led")) - 1 for name in record.shot.lights)
             if not self.dome.may_have_burnt(wanted, begun_s, ended_s):
-                burnt = self.dome.burnt(begun_s, ended_s)
+                burnt = [
+                    (round(from_s - begun_s, 4), round(to_s - begun_s, 4), sorted(burning))
+                    for from_s, to_s, burning in self.dome.burnt(begun_s - 0.5, ended_s + 0.5)
+                ]
                 wrong.append(
                     f"shot {record.shot.index} of lamps {sorted(wanted)}, {ended_s - begun_s:.4f} s exposed, "
-                    f"put {taken_s - begun_s:.4f} s after its beginning, attempt {record.attempts}: {burnt}"
+                    f"put {taken_s - begun_s:.4f} s after its beginning, attempt {record.attempts}, emulator "
+                    f"{self.dome.lag_s:.3f} s behind: {burnt}"
                 )
         return told, wrong
 
