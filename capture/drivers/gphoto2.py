@@ -194,6 +194,17 @@ class GphotoCamera:
             black_level_dn=told.black_level_dn,
         )
 
+    @property
+    def identity(self) -> dict[str, str]:
+        """Model, serial number and firmware, as far as the camera tells; DeviceError unless open."""
+        if self._camera is None:
+            raise DeviceError(self.name, "is not open")
+        with self._faults(DeviceError):
+            told = {"model": str(self._camera.get_abilities().model)}
+        for key, name in (("serial", "serialnumber"), ("firmware", "deviceversion")):
+            told[key] = self._value(self._camera, name) or ""
+        return {key: text for key, text in told.items() if text}
+
     def __enter__(self) -> Self:
         with self._faults(DeviceLost):
             camera = self._find()

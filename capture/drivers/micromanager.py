@@ -165,6 +165,18 @@ class MicroManagerCamera:
             timestamp_ns=started_ns,
         )
 
+    @property
+    def identity(self) -> dict[str, str]:
+        """Library and name of its adapter, and the core's version; DeviceError unless open."""
+        core = self._core
+        if core is None:
+            raise DeviceError(self.name, "is not open")
+        return {
+            "library": str(core.getDeviceLibrary(self._label)),
+            "model": str(core.getDeviceName(self._label)),
+            "core": str(core.getVersionInfo()),
+        }
+
     def __enter__(self) -> Self:
         config = self._config
         core = self._make_core()

@@ -24,7 +24,15 @@ from capture_fakes import CAMERA, LIGHT, BurstCamera, FakeScene, capture
 from dome_counterparts import Emulated
 from pydantic import TypeAdapter, ValidationError
 
-from capture.devices import Camera, CameraLimits, DeviceError, Light, SettingRefused, TriggeredCamera
+from capture.devices import (
+    Camera,
+    CameraLimits,
+    DeviceError,
+    Identified,
+    Light,
+    SettingRefused,
+    TriggeredCamera,
+)
 from capture.drivers import CameraConfig, LightConfig, isolated, survey, surveys
 from capture.drivers.manual import ManualLight, Terminal
 from capture.drivers.replay import ReplayCameraConfig
@@ -120,6 +128,18 @@ def test_every_camera_reports_what_it_did(make_camera):
     assert frame.pixel_format == camera.limits.pixel_format
     assert frame.dn.shape[:2] == (camera.limits.height, camera.limits.width)
     assert not frame.dn.flags.writeable
+
+
+def test_a_camera_that_knows_who_it_is_says_so_only_while_open(make_camera):
+    camera = make_camera()
+    if not hasattr(type(camera), "identity"):
+        pytest.skip("a recording and the twin are no camera of a kind; a video device tells nothing")
+    with camera:
+        assert isinstance(camera, Identified)
+        told = dict(camera.identity)
+    assert all(isinstance(text, str) and text for text in told.values())
+    with pytest.raises(DeviceError, match="is not open"):
+        _ = camera.identity
 
 
 def test_every_camera_counts_its_frames(make_camera):
