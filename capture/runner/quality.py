@@ -90,10 +90,12 @@ class QualityCheck:
             measured |= _check_saturation(frame, shot, gate.max_saturated)
         if gate.lit:
             measured |= self._check_light(frame, shot)
-        if gate.max_shift_px is not None and _alike(shot) in self._repeated:
-            measured |= self._check_place(frame, shot, gate.max_shift_px)
-        if gate.min_sharpness is not None:
-            measured |= self._check_sharpness(frame, shot, gate.min_sharpness)
+        if _alike(shot) in self._repeated and (gate.max_shift_px or gate.min_sharpness):
+            image, scale = _small(frame.dn)
+            if gate.max_shift_px is not None:
+                measured |= self._check_place(image, scale, shot, gate.max_shift_px)
+            if gate.min_sharpness is not None:
+                measured |= self._check_sharpness(image, shot, gate.min_sharpness)
         return measured
 
     def recall(self, frame: Frame, shot: Shot) -> None:
@@ -130,9 +132,10 @@ class QualityCheck:
             rates[shot.light] = own / (shot.exposure_s * level)
         return {"signal_dn": signal}
 
-    def _check_place(self, frame: Frame, shot: Shot, max_shift_px: float) -> dict[str, float]:
+    def _check_place(
+        self, image: NDArray[np.float32], scale: float, shot: Shot, max_shift_px: float
+    ) -> dict[str, float]:
         """Follow the picture since the first frame of the pose that was taken alike."""
-        image, scale = _small(frame.dn)
         first = self._first.setdefault(_alike(shot), image)
         if first is image or first.shape != image.shape:
             return {}
@@ -149,11 +152,8 @@ class QualityCheck:
         shifts = sorted(shift for shift, _ in found)
         return {"shift_px": shifts[-min(2, len(found))]} if found else {}
 
-    def _check_sharpness(self, frame: Frame, shot: Shot, least: float) -> dict[str, float]:
+    def _check_sharpness(self, image: NDArray[np.float32], shot: Shot, least: float) -> dict[str, float]:
         """Hold the energy of detail, that of noise taken off, against that of the first frame taken alike."""
-        if _alike(shot) not in self._repeated:
-            return {}
-        image, _ = _small(frame.dn)
         found = _detail(image)
         before = self._detail.setdefault(_alike(shot), found)
         # where noise hides the detail nothing is told. Amplitudes, as blur lowers contrast, and energy goes
