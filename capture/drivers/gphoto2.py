@@ -8,7 +8,6 @@ Shutter speeds are names: 1/60 is often 1/64 s, 30 s is often 32 s, and no camer
 (`gnomon calibrate sensor`) or a plan of exposures that double shows by how much.
 """
 
-import io
 import math
 import re
 import time
@@ -16,8 +15,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Literal, NamedTuple, Self
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from capture.devices import (
@@ -30,8 +27,9 @@ from capture.devices import (
     SettingRefused,
 )
 from capture.drivers.blocking import Blocking
+from capture.drivers.files import Raw, decode_jpeg, decode_raw
 from capture.drivers.opening import check_ranges, open_camera
-from capture.frame import Frame, format_bits
+from capture.frame import Frame
 
 _MISSING = "driver gphoto2 wants the packages gphoto2 and rawpy: pip install 'gnomon[gphoto2]'"
 _SHUTTER = ("shutterspeed", "shutterspeed2", "exptime")
@@ -139,15 +137,6 @@ class File(NamedTuple):
     data: bytes
     exposure_s: float | None
     iso: float | None
-
-
-class Raw(NamedTuple):
-    """What a file holds: the visible area, its format, the mean black level, the shutter speed it names."""
-
-    dn: NDArray[np.generic]
-    pixel_format: str
-    black_level_dn: float
-    exposure_s: float | None
 
 
 class GphotoCamera:
@@ -439,56 +428,3 @@ def _applied(told_s: float | None, recorded_s: float | None) -> float | None:
     if told_s is None or recorded_s is None:
         return told_s or recorded_s
     return told_s if abs(math.log(recorded_s / told_s)) <= _NAMING else recorded_s
-
-
-def decode_jpeg(data: bytes) -> Raw:
-    """Read a JPEG as the camera has written it: gamma and all, not turned; ValueError where it is broken."""
-    import cv2
-
-    image = cv2.imdecode(
-        np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    )
-    if image is None:
-        raise ValueError("sent a JPEG that cannot be read")
-    return Raw(np.ascontiguousarray(image[:, :, ::-1]), "RGB8", 0.0, None)
-
-
-def decode_raw(data: bytes) -> Raw:
-    """Read the sensor's own numbers from a RAW file.
-
-    The format's bits are the fewest that hold the file's white level. A black level that differs between
-    colours is averaged: the frames of a dark block tell each.
-
-    Raises
-    ------
-    ValueError
-        LibRaw does not know the file, or its sensor has no 2 x 2 colour filter.
-    """
-    import rawpy
-
-    try:
-        with rawpy.imread(io.BytesIO(data)) as raw:
-            if raw.raw_type != rawpy.RawType.Flat or getattr(raw.raw_pattern, "shape", None) != (2, 2):
-                raise ValueError("sent a RAW file without a Bayer pattern")
-            colours = raw.color_desc.decode()
-            # LibRaw counts rows and columns of colours from the corner of the visible area
-            pattern = "".join(colours[raw.raw_color(y, x)] for y in (0, 1) for x in (0, 1))
-            family = {"RGGB": "BayerRG", "GRBG": "BayerGR", "GBRG": "BayerGB", "BGGR": "BayerBG"}.get(pattern)
-            if family is None:
-                raise ValueError(f"sent a RAW file with the colour filter {pattern}, which is not Bayer's")
-            white = int(raw.white_level)
-            pixel_format = f"{family}{next(bits for bits in (8, 10, 12, 14, 16) if white < 2**bits)}"
-            dtype = np.uint8 if format_bits(pixel_format) == 8 else np.uint16
-            return Raw(
-                dn=raw.raw_image_visible.astype(dtype),
-                pixel_format=pixel_format,
-                black_level_dn=float(np.mean(raw.black_level_per_channel)),
-                exposure_s=float(raw.other.shutter_speed) or None,
-            )
-    except rawpy.LibRawError as error:
-        raise ValueError(f"sent a file that LibRaw does not read: {_said(error)}") from None
-
-
-def _said(error: Exception) -> str:
-    told = error.args[0] if error.args else error
-    return told.decode(errors="replace") if isinstance(told, bytes) else str(told)

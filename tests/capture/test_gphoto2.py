@@ -14,7 +14,8 @@ from pydantic import ValidationError
 
 from capture.devices import DeviceError, DeviceLost, FrameLost, SettingRefused
 from capture.drivers import gphoto2
-from capture.drivers.gphoto2 import decode_raw, seconds
+from capture.drivers.files import decode_raw
+from capture.drivers.gphoto2 import seconds
 
 
 @pytest.fixture
