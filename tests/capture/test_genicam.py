@@ -24,7 +24,15 @@ from test_drivers import (
     test_no_camera_works_unless_open,
 )
 
-from capture.devices import Camera, DeviceError, DeviceLost, FrameLost, SettingRefused, TriggeredCamera
+from capture.devices import (
+    Camera,
+    DeviceError,
+    DeviceLost,
+    FrameLost,
+    Identified,
+    SettingRefused,
+    TriggeredCamera,
+)
 from capture.drivers.genicam import GenicamCameraConfig, survey
 
 needs_viky = pytest.mark.skipif(viky() is None, reason="the genicam package has no viky.cti")
@@ -64,6 +72,10 @@ def test_both_producers_keep_the_protocol_and_report(make_camera):
     assert isinstance(camera, Camera)
     with camera:
         frame = camera.expose(0.01, 0.0, 2.0)
+        assert isinstance(camera, Identified)
+        # as the rig file names it, whatever its nodes say
+        assert camera.identity["serial"] in ("0", "SN_InterfaceA_0")
+        assert camera.identity["model"] in ("Viky", "TLSimuMono")
     assert (frame.exposure_s, frame.gain_db, frame.pixel_format) == (pytest.approx(0.01), 0.0, "Mono8")
     assert frame.dn.shape == (camera.limits.height, camera.limits.width)
     assert not frame.dn.flags.writeable

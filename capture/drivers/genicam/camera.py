@@ -12,7 +12,7 @@ from genicam import gentl
 from capture.devices import DeviceError, DeviceLost, FrameLost, SettingRefused
 from capture.drivers.genicam.config import GenicamCameraConfig
 from capture.drivers.genicam.nodes import FAULTS, Nodes
-from capture.drivers.genicam.producers import open_device
+from capture.drivers.genicam.producers import about, open_device
 from capture.drivers.genicam.setup import Exposure, black_level_dn, set_up
 from capture.drivers.genicam.stream import Picture, Stream
 from capture.frame import Frame
@@ -24,7 +24,7 @@ _IDENTITY = {
     "serial": ("DeviceSerialNumber", "DeviceID"),
     "firmware": ("DeviceFirmwareVersion", "DeviceVersion"),
 }
-"""What tells a camera from others, by the nodes that have it."""
+"""What tells a camera from others, by the nodes that have it where its producer does not tell."""
 
 _WRAP = 65535
 """GigE Vision counts blocks from 1 to this, then from 1 again."""
@@ -75,11 +75,17 @@ class GenicamCamera:
 
     @property
     def identity(self) -> dict[str, str]:
-        """Maker, model, serial number and firmware, as far as the camera says; DeviceError unless open."""
-        nodes = self._opened().nodes
+        """Maker, model, serial number and firmware, as far as they are told; DeviceError unless open.
+
+        By the producer, as the rig file chooses a camera; what it leaves out by the nodes.
+        """
+        camera = self._opened()
+        nodes, told = camera.nodes, camera.about()
         with nodes.faults(DeviceError, "does not say which camera it is"):
-            found = {key: nodes.first(*names) for key, names in _IDENTITY.items()}
-            return {key: str(nodes.read(name)) for key, name in found.items() if name is not None}
+            for key, names in _IDENTITY.items():
+                if not told.get(key) and (name := nodes.first(*names)) is not None:
+                    told[key] = str(nodes.read(name))
+        return {key: told[key] for key in _IDENTITY if told.get(key)}
 
     def _opened(self) -> "_Open":
         if self._open is None:
@@ -196,6 +202,11 @@ class _Open:
         with suppress(DeviceError, *FAULTS):
             if self.nodes.writable("TriggerMode"):
                 self.nodes.write("TriggerMode", "Off")
+
+    def about(self) -> dict[str, str]:
+        """What the producer says of the camera."""
+        found = about(getattr(self._acquirer.device, "module", None))
+        return {"maker": found["vendor"], "model": found["model"], "serial": found["serial"]}
 
     @contextmanager
     def one_frame(self) -> Iterator[None]:
