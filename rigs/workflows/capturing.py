@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from calibration.progress import Counted, Track, silent
 from capture.drivers.manual import TerminalOperator
-from capture.plan import CapturePlan
+from capture.plan import CapturePlan, Shot
 from capture.runner import PlanCheck, RunSettings, check, run
 from capture.session import Session
 from rigs.config import ConfigError, RigConfig
@@ -107,9 +107,7 @@ def capture_session(
         begun = Session.resume(path, plan, _as_stored(snapshot, stored.rig), facts)
     taken = [] if begun is None else [record.shot for record in begun.frames]
     if simulate is None:
-        asked = plan.shots() if begun is None else begun.pending()
-        for pose in dict.fromkeys(shot.pose for shot in asked):
-            TerminalOperator().expect(plan.prompt(pose))
+        _expect_a_person(config, plan, plan.shots() if begun is None else begun.pending())
     # A rig that does not open leaves no empty session behind.
     with open_rig(config, simulate, taken=taken) as rig:
         session = begun or Session.create(path, plan, snapshot, facts)
@@ -123,6 +121,18 @@ def capture_session(
 def _snapshot(config: RigConfig) -> dict[str, Any]:
     """The rig as a session records it; pinned models may differ between the runs of one session."""
     return config.model_dump(mode="json", exclude={"calibrations", "geometry"})
+
+
+def _expect_a_person(config: RigConfig, plan: CapturePlan, shots: Iterable[Shot]) -> None:
+    """Raise DeviceError where somebody is to be asked and nobody can be, before anything is opened."""
+    if any(device.driver == "simulated" for device in (*config.cameras.values(), *config.lights.values())):
+        return  # it is not to be opened, and opening says so
+    person = TerminalOperator()
+    for shot in shots:
+        person.expect(plan.prompt(shot.pose))
+        for name in shot.lights:
+            if config.lights[name].driver == "manual":
+                person.expect(f"switch on {name}")
 
 
 def _of_this_run(config: RigConfig) -> dict[str, Any]:

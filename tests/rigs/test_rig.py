@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from capture.devices import Camera, DeviceError, Light
-from capture.plan import Shot
+from capture.plan import Block, CapturePlan, ExposureBracket, LightSequence, Shot
 from capture.session import SessionError
 from rigs import workflows
-from rigs.config import ConfigError, RigConfig, load_plan
+from rigs.config import ConfigError, RigConfig, load_rig
 from rigs.rig import open_rig, told_of
 from rigs.simulated import Twin
 
@@ -157,7 +157,18 @@ def test_a_device_that_takes_long_to_open_is_named(monkeypatch):
     ]
 
 
-def test_where_nobody_can_be_asked_nothing_is_opened_and_no_folder_is_left(mini, tmp_path):
-    with pytest.raises(DeviceError, match=r"operator: cannot ask a person .* not a terminal"):
-        workflows.capture_session(mini.config, load_plan(mini.plan("relief")), tmp_path / "session")
+@pytest.mark.parametrize(("prompt", "asked"), [(None, "put 'desk' in view"), ("", "switch on lamp")])
+def test_where_nobody_can_be_asked_nothing_is_opened_and_no_folder_is_left(tmp_path, prompt, asked):
+    """A pose, or a lamp that a person switches."""
+    lit = Block(
+        kinds="object",
+        pose="desk",
+        prompt=prompt,
+        cameras="top",
+        lights=LightSequence(names="lamp"),
+        bracket=ExposureBracket(exposures_s=0.01),
+    )
+    config = load_rig(conftest.CONFIGS / "rigs/pylon.yaml")
+    with pytest.raises(DeviceError, match=f"operator: cannot ask a person to .{asked}.: .* not a terminal"):
+        workflows.capture_session(config, CapturePlan(name="one", blocks=(lit,)), tmp_path / "session")
     assert not (tmp_path / "session").exists()
