@@ -139,7 +139,8 @@ def test_exposure_and_gain_under_their_other_names(features, changes, asked, rep
     [
         ({}, (1, 6.0), "has no gain to set to 6 dB"),
         ({"GainRaw": fakes.number(136, 136, 542)}, (1, 6.0), "GainRaw counts steps: give gain_db_per_raw"),
-        ({"Gain": fakes.number(1.0, 1.0, 16.0)}, (1, 0.0), "does not take Gain = 0: it takes 1 to 16"),
+        ({"Gain": fakes.number(1.5, 1.5, 16.0)}, (1, 0.0), r"does not take Gain = 0: it takes 1\.5 to 16"),
+        ({"Gain": fakes.number(1.0, 1.0, 16.0)}, (1, 0.0), "Gain begins at 1 and has no unit: give gain"),
         ({}, (2, 0.0), r"always exposes 1 s \(fixed_exposure_s\), not 2 s"),
     ],
 )

@@ -21,7 +21,7 @@ GAIN = ("Gain", "GainAbs", "GainRaw")
 SECONDS = {
     **dict.fromkeys(("s", "sec", "second", "seconds"), 1.0),
     **dict.fromkeys(("ms", "msec", "millisecond", "milliseconds"), 1e-3),
-    **dict.fromkeys(("", "us", "µs", "μs", "usec", "microsecond", "microseconds"), 1e-6),
+    **dict.fromkeys(("", "us", "µs", "μs", "usec", "usecs", "microsecond", "microseconds"), 1e-6),
     **dict.fromkeys(("ns", "nsec", "nanosecond", "nanoseconds"), 1e-9),
 }
 """What nodes write as their unit; those that write none count in microseconds, as SFNC says."""
@@ -291,6 +291,12 @@ class Exposure:
         # an integer without a unit counts steps, by whatever name
         if self._gain.endswith("Raw") or (not unit and self._nodes.is_whole(self._gain)):
             return "raw"
+        span = self._nodes.span(self._gain)
+        if not unit and span is not None and span[0] == 1:
+            raise SettingRefused(
+                self._nodes.device,
+                f"{self._gain} begins at 1 and has no unit: give gain_unit, factor or db",
+            )
         if unit not in _UNITS_OF_GAIN:
             raise SettingRefused(
                 self._nodes.device, f"{self._gain} counts in {unit!r}: give gain_unit: db, factor or raw"
