@@ -129,6 +129,13 @@ def _dealt(lights: str, config: object, number: int, count: int) -> object:
     return out
 
 
+_MESSAGES = {
+    "extra_forbidden": "unknown key",
+    "tuple_type": "Input should be a list, in [ ]",
+}
+"""Where pydantic's own words are those of Python."""
+
+
 class _Loader(yaml.SafeLoader):
     """SafeLoader that refuses a key given twice: YAML would silently keep the last.
 
@@ -190,19 +197,24 @@ def validate(raw: object, kind: type[M], source: str) -> M:
     try:
         return TypeAdapter(kind).validate_python(raw)
     except ValidationError as error:
-        lines = []
+        told: dict[tuple[str, str], list[str]] = {}
         faults = error.errors()
         for fault in faults:
             if fault["type"] == "too_short" and any(_within(other["loc"], fault["loc"]) for other in faults):
                 continue  # only what is at fault in it was taken out of it
-            message = fault["msg"].removeprefix("Value error, ")
-            if fault["type"] == "extra_forbidden":
-                message = "unknown key"
+            message = _MESSAGES.get(fault["type"]) or fault["msg"].removeprefix("Value error, ")
             if fault["type"] == "string_type" and isinstance(fault["input"], int | float):
                 message += ": put the number in quotes"
-            lines.append(f"{source}: {_place(fault['loc'], raw) or 'top level'}: {message}")
-        # a fault of a range of lights is that of every light in it
-        raise ConfigError("\n".join(dict.fromkeys(lines))) from None
+            place = _place(fault["loc"], raw) or "top level"
+            in_list = bool(fault["loc"]) and isinstance(fault["loc"][-1], int)
+            told.setdefault((place.rpartition(".")[0] if in_list else place, message), []).append(place)
+        lines = []
+        for (_, message), places in told.items():
+            # a fault of a range of lights is that of every light in it
+            first, *others = dict.fromkeys(places)
+            more = f" and {len(others)} more" if others else ""
+            lines.append(f"{source}: {first}{more}: {message}")
+        raise ConfigError("\n".join(lines)) from None
 
 
 def _within(loc: tuple[int | str, ...], place: tuple[int | str, ...]) -> bool:
@@ -221,7 +233,8 @@ def _place(loc: tuple[int | str, ...], node: Any) -> str:
         if isinstance(node, dict):
             node = node.get(key)
         else:
-            node = node[key] if isinstance(node, list | tuple) and isinstance(key, int) else None
+            known = isinstance(node, list | tuple) and isinstance(key, int) and key < len(node)
+            node = node[key] if known else None
     return ".".join(parts)
 
 

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from capture.devices import Camera, Light, Operator
+from capture.devices import Camera, DeviceError, Identified, Light, Operator
 from capture.drivers.manual import TerminalOperator
 from capture.drivers.simulated import (
     SimulatedCamera,
@@ -105,6 +105,7 @@ def open_rig(
                 with told_of(operator, f"camera {name}", camera.driver):
                     opened: Camera = camera.open(name)
                     cameras[name] = stack.enter_context(opened)
+                    _check_apart(name, cameras)
             for name, light in config.lights.items():
                 with told_of(operator, f"light {name}", light.driver):
                     lamp: Light = light.open(name)
@@ -125,6 +126,23 @@ def told_of(operator: Operator, what: str, driver: str) -> Iterator[None]:
         yield
     finally:
         timer.cancel()
+
+
+def _check_apart(name: str, cameras: Mapping[str, Camera]) -> None:
+    """Raise DeviceError where a camera is another of the rig, as some SDKs open one twice."""
+    mine = _serial(cameras[name])
+    for other in cameras:
+        if other != name and mine is not None and mine == _serial(cameras[other]):
+            raise DeviceError(
+                name, f"is {' '.join(mine)}, and so is {other}: give each camera its own `serial`"
+            )
+
+
+def _serial(camera: Camera) -> tuple[str, str] | None:
+    """Model and serial number, of a camera that tells both."""
+    identity = camera.identity if isinstance(camera, Identified) else {}
+    model, serial = identity.get("model"), identity.get("serial")
+    return (model, serial) if model and serial else None
 
 
 def _hold(config: RigConfig, stack: ExitStack) -> None:

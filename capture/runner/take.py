@@ -36,6 +36,9 @@ DEADLINE_MARGIN_S = 1.0
 _POLL_S = 0.5
 """How often a device that is not ready is asked again."""
 
+_BURST_MOST = 1000
+"""Exposures that are asked for in one go: what a driver does with the list counts towards the first frame."""
+
 
 @dataclass(eq=False)
 class Taker:
@@ -244,12 +247,12 @@ class Taker:
 
 
 def _in_one_go(camera: Camera, shots: tuple[Shot, ...]) -> tuple[Shot, ...]:
-    """Return the shots that are asked for at once: all where the camera takes bursts, else the first.
+    """Return the shots that are asked for at once: many where the camera takes bursts, else the first.
 
     A pulse is armed for one trigger: strobed shots are taken one by one.
     """
     together = shots[0].strobe is None and isinstance(camera, TriggeredCamera)
-    return shots if together else shots[:1]
+    return shots[:_BURST_MOST] if together else shots[:1]
 
 
 def _resumable(error: DeviceLost) -> DeviceLost:

@@ -46,6 +46,8 @@ def rig_check(
     say(f"{rig}: {config.name}: {cameras}, {lights}")
     for line in _at_each_address(config):
         say(f"{rig}: {line}")
+    for line in _half_a_sequence(config):
+        typer.echo(f"{rig}: warning: {line}", err=True)
     if not bad:
         for line in workflows.check_settling(config, rig.parent):
             typer.echo(f"{rig}: warning: {line}", err=True)
@@ -72,6 +74,18 @@ def _at_each_address(config: "RigConfig") -> list[str]:
         address: names if len(names) < 4 else [names[0], "...", names[-1]] for address, names in found.items()
     }
     return [f"{address}: {', '.join(names)}" for address, names in few.items()]
+
+
+def _half_a_sequence(config: "RigConfig") -> list[str]:
+    """Hardware-timed sequences that will not be taken, as cameras or lights for them are missing."""
+    cameras = [name for name, camera in config.cameras.items() if camera.sequence]
+    lights = [name for name, light in config.lights.items() if light.sequence]
+    if bool(cameras) == bool(lights):
+        return []
+    has, lacks = ("lights", "camera") if lights else ("cameras", "light")
+    return [
+        f"{has} have `sequence: true` and no {lacks} has: the computer times every exposure. Say so of both"
+    ]
 
 
 @app.command(

@@ -87,6 +87,20 @@ def test_several_values_are_dealt_out_to_each_light(tmp_path):
             "  b: {<<: *a, height: 4}",
             "cameras a and b are both genicam:1",
         ),
+        (
+            "name: r"
+            + CAMERA
+            + "lights: {a: {driver: wled, host: h, strip: 10, leds: 0..9, colour: [1, 1]}}",
+            "lights.a.colour.2: Field required",
+        ),
+        (
+            "name: r" + CAMERA + "lights: {a: {driver: artnet, host: h, channels: 1..600}}",
+            "lights.a.channels.512 and 87 more: Input should be less than or equal to 512",
+        ),
+        (
+            "name: r" + CAMERA + "lights: {a: {driver: artnet, host: h, channels: 1.5}}",
+            "lights.a.channels: Input should be a list, in [ ]",
+        ),
         ("name: 42" + CAMERA, "name: Input should be a valid string: put the number in quotes"),
         ("name: r", "cameras: Field required"),
         ("name: r\nname: s", "line 2: key 'name' is given twice"),

@@ -140,6 +140,34 @@ def test_two_runs_never_share_a_device(captured, monkeypatch, tmp_path):
         pass
 
 
+def test_one_camera_under_two_names_is_told_once_it_is_open(captured, monkeypatch):
+    """As emulations allow it: the file gives one its serial number and leaves the other to be found."""
+    data = conftest.rig_data()
+    replay = data["cameras"]["top"] | {"driver": "replay", "path": str(captured("relief").path)}
+    config = RigConfig.model_validate({"name": "bench", "cameras": {"left": replay, "right": replay}})
+    serials = {"left": "1", "right": "2"}
+    identity = property(lambda self: {"model": "A7", "serial": serials[self.name]})
+    monkeypatch.setattr(type(config.cameras["left"].open("left")), "identity", identity, raising=False)
+    with open_rig(config):
+        pass
+    serials["right"] = "1"
+    with pytest.raises(DeviceError, match=r"^right: is A7 1, and so is left"), open_rig(config):
+        pass
+
+
+def test_half_a_sequence_is_told(gnomon, tmp_path):
+    """Lights that the camera's signal steps, and a camera that has none."""
+    data = conftest.shipped("rigs/led-dome.yaml")
+    for light in data["lights"].values():
+        light["sequence"] = True
+    answer = gnomon("rig", "check", conftest.dump(tmp_path / "rig.yaml", data))
+    assert "lights have `sequence: true` and no camera has" in answer.err
+    for camera in data["cameras"].values():
+        camera |= {"driver": "genicam", "trigger": "free", "sequence": True}
+    answer = gnomon("rig", "check", conftest.dump(tmp_path / "rig.yaml", data))
+    assert answer.err == ""
+
+
 def test_a_device_that_takes_long_to_open_is_named(monkeypatch):
     told = []
     heard = threading.Event()
