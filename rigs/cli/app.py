@@ -79,7 +79,7 @@ def main() -> None:
             fail(_STOPPED, leaving.code)
         raise
     except Exception as error:
-        sys.exit(_explain(error))
+        sys.exit(_ended_before(error) or _explain(error))
 
 
 def _open_standard_streams() -> None:
@@ -112,6 +112,16 @@ def _left_when_ended() -> Iterator[None]:
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)
+
+
+def _ended_before(error: BaseException) -> int | None:
+    """The exit code where the system had ended the program: with a terminal goes what is said there."""
+    reason = error.__context__
+    while reason is not None:
+        if isinstance(reason, SystemExit) and isinstance(reason.code, int) and reason.code in ENDED:
+            return reason.code
+        reason = reason.__context__
+    return None
 
 
 def _explain(error: Exception) -> int:

@@ -22,7 +22,7 @@ from calibration.provenance import FitError
 from calibration.radiometric import RadiometricModel
 from capture.devices import DeviceError, DeviceLost
 from capture.session import Busy, DiskFailed, Session, SessionError
-from rigs import interchange
+from rigs import cli, interchange
 from rigs.config import ConfigError
 
 COMMANDS = (
@@ -461,6 +461,21 @@ def test_progress_is_quiet_off_a_terminal(mini, tmp_path):
     assert len(done.stdout.splitlines()) == 2
     assert "\x1b" not in done.stdout
     assert time.monotonic() - begun < 60
+
+
+def test_a_terminal_that_is_gone_does_not_change_the_exit_code(monkeypatch):
+    """SIGHUP leaves by SystemExit, and then the progress bar finds no terminal to wipe itself from."""
+
+    def hang_up(**_):
+        try:
+            raise SystemExit(129)
+        finally:
+            raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(sys.modules["rigs.cli.app"], "app", hang_up)
+    with pytest.raises(SystemExit) as leaving:
+        cli.main()
+    assert leaving.value.code == 129
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
