@@ -112,7 +112,9 @@ class Bench:
         start = time.monotonic()
         with ExitStack() as stack:
             rig = self._open(stack, sequence)
-            session = Session.create(path, self.plan, self.config.model_dump(mode="json"))
+            session = Session.create(
+                path, self.plan, self.config.model_dump(mode="json"), facts={"simulated": True}
+            )
             with closing(take(self.plan, rig, session)) as events:
                 for _ in self.track(Counted(events, len(self.plan.shots())), f"capturing {path.name}"):
                     pass
