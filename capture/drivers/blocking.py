@@ -16,7 +16,6 @@ T = TypeVar("T")
 FAILURES = 5
 """Where an SDK has no word for a camera that is gone, so many lost frames in a row are taken for it."""
 
-
 CLOSE_S = 2.0
 """How long leaving a camera waits for a picture that was given up: one that hangs cannot be closed."""
 
