@@ -6,8 +6,8 @@
  * registers are those of `struct registers`, 4 bytes each, little-endian, in that order. A sample is (3
  * column + 5 row + 7 frame + exposure in us / 100) modulo its range. After EMVA's GenTL 1.5.
  *
- * Running freely it tells each exposure, which then takes its time, by writing `sync 1` and `sync 0` to the pipe
- * that GNOMON_TEST_LINE names: the emulator of the dome reads such. A digit in the pipe that GNOMON_TEST_FAULTS
+ * Running freely it tells each exposure by writing `sync 1` and `sync 0` to the pipe that GNOMON_TEST_LINE names: the
+ * emulator of the dome reads such. Where there is one, exposures take their time, also when triggered. A digit in the pipe that GNOMON_TEST_FAULTS
  * names is the fault of the next frame, and `c` cuts the wire of that signal.
  */
 #include <errno.h>
@@ -191,6 +191,7 @@ static void triggered(void) {
     if (!acquiring || reg.trigger_mode == 0) return;
     take_order();
     begun_ns = now_ns();
+    if (line >= 0) usleep(reg.exposure_us); /* who follows the lamps wants a picture no earlier than its light */
     if (reg.fault == LATE) {
         reg.fault = FINE;
         pthread_t t;
