@@ -6,13 +6,14 @@ from collections.abc import Hashable, Iterable
 from contextlib import suppress
 from itertools import product
 from statistics import median
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from capture.devices import DeviceError
 from capture.frame import Frame, format_bits
-from capture.plan import QualityGate, Shot
+from capture.plan import QualityGate, Shot, Strobe
 
 _UNLIT = 0.02
 """Share of the other lights' signal below which a light did not burn."""
@@ -48,6 +49,17 @@ _LEAST_SIDE_PX = 16
 """Side of a quarter of a picture below which no movement is looked for."""
 
 
+class _Alike(NamedTuple):
+    """What frames have in common that are held against one another."""
+
+    camera: str
+    pose: str
+    light: str
+    exposure_s: float
+    gain_db: float
+    strobe: Strobe | None
+
+
 class QualityCheck:
     """What was seen so far in one run, and what each further frame must meet.
 
@@ -62,15 +74,15 @@ class QualityCheck:
     def __init__(self, gate: QualityGate, shots: Iterable[Shot]) -> None:
         self._gate = gate
         self._longest: dict[Hashable, float] = {}
-        alike: Counter[Hashable] = Counter()
+        alike: Counter[_Alike] = Counter()
         for shot in shots:
             alike[_alike(shot)] += 1
             key = shot.camera, shot.pose, shot.light
             self._longest[key] = max(self._longest.get(key, 0.0), shot.exposure_s)
         self._repeated = {key for key, count in alike.items() if count > 1}
         self._rates: defaultdict[Hashable, dict[str, float]] = defaultdict(dict)
-        self._first: dict[Hashable, NDArray[np.float32]] = {}
-        self._detail: dict[Hashable, list[tuple[float, float]]] = {}
+        self._first: dict[_Alike, NDArray[np.float32]] = {}
+        self._detail: dict[_Alike, list[tuple[float, float]]] = {}
 
     def accept(self, frame: Frame, shot: Shot) -> dict[str, float]:
         """Return what was measured; raise DeviceError, naming what is at fault, where that is not enough.
@@ -97,6 +109,10 @@ class QualityCheck:
             if gate.min_sharpness is not None:
                 measured |= self._check_sharpness(image, shot, gate.min_sharpness)
         return measured
+
+    def forget(self, pose: str) -> None:
+        """Let go of the pictures of a pose that is over."""
+        self._first = {alike: image for alike, image in self._first.items() if alike.pose != pose}
 
     def recall(self, frame: Frame, shot: Shot) -> None:
         """Take note of a frame that an earlier run has kept."""
@@ -175,8 +191,8 @@ class QualityCheck:
         return {"sharpness": sharpness}
 
 
-def _alike(shot: Shot) -> Hashable:
-    return shot.camera, shot.pose, shot.light, shot.exposure_s, shot.gain_db, shot.strobe
+def _alike(shot: Shot) -> _Alike:
+    return _Alike(shot.camera, shot.pose, shot.light, shot.exposure_s, shot.gain_db, shot.strobe)
 
 
 def _check_saturation(frame: Frame, shot: Shot, most: float) -> dict[str, float]:

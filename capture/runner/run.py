@@ -124,6 +124,7 @@ def _take_all(
     taker: Taker,
 ) -> Generator[RunEvent, None, bool]:
     """Settle every shot, pose by pose; False when cancelled before."""
+    last = {shot.pose: shot.index for shot in pending}
     pose: str | None = None
     for group in groups(pending, devices):
         first = group.shots[0]
@@ -137,6 +138,8 @@ def _take_all(
             taking = taker.take_sequence(group.shots, watch, group.sequencer)
         if not (yield from taking):
             return False
+        if group.shots[-1].index == last[pose]:
+            taker.leave(pose)
     return True
 
 

@@ -78,6 +78,11 @@ class Taker:
             self.operator.show(pose, message)
         self._note("pose", pose)
 
+    def leave(self, pose: str) -> None:
+        """Know that a pose is over: none of its shots is to come."""
+        if self.quality is not None:
+            self.quality.forget(pose)
+
     def take(
         self, group: tuple[Shot, ...], watch: Watch, reasons: list[str] | None = None
     ) -> Generator[RunEvent, None, bool]:

@@ -126,6 +126,30 @@ def test_a_move_between_ambient_frames_is_measured(twin):
         gate.accept(frame_of(twin, lights, shift=2.5), shot_of())
 
 
+def test_pictures_of_a_pose_that_is_over_are_let_go(twin):
+    """A plan may have many: of a forgotten one, what comes is the first again."""
+    near, far = shot_of(), shot_of().replace(pose="far")
+    gate = QualityCheck(QualityGate(lit=False, max_shift_px=1.0), [near, far] * 2)
+    still, moved = (frame_of(twin, {"led01": 1.0}, shift=shift) for shift in (0.0, 2.5))
+    for shot in (near, far):
+        gate.accept(still, shot)
+    gate.forget("far")
+    assert gate.accept(moved, far) == {}
+    with pytest.raises(DeviceError, match="has moved"):
+        gate.accept(moved, near)
+
+
+def test_a_run_lets_go_of_a_pose_with_its_last_shot(mini, tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(QualityCheck, "accept", lambda gate, frame, shot: told.append(shot.pose) or {})
+    monkeypatch.setattr(QualityCheck, "forget", lambda gate, pose: told.append(f"{pose} is over"))
+    one = plan_of(STRICT)
+    there, back = one.blocks[0].replace(pose="glossy"), one.blocks[2]
+    plan = one.replace(blocks=(one.blocks[0], there, back))
+    workflows.capture_session(mini.config, plan, tmp_path / "session", simulate=mini.known)
+    assert told == ["relief", "glossy", "glossy is over", "relief", "relief is over"]
+
+
 def test_a_hand_in_one_corner_is_no_knock(twin):
     gate = QualityCheck(QualityGate(lit=False, max_shift_px=1.0), [shot_of()] * 2)
     picture = frame_of(twin, {"led01": 1.0}).dn
