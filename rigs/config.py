@@ -92,16 +92,24 @@ class RigConfig(Record):
 
     @model_validator(mode="after")
     def _each_its_place(self) -> Self:
-        cameras: dict[str, str] = {}
-        for name, camera in self.cameras.items():
-            if camera.address is not None and (other := cameras.setdefault(camera.address, name)) != name:
-                raise ValueError(f"cameras {other} and {name} are both {camera.address}")
-        lights: dict[str, str] = {}
-        for name, light in self.lights.items():
-            for place in light.places:
-                if (other := lights.setdefault(place, name)) != name:
-                    raise ValueError(f"lights {other} and {name} are both {place}")
+        cameras = {name: (camera.address,) for name, camera in self.cameras.items() if camera.address}
+        lights = {name: light.places for name, light in self.lights.items()}
+        for kind, claims in (("cameras", cameras), ("lights", lights)):
+            holders: dict[str, str] = {}
+            for name, places in claims.items():
+                for place in places:
+                    if (other := holders.setdefault(place, name)) != name:
+                        raise ValueError(f"{kind} {other} and {name} are both {place}")
         return self
+
+    @property
+    def addresses(self) -> dict[str, list[str]]:
+        """The devices at each address: port, host or serial number; without those that have none."""
+        found: dict[str, list[str]] = {}
+        for name, device in (*self.cameras.items(), *self.lights.items()):
+            if device.address is not None:
+                found.setdefault(device.address, []).append(name)
+        return found
 
     @property
     def limits(self) -> RigLimits:

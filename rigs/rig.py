@@ -147,18 +147,14 @@ def _serial(camera: Camera) -> tuple[str, str] | None:
 
 def _hold(config: RigConfig, stack: ExitStack) -> None:
     """Keep the other runs of this user off the devices, whatever rig file names them."""
-    holders: dict[str, str] = {}
-    for name, device in (*config.cameras.items(), *config.lights.items()):
-        if device.address is not None:
-            holders.setdefault(device.address, name)
-    if not holders:
+    if not config.addresses:
         return
     # a user without a name, as in many containers, has a number
     user = str(os.getuid()) if hasattr(os, "getuid") else getpass.getuser()
     folder = Path(tempfile.gettempdir()) / f"gnomon-{user}"
     folder.mkdir(mode=0o700, exist_ok=True)
     # in one order, whatever the file's, so that of two runs one always gets all
-    for address in sorted(holders):
+    for address, names in sorted(config.addresses.items()):
         digest = hashlib.sha256(address.encode()).hexdigest()[:16]
-        busy = f"{holders[address]}: another run of gnomon has {address}: wait for it to end, or stop it"
+        busy = f"{names[0]}: another run of gnomon has {address}: wait for it to end, or stop it"
         stack.enter_context(locked(folder / f"{digest}.lock", busy))

@@ -10,7 +10,10 @@ from sys import exc_info
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
+from pydantic import Field
+
 from capture.devices import DeviceError, DeviceLost, LightLimits
+from capture.drivers.link import Port, port_itself
 
 C = TypeVar("C", bound=LightLimits)
 K = TypeVar("K")
@@ -61,6 +64,34 @@ class _Use(Generic[T]):
     manager: AbstractContextManager[T]
     resource: T
     count: int = 0
+
+
+class ChannelConfig(LightLimits):
+    """A light that is one channel of a controller on a port.
+
+    Attributes
+    ----------
+    port : str
+        Serial port of the controller, or a URL that pyserial knows (``socket://``, ``rfc2217://``).
+    baud : int
+        Bits a second of a serial port.
+    channel : int
+        Which of the controller's channels.
+    """
+
+    port: Port
+    baud: int = Field(default=115200, gt=0)
+    channel: int
+
+    @property
+    def address(self) -> str:
+        """The port, whatever link in ``/dev/serial`` names it."""
+        return port_itself(self.port)
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """The channel of its port."""
+        return (f"channel {self.channel} of {self.address}",)
 
 
 class SharedLight(ABC, Generic[C, T]):

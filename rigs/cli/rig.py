@@ -66,12 +66,9 @@ def rig_check(
 
 def _at_each_address(config: "RigConfig") -> list[str]:
     """The devices of each port, host or serial number."""
-    found: dict[str, list[str]] = {}
-    for name, device in (config.cameras | config.lights).items():
-        if device.address is not None:
-            found.setdefault(device.address, []).append(name)
     few = {
-        address: names if len(names) < 4 else [names[0], "...", names[-1]] for address, names in found.items()
+        address: names if len(names) < 4 else [names[0], "...", names[-1]]
+        for address, names in config.addresses.items()
     }
     return [f"{address}: {', '.join(names)}" for address, names in few.items()]
 

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from abc import ABC, abstractmethod
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Self
@@ -61,7 +62,7 @@ def firmware(board: str, *settings: str, chip: str = "") -> Path:
     return elf.rename(elf.with_stem("-".join((elf.stem, "with", *settings))))
 
 
-class Client:
+class Client(ABC):
     """Time passes only while a command waits for its answer, or by `run`."""
 
     room_mv = 2500
@@ -72,13 +73,13 @@ class Client:
         self.now_us = 0.0
         self.reset()
 
+    @abstractmethod
     def tell(self, command: str) -> None:
         """One of the commands of the emulated chip."""
-        raise NotImplementedError
 
+    @abstractmethod
     def pass_time(self, command: str) -> list[dict]:
         """What happens meanwhile: ``run`` or ``listen`` and the microseconds."""
-        raise NotImplementedError
 
     def run(self, ms: float) -> list[dict]:
         return self.pass_time(f"run {ms * 1000}")

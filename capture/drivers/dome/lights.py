@@ -7,24 +7,20 @@ from typing import Literal
 
 from pydantic import Field
 
-from capture.devices import DeviceError, LightLimits
+from capture.devices import DeviceError
 from capture.drivers.dome.controller import Controller
-from capture.drivers.link import Port, SerialLink, port_itself, serial_ports
-from capture.drivers.shared import Shared, SharedLight, check_level, named, steps_of
+from capture.drivers.link import SerialLink, serial_ports
+from capture.drivers.shared import ChannelConfig, Shared, SharedLight, check_level, named, steps_of
 
 _COUNT_MAX = 255
 """Exposures that one step of the controller's table can burn for."""
 
 
-class DomeLightConfig(LightLimits):
+class DomeLightConfig(ChannelConfig):
     """One channel of a dome's controller.
 
     Attributes
     ----------
-    port : str
-        Serial port of the controller, or a URL that pyserial knows (``socket://``, ``rfc2217://``).
-    baud : int
-        Bits a second.
     channel : int
         Which of the controller's channels, from 0.
     full_level : int or None
@@ -32,21 +28,9 @@ class DomeLightConfig(LightLimits):
     """
 
     driver: Literal["dome"] = "dome"
-    port: Port
-    baud: int = Field(default=115200, gt=0)
     channel: int = Field(ge=0)
     full_level: int | None = Field(default=None, ge=1)
     strobe: Literal[False] = False
-
-    @property
-    def address(self) -> str:
-        """The port, whatever link in ``/dev/serial`` names it."""
-        return port_itself(self.port)
-
-    @property
-    def places(self) -> tuple[str, ...]:
-        """The channel of its port."""
-        return (f"channel {self.channel} of {self.address}",)
 
     def open(self, name: str) -> "DomeLight":
         """Return the light, to be entered at once."""

@@ -6,22 +6,20 @@ from typing import Literal
 
 from pydantic import Field
 
-from capture.devices import LightLimits, SettingRefused
+from capture.devices import SettingRefused
 from capture.drivers.gardasoft.codec import Pulse, Setting, steady
 from capture.drivers.gardasoft.controller import Controller
-from capture.drivers.link import Port, SerialLink, port_itself, serial_ports
-from capture.drivers.shared import Shared, SharedLight, check_level, named, steps_of
+from capture.drivers.link import SerialLink, serial_ports
+from capture.drivers.shared import ChannelConfig, Shared, SharedLight, check_level, named, steps_of
 
 
-class GardasoftLightConfig(LightLimits):
+class GardasoftLightConfig(ChannelConfig):
     """One output of a controller. Not tested on hardware.
 
     Attributes
     ----------
     port : str
         Serial port, or ``socket://HOST:30313`` for TCP.
-    baud : int
-        Bits a second of a serial port.
     channel : int
         Output, from 1.
     full_percent : float
@@ -31,22 +29,10 @@ class GardasoftLightConfig(LightLimits):
     """
 
     driver: Literal["gardasoft"] = "gardasoft"
-    port: Port
-    baud: int = Field(default=115200, gt=0)
     channel: int = Field(ge=1, le=8)
     full_percent: float = Field(default=100.0, gt=0, le=100)
     pulse_percent: float = Field(default=100.0, gt=0, le=999)
     sequence: Literal[False] = False
-
-    @property
-    def address(self) -> str:
-        """The port."""
-        return port_itself(self.port)
-
-    @property
-    def places(self) -> tuple[str, ...]:
-        """The channel of its port."""
-        return (f"channel {self.channel} of {self.address}",)
 
     def open(self, name: str) -> "GardasoftLight":
         """Return the light, to be entered at once."""
@@ -131,7 +117,7 @@ class GardasoftLight(SharedLight[GardasoftLightConfig, Controller]):
             raise SettingRefused(self.name, f"was told {asked}, and is set to {told}")
 
     def _shared(self) -> AbstractContextManager[Controller]:
-        return _CONTROLLERS((port_itself(self.config.port), self.config.baud))
+        return _CONTROLLERS((self.config.address, self.config.baud))
 
     def _join(self, controller: Controller) -> None:
         controller.claim(self.name, self.config.channel)
