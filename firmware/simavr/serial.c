@@ -66,7 +66,9 @@ static avr_cycle_count_t next_byte(avr_t *avr, avr_cycle_count_t when, void *par
     correct_byte_time();
     if (wrong_baud)
         byte = UART_INPUT_FE | ((byte * 37 + 91) & 0xFF);
-    if (unread >= CHIP_STORES) {
+    if (!avr_regbit_get(avr, uart->rxen)) {
+        /* A chip that has just been reset does not listen yet: what comes then is stored nowhere. */
+    } else if (unread >= CHIP_STORES) {
         avr->data[emulator.wiring.ucsra] |= 1 << 3; /* DOR */
         report("\"overrun\": %u", byte & 0xFF);
     } else {

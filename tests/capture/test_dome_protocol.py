@@ -334,6 +334,15 @@ def test_no_light_burns_longer_than_it_may(short):
     assert short.ask("SET 0 1") == "OK"
 
 
+def test_what_arrives_while_it_boots_deafens_nobody(dome):
+    """A host that knows nothing of the reset goes on talking, to a receiver that is still off."""
+    for cause in "PEB":
+        dome.tell(f"reset {cause}")
+        dome.tell("hex " + b"00 SET 1".hex(" "))
+        dome.run(30)
+        assert dome.ask("HB") == "OK"
+
+
 @pytest.mark.parametrize("cause", ["E", "B", "P"])
 def test_a_reset_darkens_and_tells_its_cause(dome, cause):
     dome.ask("FIRE 1 100 10 1900000")
