@@ -2,11 +2,15 @@
 
 import os
 import signal
+from contextlib import ExitStack
 
 import pytest
 from capture_fakes import RIG, FakeScene, capture, small_plan
+from dome_counterparts import COUNTERPARTS, WATCHDOG_S, Emulated
 from firmware_client import Domes
 
+from capture.drivers.dome import controller as controller_module
+from capture.drivers.dome import exchange as exchange_module
 from capture.session import Session
 
 # Behind a shell's `&`, where it is ignored, what the tests start would ignore it too.
@@ -52,3 +56,30 @@ def done(finished, tmp_path):
 def session(tmp_path):
     """A session of the small plan, nothing taken."""
     return Session.create(tmp_path / "session", small_plan(), RIG)
+
+
+@pytest.fixture
+def short_times(monkeypatch):
+    """Tests of what two seconds do to a dome's driver would take two seconds."""
+    monkeypatch.setattr(controller_module, "WATCHDOG_S", WATCHDOG_S)
+    monkeypatch.setattr(controller_module, "REPLY_S", 0.01)
+    monkeypatch.setattr(controller_module, "REQUEST_S", 0.3)
+    monkeypatch.setattr(exchange_module, "REQUEST_S", 0.3)
+
+
+@pytest.fixture(params=COUNTERPARTS)
+def dome(request):
+    """A dome's controller, emulated in Python or by its firmware on the emulated chip."""
+    with ExitStack() as stack:
+        yield COUNTERPARTS[request.param](stack)
+
+
+@pytest.fixture
+def make_emulated():
+    with ExitStack() as stack:
+        yield lambda **board: Emulated(stack, **board)
+
+
+@pytest.fixture
+def emulated(make_emulated):
+    return make_emulated()

@@ -17,6 +17,9 @@ from firmware_client import emulator, firmware
 from capture.devices import Light
 from capture.drivers.dome import DomeLight, DomeLightConfig
 
+WATCHDOG_S = 0.5
+"""What the driver is told, for tests of what two seconds do."""
+
 LIMITS = ("uno", "MAX_LIT=2", "DUTY_PCT=100")
 
 

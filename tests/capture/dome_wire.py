@@ -54,6 +54,16 @@ class Faults:
         return line[:place] + arriving + line[place + 1 :]
 
 
+def fates(command, *wanted):
+    """What befalls the next requests of a command; those after it fare well."""
+    left = list(wanted)
+
+    def fate(request):
+        return left.pop(0) if left and request.startswith(command) else ""
+
+    return fate
+
+
 def _smudged(line: bytes) -> bytes:
     return line[:-2] + (b"0" if line[-2:-1] != b"0" else b"1") + line[-1:]
 

@@ -5,10 +5,9 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import ExitStack
 
 import pytest
-from dome_counterparts import COUNTERPARTS, Emulated, until
+from dome_counterparts import WATCHDOG_S, until
 from pydantic import ValidationError
 
 from capture.devices import (
@@ -23,36 +22,12 @@ from capture.devices import (
 from capture.drivers import shared
 from capture.drivers.dome import DomeLightConfig
 from capture.drivers.dome import controller as controller_module
-from capture.drivers.dome import exchange as exchange_module
 from capture.drivers.dome.codec import checksum, encode
-
-WATCHDOG_S = 0.5
 
 
 @pytest.fixture(autouse=True)
-def short_times(monkeypatch):
-    """Tests of what two seconds do would take two seconds."""
-    monkeypatch.setattr(controller_module, "WATCHDOG_S", WATCHDOG_S)
-    monkeypatch.setattr(controller_module, "REPLY_S", 0.01)
+def short_boot(short_times, monkeypatch):
     monkeypatch.setattr(controller_module, "BOOT_S", 0.4)
-    monkeypatch.setattr(exchange_module, "REQUEST_S", 0.3)
-
-
-@pytest.fixture(params=COUNTERPARTS)
-def dome(request):
-    with ExitStack() as stack:
-        yield COUNTERPARTS[request.param](stack)
-
-
-@pytest.fixture
-def make_emulated():
-    with ExitStack() as stack:
-        yield lambda **board: Emulated(stack, **board)
-
-
-@pytest.fixture
-def emulated(make_emulated):
-    return make_emulated()
 
 
 # ---------------------------------------------------------------- lighting
